@@ -1,0 +1,77 @@
+# AutoTrain. `make` alone lists what there is.
+#
+## make demo          train an agent and compare it with schedules; results in runs/demo/
+##                    (DATASET=fashion: another dataset than digits)
+## make test          the tests
+## make test-all      the slow tests too
+## make lint          ruff and mypy
+## make format        let ruff rewrite what it can
+## make bench         speed, against plain torch and this machine's limit
+## make bench-peers   speed, against other packages (made in an environment of their own)
+## make install       only make .venv; every target above does so where it is needed
+## make clean         remove caches and build products; runs/ stays
+## make distclean     also remove the virtual environments
+##
+## More arguments:    make demo ARGS=--help, make test ARGS='-k rewards'
+## Another Python:    make install PYTHON=python3.12
+## Real image sets:   export AUTOTRAIN_DATA=folder, then make test
+
+.POSIX:
+
+PYTHON = python3
+DATASET = digits
+ARGS =
+
+PY = .venv/bin/python
+STAMP = .venv/installed
+
+.PHONY: help demo test test-all lint format bench bench-peers install clean distclean
+
+help:
+	@sed -n 's/^## \{0,1\}//p' Makefile
+
+demo: $(STAMP)
+	@$(PY) -m agents.demo --dataset $(DATASET) $(ARGS)
+
+test: $(STAMP)
+	@$(PY) -m pytest $(ARGS)
+
+# The empty -m takes back the "not slow" of pyproject.toml.
+test-all: $(STAMP)
+	@$(PY) -m pytest -m "" -o faulthandler_timeout=3600 $(ARGS)
+
+lint: $(STAMP)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+format: $(STAMP)
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+bench: $(STAMP)
+	@$(PY) -m benchmarks.speed $(ARGS)
+
+# The peers need old dependencies; the script keeps them in .venv-dacbench.
+bench-peers: $(STAMP)
+	@$(PY) -m benchmarks.peers $(ARGS)
+
+install: $(STAMP)
+
+# One installation for all targets: PyTorch is nearly all of it, the tools for tests and checks are not
+# worth a second stamp. The stamp is written last, so an interrupted installation is taken up again.
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("AutoTrain needs Python 3.10 or newer, this is %d.%d: make PYTHON=..." % sys.version_info[:2] if sys.version_info < (3, 10) else 0)'
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	@echo 'Installing AutoTrain and what it needs into .venv: a minute or two plus the download, several GB ...'
+	@$(PY) -m pip install -qq --disable-pip-version-check -e '.[agents,dev]'
+	@touch $(STAMP)
+	@echo 'Installed.'
+
+clean:
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name '.venv*' -prune -o -name .git -prune -o \
+	    '(' -name __pycache__ -o -name .ipynb_checkpoints ')' -prune -exec rm -rf '{}' +
+
+distclean: clean
+	rm -rf .venv .venv-dacbench

@@ -1,0 +1,213 @@
+"""Episodes: a task made concrete, with its data, its network's shape and its random streams."""
+
+import itertools
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from autotrain_env.classifiers import Architecture
+from autotrain_env.config import AutoTrainConfig
+from autotrain_env.data import (
+    Dataset,
+    EpochSampler,
+    Split,
+    SplitSizes,
+    image_pool,
+    load_dataset,
+    split_dataset,
+)
+from autotrain_env.errors import check
+from autotrain_env.rewards import baseline_curve
+from autotrain_env.tasks import Task
+from autotrain_env.thresholdout import Thresholdout
+
+_STREAMS = {"task": 0, "initialization": 1, "minibatches": 2, "thresholdout": 3, "actions": 4}
+
+
+def stream(episode_seed: int, name: str, *more: int) -> np.random.Generator:
+    """One of an episode's separate random streams.
+
+    Args:
+        episode_seed: The number drawn for the episode.
+        name: `"task"`, `"initialization"`, `"minibatches"`, `"thresholdout"` or `"actions"`.
+        more: Further keys: for `"initialization"`, the number of the attempt.
+    """
+    sequence = np.random.SeedSequence(episode_seed, spawn_key=(_STREAMS[name], *more))
+    return np.random.Generator(np.random.PCG64(sequence))
+
+
+@dataclass
+class Episode:
+    """What one lane's episode is about, and the streams that drive it."""
+
+    seed: int
+    task: Task
+    dataset: Dataset
+    split: Split
+    architecture: Architecture
+    stack_key: Hashable
+    train_index: np.ndarray  # positions in the pool, int64, (train,)
+    evaluation_index: np.ndarray  # train subset, holdout and validation, one after another, int64
+    evaluation_labels: np.ndarray
+    evaluation_sizes: tuple[int, int, int]
+    test_index: np.ndarray
+    sampler: EpochSampler
+    thresholdout: Thresholdout
+    action_generator: np.random.Generator
+    curve: tuple[np.ndarray, np.ndarray] | None
+    attempt: int = 0
+
+
+class EpisodeMaker:
+    """Draws tasks and makes episodes of them; keeps the datasets and networks' shapes that they share.
+
+    Args:
+        config: The environment's arguments.
+
+    Raises:
+        ValueError: If a task that can be drawn does not fit its data.
+        FileNotFoundError: If a dataset is missing.
+    """
+
+    def __init__(self, config: AutoTrainConfig) -> None:
+        self.config = config
+        self.distribution = config.task_distribution
+        self.task_level = 0
+        self.datasets: dict[tuple[int, ...], list[Dataset]] = {}  # by image shape, in pool order
+        self._pools: dict[tuple[int, ...], Tensor] = {}
+        self._architectures: dict[Hashable, Architecture] = {}
+        self._check_distribution()
+
+    def set_task_level(self, level: int) -> None:
+        """Set the curriculum's level for episodes that begin from now on.
+
+        Args:
+            level: From 0, the easiest.
+
+        Raises:
+            ValueError: If there is no such level.
+        """
+        highest = len(self.distribution.levels) - 1
+        check(0 <= level <= highest, "level", level, f"from 0 to {highest}")
+        self.task_level = int(level)
+
+    def _pool_offset(self, dataset: Dataset) -> int:
+        """Position of a dataset's first image in the pool of its image shape."""
+        datasets = self.datasets.setdefault(dataset.image_shape, [])
+        if dataset not in datasets:
+            datasets.append(dataset)
+            self._pools.pop(dataset.image_shape, None)
+        before = itertools.takewhile(lambda other: other is not dataset, datasets)
+        return sum(len(other.labels) for other in before)
+
+    def pool(self, image_shape: tuple[int, ...]) -> Tensor:
+        """Images of one shape, (total, channels, pixels)."""
+        if image_shape not in self._pools:
+            datasets = tuple(self.datasets[image_shape])
+            self._pools[image_shape] = image_pool(
+                datasets, self.config.torch_dtype, torch.device(self.config.device)
+            )[0]
+        pool = self._pools[image_shape]
+        return pool.view(len(pool), image_shape[0], -1)
+
+    def make(self, seed: int, task: Task | None) -> Episode:
+        """Make an episode.
+
+        Args:
+            seed: The number drawn for it; decides everything random in it.
+            task: Its task, or `None` for one drawn at the level that is set.
+
+        Raises:
+            ValueError: If the task does not fit its data or the environment.
+        """
+        config = self.config
+        if task is None:
+            task = self.distribution.sample(stream(seed, "task"), self.task_level)
+        config.check_budget(task.budget)
+        dataset = self._load(task)
+        split = split_dataset(dataset, self._sizes(task, dataset), task.split_seed, task.label_noise)
+        stack_key = (task.classifier, dataset.image_shape, dataset.num_classes, task.optimizer)
+        offset = self._pool_offset(dataset)
+        subset = split.train_subset
+        parts = (split.train_index[subset], split.holdout_index, split.validation_index)
+        return Episode(
+            seed=seed,
+            task=task,
+            dataset=dataset,
+            split=split,
+            architecture=self._architecture(task, dataset),
+            stack_key=stack_key,
+            train_index=split.train_index.astype(np.int64) + offset,
+            evaluation_index=np.concatenate(parts).astype(np.int64) + offset,
+            evaluation_labels=np.concatenate(
+                (split.train_labels[subset], split.holdout_labels, split.validation_labels)
+            ),
+            evaluation_sizes=(len(parts[0]), len(parts[1]), len(parts[2])),
+            test_index=split.test_index.astype(np.int64) + offset,
+            sampler=EpochSampler(stream(seed, "minibatches"), len(split.train_index)),
+            thresholdout=Thresholdout(
+                stream(seed, "thresholdout"),
+                config.thresholdout_threshold,
+                config.thresholdout_sigma,
+                config.thresholdout_budget,
+                config.thresholdout,
+            ),
+            action_generator=stream(seed, "actions"),
+            curve=baseline_curve(config, task),
+        )
+
+    def _architecture(self, task: Task, dataset: Dataset) -> Architecture:
+        shape = (task.classifier, dataset.image_shape, dataset.num_classes)
+        if shape not in self._architectures:
+            self._architectures[shape] = Architecture(*shape)  # type: ignore[arg-type]
+        return self._architectures[shape]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the images, which are shared."""
+        return vars(self) | {"_pools": {}}
+
+    def _check_distribution(self) -> None:
+        names = (
+            "dataset",
+            "train_size",
+            "holdout_size",
+            "validation_size",
+            "batch_size",
+            "classifier",
+        )
+        for level in self.distribution.levels:
+            possible = (level.possible(name) or [None] for name in names)
+            for values in itertools.product(*possible):
+                given = {n: v for n, v in zip(names, values, strict=True) if v is not None}
+                task = Task(**given)
+                dataset = self._load(task)
+                self._sizes(task, dataset)
+                self._architecture(task, dataset)
+
+    def _load(self, task: Task) -> Dataset:
+        return load_dataset(task.dataset, self.config.data_root, self.config.download)
+
+    def _sizes(self, task: Task, dataset: Dataset) -> SplitSizes:
+        default = dataset.default_sizes
+        sizes = SplitSizes(
+            task.train_size or default.train,
+            task.holdout_size or default.holdout,
+            task.validation_size or default.validation,
+        )
+        check(
+            sizes.total <= dataset.pool_size,
+            "train_size, holdout_size, validation_size",
+            tuple(sizes),
+            f"at most {dataset.pool_size} in all, which is what {dataset.name!r} has beside its test part",
+        )
+        check(
+            task.batch_size <= sizes.train,
+            "batch_size",
+            task.batch_size,
+            f"at most train_size={sizes.train}",
+        )
+        return sizes

@@ -1,0 +1,58 @@
+"""Error messages that several modules share."""
+
+from __future__ import annotations
+
+import difflib
+import numbers
+from collections.abc import Iterable
+
+
+def check(condition: bool, argument: str, value: object, allowed: str) -> None:
+    """Raise an error that names the argument, its value and what is allowed, unless all is well.
+
+    Args:
+        condition: Whether the value is allowed.
+        argument: The argument's name, as the user wrote it.
+        value: What it was given.
+        allowed: What would have been right, in words.
+
+    Raises:
+        ValueError: If `condition` is false.
+    """
+    if not condition:
+        raise ValueError(f"{argument}={value!r} is not allowed: it must be {allowed}")
+
+
+def check_whole(argument: str, value: object, least: int) -> None:
+    """Raise an error unless a value is a whole number, at least `least`.
+
+    Args:
+        argument: The argument's name, as the user wrote it.
+        value: What it was given.
+        least: The smallest value that is allowed.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    check(whole and value >= least, argument, value, f"a whole number, at least {least}")  # type: ignore[operator]
+
+
+def unknown_name(argument: str, value: object, known: Iterable[str]) -> ValueError:
+    """Make the error for a name that is not one of those known.
+
+    Args:
+        argument: The argument that was given the name.
+        value: What it was given.
+        known: Every name that would have been right.
+
+    Returns:
+        An error, for the caller to raise, with the argument, the value, the nearest known name and
+        all known names.
+    """
+    names = sorted(known)
+    by_lower_case = {name.lower(): name for name in names}
+    nearest = difflib.get_close_matches(str(value).lower(), by_lower_case, n=1, cutoff=0.0)
+    hint = f"; the nearest known one is {by_lower_case[nearest[0]]!r}" if nearest else ""
+    allowed = ", ".join(repr(name) for name in names) or "none"
+    return ValueError(f"{argument}={value!r} is not a known name{hint}. Allowed: {allowed}.")

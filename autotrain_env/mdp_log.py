@@ -1,0 +1,109 @@
+"""The MDP log: one row per decision, written while it runs."""
+
+import csv
+import json
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+from autotrain_env.errors import check
+
+LOG_COLUMNS = (
+    "episode_seed",  # names the episode, together with its task
+    "lane",
+    "step",  # env steps since the episode began, from 1
+    "action",  # in words
+    "learning_rate",  # of this step's updates
+    "rewind",  # distance rewound [env steps]
+    "reinit",
+    "stop",
+    "updates",  # of the budget used
+    "loss",  # mean minibatch log loss of this step's last window [nats]
+    "train_score",
+    "holdout_score",  # Thresholdout's answer
+    "holdout_queries",
+    "score",
+    "reward",
+    "diverged",
+    "terminated",
+    "truncated",
+    "test_accuracy",  # at the end of an episode, else empty
+)
+
+
+class MDPLog:
+    """Writes rows to a `.jsonl` or `.csv` file; both are read by pandas.
+
+    Each reward term has a column of its own, named `reward_` and the term. Rows are on disk when `write`
+    returns. An existing file is continued; one with other columns is refused.
+
+    Args:
+        path: The file.
+        reward_terms: Names of the reward terms.
+
+    Raises:
+        ValueError: If the ending is not known or the file has other columns.
+        OSError: If the file cannot be written.
+    """
+
+    def __init__(self, path: str | PathLike[str], reward_terms: tuple[str, ...]) -> None:
+        self.path = Path(path)
+        self.columns = LOG_COLUMNS + tuple(f"reward_{name}" for name in reward_terms)
+        check(self.path.suffix in (".jsonl", ".csv"), "log_path", str(path), "a .jsonl or .csv file")
+        try:
+            self._file: TextIO = self.path.open("a+", newline="", encoding="utf-8")
+        except OSError as error:
+            raise type(error)(f"log_path={str(path)!r} cannot be written: {error}") from error
+        self._check_columns()
+
+    def _check_columns(self) -> None:
+        self._file.seek(0)
+        first = self._file.readline()
+        self._file.seek(0, 2)
+        if self.path.suffix == ".csv":
+            if not first:
+                csv.writer(self._file).writerow(self.columns)
+                self._file.flush()
+                return
+            found = tuple(next(csv.reader([first])))
+        else:
+            if not first:
+                return
+            found = tuple(json.loads(first))
+        check(found == self.columns, "log_path", str(self.path), f"a file with columns {self.columns}")
+
+    def write(self, rows: list[Mapping[str, Any]]) -> None:
+        """Write rows.
+
+        Args:
+            rows: One mapping per decision with every column.
+        """
+        ordered = [{name: _plain(row[name]) for name in self.columns} for row in rows]
+        if self.path.suffix == ".csv":
+            csv.DictWriter(self._file, self.columns).writerows(ordered)
+        else:
+            self._file.writelines(json.dumps(row) + "\n" for row in ordered)
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> "MDPLog":
+        """Return itself, to be closed at the end of a `with` block."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the file."""
+        self.close()
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value

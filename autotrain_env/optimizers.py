@@ -1,0 +1,280 @@
+"""Optimisers on stacked parameters, with a learning rate for every lane.
+
+A lane's optimiser state is a few *slots*, each as long as its parameters, and, for the Adam family, a
+count of updates. The update rules are those of `torch.optim`, which the tests hold them to.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from autotrain_env.errors import check, unknown_name
+
+
+@dataclass(frozen=True)
+class Optimizer(ABC):
+    """An update rule for N lanes at once.
+
+    Args:
+        weight_decay: L2 penalty added to the gradient (for `AdamW`: decoupled decay).
+        max_grad_norm: Largest Euclidean norm of a lane's gradient; longer ones are scaled down to it.
+            `None` leaves gradients as they are.
+    """
+
+    weight_decay: float = 0.0
+    max_grad_norm: float | None = None
+
+    counts_updates: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Check the values that every rule shares."""
+        check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
+        if self.max_grad_norm is not None:
+            check(self.max_grad_norm > 0, "max_grad_norm", self.max_grad_norm, "above 0, or None")
+
+    @property
+    @abstractmethod
+    def num_slots(self) -> int:
+        """State tensors per parameter."""
+
+    @property
+    def gradient_slot(self) -> tuple[int, float] | None:
+        """Slot into which the backward pass may add the gradient, and the slot's decay before.
+
+        Momentum is `slot = decay * slot + gradient`, which a matrix product can do while it writes its
+        result: that saves a pass over memory. `None` where the gradient itself is needed.
+        """
+        return None
+
+    def coefficients(self, updates_done: np.ndarray, inner_steps: int) -> np.ndarray | None:
+        """Factors that depend on how many updates a lane has had, or `None` where there are none.
+
+        Args:
+            updates_done: Updates before this env step, float64, shape (N,).
+            inner_steps: Updates to come.
+
+        Returns:
+            Float64, shape (inner_steps, factors, N, 1).
+        """
+        return None
+
+    def clip(self, gradients: Tensor) -> None:
+        """Scale the lanes' gradients down to `max_grad_norm`, in place; shape (N, P)."""
+        if self.max_grad_norm is None:
+            return
+        for lane in gradients:  # one lane at a time: a norm must not depend on N
+            norm = torch.linalg.vector_norm(lane)
+            lane.mul_((self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
+
+    @abstractmethod
+    def update(
+        self,
+        parameters: Tensor,
+        gradients: Tensor,
+        slots: list[Tensor],
+        negative_rates: Tensor,
+        coefficients: Tensor | None,
+    ) -> None:
+        """Apply one update in place.
+
+        Args:
+            parameters: Shape (N, P).
+            gradients: Shape (N, P), already clipped; may be overwritten. It is the slot itself where
+                `gradient_slot` says so.
+            slots: `num_slots` tensors of shape (N, P).
+            negative_rates: Minus the learning rates, shape (N, 1).
+            coefficients: What `coefficients` returned for this update, shape (factors, N, 1).
+        """
+
+
+@dataclass(frozen=True)
+class SGD(Optimizer):
+    """Stochastic gradient descent, plain, with momentum, or with Nesterov momentum.
+
+    Args:
+        momentum: Decay of the running sum of gradients; 0 is plain SGD.
+        nesterov: Whether to look ahead along the momentum.
+    """
+
+    momentum: float = 0.0
+    nesterov: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        super().__post_init__()
+        check(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
+        check(
+            not self.nesterov or self.momentum > 0,
+            "momentum",
+            self.momentum,
+            "above 0 for Nesterov",
+        )
+
+    @property
+    def num_slots(self) -> int:
+        """One with momentum, none without."""
+        return int(self.momentum > 0)
+
+    @property
+    def gradient_slot(self) -> tuple[int, float] | None:
+        """The momentum itself, unless the rule needs the bare gradient."""
+        if self.momentum > 0 and not self.nesterov and self.max_grad_norm is None:
+            return 0, self.momentum
+        return None
+
+    def update(
+        self,
+        parameters: Tensor,
+        gradients: Tensor,
+        slots: list[Tensor],
+        negative_rates: Tensor,
+        coefficients: Tensor | None,
+    ) -> None:
+        """Apply one update in place."""
+        if self.weight_decay:
+            gradients.add_(parameters, alpha=self.weight_decay)
+        direction = gradients
+        if self.momentum and self.gradient_slot is None:
+            slots[0].mul_(self.momentum).add_(gradients)
+            direction = gradients.add_(slots[0], alpha=self.momentum) if self.nesterov else slots[0]
+        parameters.addcmul_(direction, negative_rates)
+
+
+@dataclass(frozen=True)
+class RMSprop(Optimizer):
+    """Gradients divided by the root of their running mean square (Tieleman and Hinton, 2012).
+
+    Args:
+        alpha: Decay of the running mean square.
+        eps: Added to the root.
+    """
+
+    alpha: float = 0.99
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        super().__post_init__()
+        check(0 <= self.alpha < 1, "alpha", self.alpha, "in [0, 1)")
+        check(self.eps > 0, "eps", self.eps, "above 0")
+
+    @property
+    def num_slots(self) -> int:
+        """The mean square."""
+        return 1
+
+    def update(
+        self,
+        parameters: Tensor,
+        gradients: Tensor,
+        slots: list[Tensor],
+        negative_rates: Tensor,
+        coefficients: Tensor | None,
+    ) -> None:
+        """Apply one update in place."""
+        if self.weight_decay:
+            gradients.add_(parameters, alpha=self.weight_decay)
+        mean_square = slots[0]
+        mean_square.mul_(self.alpha).addcmul_(gradients, gradients, value=1 - self.alpha)
+        step = gradients.div_(mean_square.sqrt().add_(self.eps))
+        parameters.addcmul_(step, negative_rates)
+
+
+@dataclass(frozen=True)
+class Adam(Optimizer):
+    """Adaptive moments (Kingma and Ba, arXiv:1412.6980).
+
+    Args:
+        beta1: Decay of the running mean of gradients.
+        beta2: Decay of the running mean of squared gradients.
+        eps: Added to the root.
+    """
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+
+    counts_updates: ClassVar[bool] = True
+    decoupled: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        super().__post_init__()
+        check(0 <= self.beta1 < 1, "beta1", self.beta1, "in [0, 1)")
+        check(0 <= self.beta2 < 1, "beta2", self.beta2, "in [0, 1)")
+        check(self.eps > 0, "eps", self.eps, "above 0")
+
+    @property
+    def num_slots(self) -> int:
+        """Mean and mean square."""
+        return 2
+
+    def coefficients(self, updates_done: np.ndarray, inner_steps: int) -> np.ndarray | None:
+        """Corrections of the two means for their start at zero: 1 / (1 - beta1^t), (1 - beta2^t)^0.5."""
+        count = updates_done + np.arange(1, inner_steps + 1)[:, None]
+        corrections = np.stack((1 / (1 - self.beta1**count), np.sqrt(1 - self.beta2**count)), axis=1)
+        return corrections[..., None]
+
+    def update(
+        self,
+        parameters: Tensor,
+        gradients: Tensor,
+        slots: list[Tensor],
+        negative_rates: Tensor,
+        coefficients: Tensor | None,
+    ) -> None:
+        """Apply one update in place."""
+        assert coefficients is not None
+        if self.weight_decay and self.decoupled:
+            parameters.mul_(1 + negative_rates * self.weight_decay)
+        elif self.weight_decay:
+            gradients.add_(parameters, alpha=self.weight_decay)
+        mean, mean_square = slots
+        mean.lerp_(gradients, 1 - self.beta1)
+        mean_square.mul_(self.beta2).addcmul_(gradients, gradients, value=1 - self.beta2)
+        mean_correction, root_correction = coefficients
+        root = mean_square.sqrt().div_(root_correction).add_(self.eps)
+        torch.div(mean, root, out=root)
+        parameters.addcmul_(root, negative_rates * mean_correction)
+
+
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov and Hutter, arXiv:1711.05101)."""
+
+    weight_decay: float = 0.01
+
+    decoupled: ClassVar[bool] = True
+
+
+OPTIMIZERS: dict[str, Optimizer] = {
+    "sgd": SGD(),
+    "momentum": SGD(momentum=0.9),
+    "nesterov": SGD(momentum=0.9, nesterov=True),
+    "rmsprop": RMSprop(),
+    "adam": Adam(),
+    "adamw": AdamW(),
+}
+
+
+def as_optimizer(optimizer: str | Optimizer) -> Optimizer:
+    """Look an optimiser up by name.
+
+    Args:
+        optimizer: One of `OPTIMIZERS`, or an `Optimizer`, which is returned as it is.
+
+    Raises:
+        ValueError: If the name is unknown.
+        TypeError: If it is neither.
+    """
+    if isinstance(optimizer, Optimizer):
+        return optimizer
+    if not isinstance(optimizer, str):
+        raise TypeError(f"optimizer={optimizer!r} must be a name or an autotrain_env.Optimizer")
+    if optimizer not in OPTIMIZERS:
+        raise unknown_name("optimizer", optimizer, OPTIMIZERS)
+    return OPTIMIZERS[optimizer]

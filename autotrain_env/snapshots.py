@@ -1,0 +1,79 @@
+"""The states that a lane can rewind to: a ring of rows for every lane."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class SnapshotRing:
+    """Per-lane rings of the last `num_snapshots` states, the current one included.
+
+    A state is one row of numbers: weights, optimiser state and normalisation buffers. Depth 0 is the
+    newest row, depth i the one i env steps back along the lane's lineage.
+
+    Args:
+        capacity: Number of lanes.
+        num_snapshots: Rows kept per lane (H).
+        width: Numbers in a row.
+        dtype: Of the rows.
+        device: Where they lie.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        num_snapshots: int,
+        width: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self.rows = torch.zeros(capacity, num_snapshots, width, dtype=dtype, device=device)
+        self.head = np.zeros(capacity, dtype=np.int64)
+        self.count = np.zeros(capacity, dtype=np.int64)
+
+    @property
+    def num_snapshots(self) -> int:
+        """Rows kept per lane (H)."""
+        return self.rows.shape[1]
+
+    def grow(self, capacity: int) -> None:
+        """Make room for more lanes; those that are there keep their rows."""
+        more = capacity - len(self.head)
+        self.rows = torch.cat((self.rows, self.rows.new_zeros(more, *self.rows.shape[1:])))
+        self.head = np.concatenate((self.head, np.zeros(more, dtype=np.int64)))
+        self.count = np.concatenate((self.count, np.zeros(more, dtype=np.int64)))
+
+    def clear(self, lanes: np.ndarray) -> None:
+        """Forget every row of the given lanes (int64, shape (n,))."""
+        self.count[lanes] = 0
+
+    def push(self, lanes: np.ndarray, rows: Tensor) -> None:
+        """Add a newest row; the oldest one goes where the ring is full.
+
+        Args:
+            lanes: Int64, shape (n,).
+            rows: Shape (n, width).
+        """
+        head = (self.head[lanes] + 1) % self.num_snapshots
+        self.head[lanes] = head
+        self.count[lanes] = np.minimum(self.count[lanes] + 1, self.num_snapshots)
+        self.rows[self._index(lanes), self._index(head)] = rows
+
+    def rewind(self, lanes: np.ndarray, distance: np.ndarray) -> Tensor:
+        """Drop the newest rows, so that row `distance` becomes the newest, and return it.
+
+        Args:
+            lanes: Int64, shape (n,).
+            distance: How far back [env steps], int64, shape (n,); below the number of rows kept.
+
+        Returns:
+            The restored rows, shape (n, width), a copy.
+        """
+        if np.any(distance < 0) or np.any(distance >= self.count[lanes]):
+            raise ValueError(f"distance={distance} must be in [0, rows kept={self.count[lanes]})")
+        self.head[lanes] = (self.head[lanes] - distance) % self.num_snapshots
+        self.count[lanes] -= distance
+        return self.rows[self._index(lanes), self._index(self.head[lanes])]
+
+    def _index(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values).to(self.rows.device)

@@ -1,0 +1,311 @@
+"""Tasks: everything an episode is about, and where tasks come from."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from torch import nn
+
+from autotrain_env.classifiers import Classifier, as_classifier, initialization_names
+from autotrain_env.data import Dataset
+from autotrain_env.errors import check, check_whole, unknown_name
+from autotrain_env.optimizers import Optimizer, as_optimizer
+
+
+@dataclass(frozen=True)
+class Task:
+    """Everything that one episode is about.
+
+    Args:
+        dataset: A name, or a dataset handle (see `autotrain_env.load_dataset`).
+        split_seed: Seed of the four-way split and of the label noise.
+        train_size: Images in the train part; `None` for the dataset's own default, as with the next two.
+        holdout_size: Images in the holdout part.
+        validation_size: Images in the validation part.
+        label_noise: Probability with which a label of the train or holdout part becomes another class.
+        classifier: A name (`"linear"`, `"mlp"`, `"mlp-200-100-50"`, `"cnn"`, `"resnet18"`), a
+            `Classifier`, or a function that makes an `nn.Module`.
+        optimizer: A name (`"sgd"`, `"momentum"`, `"nesterov"`, `"rmsprop"`, `"adam"`, `"adamw"`) or an
+            `Optimizer`.
+        batch_size: Images in a minibatch.
+        initial_learning_rate: Learning rate at the start; clipped to the environment's bounds.
+        initialization: Scheme of the first network; see `autotrain_env.classifiers.INITIALIZATIONS`.
+        budget: Optimiser updates in the episode, a multiple of `inner_steps`.
+    """
+
+    dataset: str | Dataset = "digits"
+    split_seed: int = 0
+    train_size: int | None = None
+    holdout_size: int | None = None
+    validation_size: int | None = None
+    label_noise: float = 0.2
+    classifier: str | Classifier | Callable[[], nn.Module] = "mlp"
+    optimizer: str | Optimizer = "momentum"
+    batch_size: int = 64
+    initial_learning_rate: float = 0.1
+    initialization: str = "kaiming_uniform"
+    budget: int = 600
+
+    def __post_init__(self) -> None:
+        """Look names up and check every value that can be checked without the data."""
+        object.__setattr__(self, "classifier", as_classifier(self.classifier))
+        object.__setattr__(self, "optimizer", as_optimizer(self.optimizer))
+        if not isinstance(self.dataset, (str, Dataset)):
+            raise TypeError(
+                f"dataset={self.dataset!r} must be a name or a Dataset in a Task; "
+                "autotrain_env.load_dataset makes a Dataset of your own data"
+            )
+        if self.initialization not in initialization_names():
+            raise unknown_name("initialization", self.initialization, initialization_names())
+        for name in ("train_size", "holdout_size", "validation_size"):
+            if getattr(self, name) is not None:
+                check_whole(name, getattr(self, name), 1)
+        check_whole("split_seed", self.split_seed, 0)
+        check_whole("batch_size", self.batch_size, 1)
+        check_whole("budget", self.budget, 1)
+        check(0 <= self.label_noise <= 1, "label_noise", self.label_noise, "in [0, 1]")
+        rate = self.initial_learning_rate
+        check(math.isfinite(rate) and rate > 0, "initial_learning_rate", rate, "finite and above 0")
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """Something that a field of a `TaskDistribution` is drawn from."""
+
+    def sample(self, generator: np.random.Generator) -> Any:
+        """Draw one value."""
+
+
+@dataclass(frozen=True)
+class LogUniform:
+    """A number whose logarithm is uniform.
+
+    Args:
+        low: Smallest value, above 0.
+        high: Largest value.
+    """
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        """Check the bounds."""
+        check(
+            0 < self.low <= self.high < math.inf,
+            "(low, high)",
+            (self.low, self.high),
+            "0 < low <= high",
+        )
+
+    def sample(self, generator: np.random.Generator) -> float:
+        """Draw one value."""
+        return float(math.exp(generator.uniform(math.log(self.low), math.log(self.high))))
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """A uniform number.
+
+    Args:
+        low: Smallest value.
+        high: Largest value.
+    """
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        """Check the bounds."""
+        check(
+            -math.inf < self.low <= self.high < math.inf,
+            "(low, high)",
+            (self.low, self.high),
+            "low <= high",
+        )
+
+    def sample(self, generator: np.random.Generator) -> float:
+        """Draw one value."""
+        return float(generator.uniform(self.low, self.high))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several values, each as likely as the others.
+
+    Args:
+        values: What to choose from.
+    """
+
+    values: tuple[Any, ...]
+
+    def __post_init__(self) -> None:
+        """Check that there is something to choose."""
+        object.__setattr__(self, "values", tuple(self.values))
+        check(len(self.values) > 0, "values", self.values, "at least one value")
+
+    def sample(self, generator: np.random.Generator) -> Any:
+        """Draw one value."""
+        return self.values[int(generator.integers(len(self.values)))]
+
+
+@dataclass(frozen=True)
+class RandomSeed:
+    """A seed, uniform below 2**31."""
+
+    def sample(self, generator: np.random.Generator) -> int:
+        """Draw one value."""
+        return int(generator.integers(2**31))
+
+
+@dataclass(frozen=True)
+class TaskDistribution:
+    """Where tasks come from: every field is one value for all tasks, or a sampler.
+
+    Fields are those of `Task`. They are drawn in the order in which they stand here, from the lane's
+    task stream, so that an episode's seed alone decides its task.
+    """
+
+    dataset: Any = "digits"
+    split_seed: Any = field(default_factory=RandomSeed)
+    train_size: Any = None
+    holdout_size: Any = None
+    validation_size: Any = None
+    label_noise: Any = 0.2
+    classifier: Any = "mlp"
+    optimizer: Any = "momentum"
+    batch_size: Any = 64
+    initial_learning_rate: Any = field(default_factory=lambda: LogUniform(1e-3, 10.0))
+    initialization: Any = "kaiming_uniform"
+    budget: Any = 600
+
+    @property
+    def levels(self) -> tuple["TaskDistribution", ...]:
+        """Itself, as the only level."""
+        return (self,)
+
+    def __post_init__(self) -> None:
+        """Check every value by making the tasks that hold it."""
+        for name, value in self._fields().items():
+            for candidate in _values(value):
+                Task(**{name: candidate})
+
+    def _fields(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+
+    def possible(self, name: str) -> list[Any]:
+        """Values that a field can take, as far as they can be listed (the bounds of a range)."""
+        return _values(getattr(self, name))
+
+    def sample(self, generator: np.random.Generator, level: int = 0) -> Task:
+        """Draw a task.
+
+        Args:
+            generator: The stream to draw from.
+            level: Ignored: there is one level.
+        """
+        drawn = {
+            name: value.sample(generator) if isinstance(value, Sampler) else value
+            for name, value in self._fields().items()
+        }
+        return Task(**drawn)
+
+    def replace(self, **fields: Any) -> "TaskDistribution":
+        """A distribution with some fields replaced."""
+        return dataclasses.replace(self, **fields)
+
+
+def _values(value: Any) -> list[Any]:
+    if isinstance(value, Choice):
+        return list(value.values)
+    if isinstance(value, (LogUniform, Uniform)):
+        return [value.low, value.high]
+    return [] if isinstance(value, Sampler) else [value]
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """Distributions from easy to hard.
+
+    The level is set from outside (`set_task_level`), by training only.
+
+    Args:
+        levels: One distribution per level, the easiest first.
+        promote_at: Share of successful episodes from which `next_level` goes one level up.
+        demote_at: Share of successful episodes below which it goes one level down.
+    """
+
+    levels: tuple[TaskDistribution, ...]
+    promote_at: float = 0.8
+    demote_at: float = 0.2
+
+    def __post_init__(self) -> None:
+        """Check the levels and shares."""
+        object.__setattr__(self, "levels", tuple(self.levels))
+        check(len(self.levels) > 0, "levels", self.levels, "at least one TaskDistribution")
+        check(
+            0 <= self.demote_at < self.promote_at <= 1,
+            "(demote_at, promote_at)",
+            (self.demote_at, self.promote_at),
+            "0 <= demote_at < promote_at <= 1",
+        )
+
+    def sample(self, generator: np.random.Generator, level: int = 0) -> Task:
+        """Draw a task of a level."""
+        return self.levels[level].sample(generator)
+
+    def replace(self, **fields: Any) -> "Curriculum":
+        """A curriculum with some fields replaced in every level."""
+        levels = tuple(level.replace(**fields) for level in self.levels)
+        return dataclasses.replace(self, levels=levels)
+
+    def next_level(self, level: int, successes: Sequence[bool]) -> int:
+        """The level to go on with.
+
+        Args:
+            level: Level of the episodes.
+            successes: Whether each recent episode was a success.
+        """
+        share = float(np.mean(successes)) if len(successes) else 0.5
+        step = int(share >= self.promote_at) - int(share < self.demote_at)
+        return min(max(level + step, 0), len(self.levels) - 1)
+
+
+PRESETS: dict[str, TaskDistribution | Curriculum] = {
+    # the task of the documentation: rate, split and initialisation differ from episode to episode
+    "default": TaskDistribution(),
+    # one split of one dataset: episodes differ in the initial rate and the first weights alone
+    "rates": TaskDistribution(split_seed=0),
+    # several datasets and networks, none of which needs a download
+    "mixed": TaskDistribution(
+        dataset=Choice(("digits", "synthetic")),
+        label_noise=Choice((0.0, 0.1, 0.2, 0.4)),
+        train_size=Choice((100, 200, 400)),
+        holdout_size=200,
+        validation_size=400,
+        classifier=Choice(("linear", "mlp", "mlp-64-32")),
+        optimizer=Choice(("sgd", "momentum", "adam")),
+        batch_size=Choice((32, 64)),
+    ),
+}
+
+
+def as_distribution(tasks: str | TaskDistribution | Curriculum) -> TaskDistribution | Curriculum:
+    """Look a distribution up by name.
+
+    Args:
+        tasks: One of `PRESETS`, or a distribution, which is returned as it is.
+
+    Raises:
+        ValueError: If the name is unknown.
+        TypeError: If it is neither.
+    """
+    if isinstance(tasks, (TaskDistribution, Curriculum)):
+        return tasks
+    if not isinstance(tasks, str):
+        raise TypeError(f"tasks={tasks!r} must be a name, a TaskDistribution or a Curriculum")
+    if tasks not in PRESETS:
+        raise unknown_name("tasks", tasks, PRESETS)
+    return PRESETS[tasks]

@@ -1,0 +1,349 @@
+"""Inner updates and evaluation of all lanes that share an architecture and an optimiser."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from autotrain_env.classifiers import Architecture, hits, log_loss_and_hits, make_network
+from autotrain_env.optimizers import Optimizer
+from autotrain_env.snapshots import SnapshotRing
+
+_EVALUATION_BYTES = 2 * 2**20  # images gathered at once while evaluating on a CPU
+_EVALUATION_IMAGES = 2048  # images of a lane evaluated at once; fixed, so that sums do not depend on N
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What n networks make of E images each.
+
+    Args:
+        correct: Whether each image is classified rightly, bool, shape (n, E).
+        losses: Log loss of each image [nats], shape (n, E); `None` where it was not asked for.
+        finite: Whether all logits of a lane are finite, bool, shape (n,).
+    """
+
+    correct: np.ndarray
+    losses: np.ndarray | None
+    finite: np.ndarray
+
+
+class LaneStack:
+    """Networks of one architecture, trained side by side by one optimiser.
+
+    A slot holds one lane's state as a row: parameters, the optimiser's slots, its count of updates (where
+    it keeps one), and the network's buffers. Rows are what snapshots copy.
+
+    Args:
+        architecture: The network's shape.
+        optimizer: The update rule.
+        num_snapshots: Rows kept per lane (H).
+        backend: `"auto"`, `"stacked"` or `"looped"`.
+        dtype: Of the weights.
+        device: Where they lie.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        optimizer: Optimizer,
+        num_snapshots: int,
+        backend: str,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self.architecture = architecture
+        self.optimizer = optimizer
+        self.network = make_network(architecture, backend, dtype, device)
+        layout = architecture.layout
+        self.num_parameters = layout.num_parameters
+        self.num_buffers = layout.num_buffers
+        self.buffers_start = self.num_parameters * (1 + optimizer.num_slots) + optimizer.counts_updates
+        self.width = self.buffers_start + self.num_buffers
+        self.state = torch.zeros(0, self.width, dtype=dtype, device=device)
+        self.best = torch.zeros(0, self.num_parameters + self.num_buffers, dtype=dtype, device=device)
+        channels = architecture.image_shape[0]
+        self.shift = torch.zeros(0, 1, channels, 1, dtype=dtype, device=device)
+        self.scale = torch.zeros(0, 1, channels, 1, dtype=dtype, device=device)
+        self.ring = SnapshotRing(0, num_snapshots, self.width, dtype, device)
+        self.free: list[int] = []
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return self.state.device
+
+    # --- slots ---
+
+    def take_slot(self, at_least: int = 1) -> int:
+        """Give out the lowest free slot, after making `at_least` new ones where none is free."""
+        if not self.free:
+            old = len(self.state)
+            new = max(at_least, old, 1)
+            for name in ("state", "best", "shift", "scale"):
+                tensor = getattr(self, name)
+                setattr(self, name, torch.cat((tensor, tensor.new_zeros(new, *tensor.shape[1:]))))
+            self.ring.grow(old + new)
+            self.free = list(range(old + new - 1, old - 1, -1))
+        return self.free.pop()
+
+    def give_slot(self, slot: int) -> None:
+        """Take a slot back."""
+        self.free.append(slot)
+        self.free.sort(reverse=True)
+
+    def set_normalization(self, slot: int, mean: Tensor, std: Tensor) -> None:
+        """Set how a lane's images are normalised; one value per channel each."""
+        self.scale[slot] = (1 / std).view(1, -1, 1).to(self.scale)
+        self.shift[slot] = (-mean / std).view(1, -1, 1).to(self.shift)
+
+    def set_network(self, slots: np.ndarray, rows: np.ndarray) -> None:
+        """Put new networks in; the optimiser's state starts at zero.
+
+        Args:
+            slots: Int64, shape (n,).
+            rows: Parameters and buffers, float32, shape (n, P + Q).
+        """
+        drawn = torch.from_numpy(rows).to(self.state)
+        state = self.state.new_zeros(len(slots), self.width)
+        state[:, : self.num_parameters] = drawn[:, : self.num_parameters]
+        state[:, self.buffers_start :] = drawn[:, self.num_parameters :]
+        self.state[self._index(slots)] = state
+
+    def keep_best(self, slots: np.ndarray) -> None:
+        """Remember the current weights and buffers as a lane's best."""
+        index = self._index(slots)
+        state = self.state[index]
+        self.best[index] = torch.cat(
+            (state[:, : self.num_parameters], state[:, self.buffers_start :]), dim=1
+        )
+
+    def snapshot(self, slots: np.ndarray) -> None:
+        """Push the current states into the ring."""
+        self.ring.push(slots, self.state[self._index(slots)])
+
+    def rewind(self, slots: np.ndarray, distance: np.ndarray) -> None:
+        """Restore states from the ring; shapes as in `SnapshotRing.rewind`."""
+        self.state[self._index(slots)] = self.ring.rewind(slots, distance)
+
+    def copy_slot(self, source: int, target: int) -> None:
+        """Copy everything of one slot to another."""
+        for tensor in (self.state, self.best, self.shift, self.scale, self.ring.rows):
+            tensor[target] = tensor[source]
+        self.ring.head[target] = self.ring.head[source]
+        self.ring.count[target] = self.ring.count[source]
+
+    def finite(self, slots: np.ndarray) -> np.ndarray:
+        """Whether all numbers of a lane's state are finite, bool, shape (n,)."""
+        finite = [torch.isfinite(rows).all(1) for rows in self.state[self._index(slots)].split(64)]
+        return torch.cat(finite).cpu().numpy()
+
+    def memory_per_lane(self) -> int:
+        """Bytes held for one lane."""
+        tensors = (self.state, self.best, self.shift, self.scale, self.ring.rows)
+        return sum(tensor.nbytes for tensor in tensors) // max(1, len(self.state))
+
+    # --- training ---
+
+    def train(
+        self,
+        pool: Tensor,
+        slots: np.ndarray,
+        learning_rates: np.ndarray,
+        indices: np.ndarray,
+        labels: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Make T updates of each of n lanes.
+
+        Args:
+            pool: Images, shape (total, channels, pixels).
+            slots: Int64, shape (n,).
+            learning_rates: Float64, shape (n,).
+            indices: Positions in the pool, int64, shape (n, T, B).
+            labels: Int64, shape (n, T, B).
+
+        Returns:
+            Mean log loss [nats] and share of right answers of every minibatch, float64, both (n, T).
+        """
+        lanes_per_block = self.network.lanes_per_block(indices.shape[2], self.device)
+        results = [
+            self._train_block(pool, slots[at], learning_rates[at], indices[at], labels[at])
+            for at in _blocks(len(slots), lanes_per_block)
+        ]
+        losses, correct = zip(*results, strict=True)
+        return np.concatenate(losses), np.concatenate(correct)
+
+    def _train_block(
+        self,
+        pool: Tensor,
+        slots: np.ndarray,
+        learning_rates: np.ndarray,
+        indices: np.ndarray,
+        labels: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        adjacent = bool(np.all(np.diff(slots) == 1))
+        if adjacent:
+            rows = self.state[slots[0] : slots[-1] + 1]
+            shift, scale = (t[slots[0] : slots[-1] + 1] for t in (self.shift, self.scale))
+        else:
+            index = self._index(slots)
+            rows, shift, scale = self.state[index], self.shift[index], self.scale[index]
+        losses, correct = self._update(
+            rows,
+            _Batches(pool, shift, scale, *(self._tensor(a) for a in (indices, labels))),
+            self._tensor(-learning_rates[:, None]).to(rows.dtype),
+        )
+        if not adjacent:
+            self.state[index] = rows
+        return losses, correct
+
+    def _update(
+        self, rows: Tensor, batches: "_Batches", negative_rates: Tensor
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Update rows (n, width) in place."""
+        size, optimizer = self.num_parameters, self.optimizer
+        parameters = rows[:, :size]
+        slots = [rows[:, size * (i + 1) : size * (i + 2)] for i in range(optimizer.num_slots)]
+        fused = optimizer.gradient_slot
+        gradients, decay = (slots[fused[0]], fused[1]) if fused else (torch.empty_like(parameters), 0.0)
+        bound = self.network.bind(parameters, rows[:, self.buffers_start :], gradients)
+        coefficients = self._coefficients(rows, batches.count)
+        losses, correct = [], []
+        for t in range(batches.count):
+            images, labels = batches.get(t)
+            batch_losses, batch_correct = self.network.backward(bound, images, labels, decay)
+            optimizer.clip(gradients)
+            optimizer.update(
+                parameters,
+                gradients,
+                slots,
+                negative_rates,
+                None if coefficients is None else coefficients[t],
+            )
+            losses.append(batch_losses)
+            correct.append(batch_correct)
+        return (
+            torch.stack(losses, 1).mean(2).double().cpu().numpy(),
+            torch.stack(correct, 1).double().mean(2).cpu().numpy(),
+        )
+
+    def _coefficients(self, rows: Tensor, inner_steps: int) -> Tensor | None:
+        if not self.optimizer.counts_updates:
+            return None
+        counter = rows[:, self.buffers_start - 1]
+        coefficients = self.optimizer.coefficients(counter.double().cpu().numpy(), inner_steps)
+        counter += inner_steps
+        return None if coefficients is None else self._tensor(coefficients).to(rows.dtype)
+
+    # --- evaluation ---
+
+    def evaluate(
+        self,
+        pool: Tensor,
+        slots: np.ndarray,
+        indices: np.ndarray,
+        labels: np.ndarray,
+        *,
+        losses: bool,
+        best: bool = False,
+    ) -> Evaluation:
+        """Evaluate n lanes on E images each, in evaluation mode.
+
+        Args:
+            pool: Images, shape (total, channels, pixels).
+            slots: Int64, shape (n,).
+            indices: Positions in the pool, int64, shape (n, E).
+            labels: Int64, shape (n, E).
+            losses: Whether log losses are wanted.
+            best: Whether to evaluate the best-on-holdout weights instead of the current ones.
+        """
+        per_lane = min(indices.shape[1], _EVALUATION_IMAGES) * pool[0].numel() * pool.element_size()
+        lanes_per_block = max(1, _EVALUATION_BYTES // per_lane) if self.device.type == "cpu" else 256
+        blocks = []
+        for at in _blocks(len(slots), lanes_per_block):
+            parts = [
+                self._evaluate_block(pool, slots[at], indices[at, i], labels[at, i], losses, best)
+                for i in _blocks(indices.shape[1], _EVALUATION_IMAGES)
+            ]
+            blocks.append(_join(parts, axis=1))
+        return _join(blocks, axis=0)
+
+    def _evaluate_block(
+        self,
+        pool: Tensor,
+        slots: np.ndarray,
+        indices: np.ndarray,
+        labels: np.ndarray,
+        losses: bool,
+        best: bool,
+    ) -> Evaluation:
+        index = self._index(slots)
+        rows = (self.best if best else self.state)[index]
+        buffers_start = self.num_parameters if best else self.buffers_start
+        batches = _Batches(
+            pool,
+            self.shift[index],
+            self.scale[index],
+            self._tensor(indices).unsqueeze(1),
+            self._tensor(labels).unsqueeze(1),
+        )
+        images, targets = batches.get(0)
+        with torch.no_grad():
+            logits = self.network.logits(rows[:, : self.num_parameters], rows[:, buffers_start:], images)
+        finite = torch.isfinite(logits).flatten(1).all(1).cpu().numpy()
+        if losses:
+            values, correct = log_loss_and_hits(logits, targets)
+            return Evaluation(correct.cpu().numpy(), values.cpu().numpy(), finite)
+        return Evaluation(hits(logits, targets).cpu().numpy(), None, finite)
+
+    def _index(self, slots: np.ndarray) -> Tensor:
+        return torch.from_numpy(slots).to(self.device)
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
+
+class _Batches:
+    """Minibatches of n lanes, gathered from the pool and normalised one update at a time.
+
+    Args:
+        pool: Images, shape (total, channels, pixels).
+        shift: Added to scaled images, shape (n, 1, channels, 1).
+        scale: Factor of images, shape (n, 1, channels, 1).
+        indices: Int64, shape (n, T, B).
+        labels: Int64, shape (n, T, B).
+    """
+
+    def __init__(self, pool: Tensor, shift: Tensor, scale: Tensor, indices: Tensor, labels: Tensor) -> None:
+        self.pool, self.shift, self.scale = pool, shift, scale
+        self.indices, self.labels = indices, labels
+
+    @property
+    def count(self) -> int:
+        """Number of updates T."""
+        return self.indices.shape[1]
+
+    def get(self, t: int) -> tuple[Tensor, Tensor]:
+        """Images (n, B, channels, pixels) and labels (n, B) of update t."""
+        at = self.indices[:, t]
+        images = self.pool.index_select(0, at.flatten()).view(*at.shape, *self.pool.shape[1:])
+        return images.mul_(self.scale).add_(self.shift), self.labels[:, t]
+
+
+def _blocks(count: int, size: int) -> Iterator[slice]:
+    for start in range(0, count, size):
+        yield slice(start, min(start + size, count))
+
+
+def _join(parts: list[Evaluation], axis: int) -> Evaluation:
+    if len(parts) == 1:
+        return parts[0]
+    correct = np.concatenate([part.correct for part in parts], axis)
+    losses = None
+    if parts[0].losses is not None:
+        losses = np.concatenate([part.losses for part in parts if part.losses is not None], axis)
+    finite = [part.finite for part in parts]
+    joined = np.concatenate(finite) if axis == 0 else np.logical_and.reduce(finite)
+    return Evaluation(correct, losses, joined)
