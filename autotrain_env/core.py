@@ -421,7 +421,8 @@ class AutoTrainCore:
 
     def _windows(self, values: np.ndarray) -> np.ndarray:
         """Means over each of the K windows of an env step; (n, T) to (n, K)."""
-        return values.reshape(len(values), self.config.history_length, -1).mean(2)
+        windows = self.config.history_length
+        return values.reshape(len(values), windows, self.config.inner_steps // windows).mean(2)
 
     # --- measuring ---
 

@@ -1044,11 +1044,11 @@ def _add_label_noise(
 ) -> npt.NDArray[np.int64]:
     """Exchange the labels whose noise, uniform in [0, 1), lies below the probability.
 
-    Given that it does, noise / probability is uniform again, and chooses among the other classes.
+    Given that it does, noise / probability is uniform again, and chooses among the other classes:
+    it is 1 − 2⁻⁵³ at most, so that its product with an integer never rounds up to that integer.
     """
     changed = np.flatnonzero(noise < probability)
     choice = (noise[changed] / probability * (num_classes - 1)).astype(np.int64)
-    choice = np.minimum(choice, num_classes - 2)  # the product may have been rounded up
     noisy_labels = labels.copy()
     noisy_labels[changed] = (labels[changed] + 1 + choice) % num_classes
     return noisy_labels
@@ -1071,6 +1071,7 @@ def _statistics(dataset: Dataset, index: npt.NDArray[np.int32]) -> tuple[torch.T
     means -= mean
     std = np.sqrt(variance_within + np.square(means, out=means).mean(axis=0))
     resolution = np.finfo(np.float32)
+    # Rounding errors are no variation, and a subnormal number is not to be divided by.
     constant = (std <= resolution.eps * np.abs(mean)) | (std < resolution.tiny)
     shape = (-1,) + (1,) * (len(dataset.image_shape) - 1)
     statistics = (mean, np.where(constant, 1.0, std))

@@ -1,0 +1,1 @@
+"""Agents that train networks: what is built on top of `autotrain_env`."""

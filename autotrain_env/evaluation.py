@@ -1,0 +1,179 @@
+"""The one evaluation loop, for trained agents and schedules alike."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+
+from autotrain_env.actions import Decisions
+from autotrain_env.errors import check, check_whole
+from autotrain_env.vector_env import AutoTrainVectorEnv
+
+FINAL_COLUMNS = ("test_accuracy", "test_loss", "best_holdout_test_accuracy", "best_holdout_test_loss")
+BOOTSTRAP_RESAMPLES = 10_000
+
+
+class Policy(Protocol):
+    """Something that decides in all lanes at once: an agent or a schedule.
+
+    An agent that chooses actions returns `env.core.decode(actions)`. A policy serves one environment at a
+    time.
+    """
+
+    def reset(self, env: AutoTrainVectorEnv, lanes: np.ndarray) -> None:
+        """Forget what was kept of lanes in which a new episode has just begun.
+
+        Args:
+            env: The environment, already reset.
+            lanes: Which lanes, bool, shape (N,).
+        """
+
+    def decide(self, env: AutoTrainVectorEnv, observation: np.ndarray) -> Decisions:
+        """Decide for one env step. Called once per env step.
+
+        Args:
+            env: The environment.
+            observation: Observations of all lanes, shape (N, …).
+
+        Returns:
+            Decisions for all lanes; lanes that have ended ignore theirs.
+        """
+
+
+def evaluate_policy(
+    env: VectorEnv[Any, Any, Any],
+    policy: Policy,
+    episodes: int,
+    seed: int = 0,
+    *,
+    history: bool = False,
+    progress: Callable[[float], object] | None = None,
+) -> dict[str, np.ndarray]:
+    """Play a fixed set of episodes.
+
+    Episode k is played in lane k mod N, as that lane's (k // N)-th, and is seeded `seed + k`. So every
+    policy meets the same tasks, whatever the number of lanes, and no episode counts for ending early. On
+    the CPU, lanes agree bit for bit, and N changes no result of a policy that decides lane by lane.
+
+    | key | of each episode |
+    |---|---|
+    | `test_accuracy`, `test_loss` | of the last weights |
+    | `best_holdout_test_accuracy`, `best_holdout_test_loss` | of those best on the guarded holdout |
+    | `score`, `holdout_score` | at the end: on the reward's split, and the guarded answer |
+    | `return` | sum of rewards |
+    | `updates`, `steps` | optimiser updates used, env steps |
+    | `initial_learning_rate`, `learning_rate` | of the task (within the bounds), and at the end |
+    | `rewinds`, `reinits`, `divergences` | how many (a divergence lasts until it is left) |
+    | `stopped` | whether it ended by stop |
+    | `history` | what `info["history"]` holds (object), only where asked for |
+
+    Args:
+        env: An `AutoTrainVectorEnv` in autoreset mode `DISABLED`. It is left with all lanes ended.
+        policy: An agent or a schedule.
+        episodes: How many episodes to play.
+        seed: Seed of the first one.
+        history: Whether to keep histories.
+        progress: Called after each env step with the share of the work that is done, 0 to 1.
+
+    Returns:
+        Arrays of shape (episodes,) by name.
+
+    Raises:
+        TypeError: If the environment is of another kind.
+        ValueError: If it resets by itself, or `episodes` is below 1.
+    """
+    check_whole("episodes", episodes, 1)
+    check_whole("seed", seed, 0)
+    vector_env = _check_env(env)
+    num_envs, state = vector_env.num_envs, vector_env.core.lanes
+    episode = np.arange(num_envs)  # that each lane plays, or is to begin
+    surplus = episode >= episodes  # lanes without an episode: they are stopped at once
+    due = np.ones(num_envs, bool)
+    returns = np.zeros(num_envs)
+    rows: list[dict[str, Any]] = [{} for _ in range(episodes)]
+    while True:
+        if due.any():
+            observation, _ = vector_env.reset(seed=(seed + episode).tolist(), options={"reset_mask": due})
+            policy.reset(vector_env, due.copy())
+            returns[due] = 0
+        elif not state.running.any():
+            return _as_columns(rows, history)
+        ran = state.running.copy()
+        decisions = policy.decide(vector_env, observation)
+        decisions = dataclasses.replace(decisions, stop=decisions.stop | surplus)
+        observation, reward, _, _, info = vector_env.step_decisions(decisions)
+        returns += reward
+        ended = ran & ~state.running
+        for lane in np.flatnonzero(ended & ~surplus).tolist():
+            rows[episode[lane]] = _episode_row(info, lane, returns[lane])
+        episode[ended] += num_envs
+        due = ended & (episode < episodes)
+        if progress is not None:
+            finished = sum(map(bool, rows))
+            progress((finished + float((state.updates / state.budget)[state.running].sum())) / episodes)
+
+
+def _check_env(env: VectorEnv[Any, Any, Any]) -> AutoTrainVectorEnv:
+    vector_env = getattr(env, "unwrapped", env)
+    if not isinstance(vector_env, AutoTrainVectorEnv):
+        raise TypeError(f"env={env!r} must be an AutoTrainVectorEnv")
+    mode = vector_env.autoreset_mode
+    check(
+        mode == AutoresetMode.DISABLED, "autoreset_mode", mode, "AutoresetMode.DISABLED for an evaluation"
+    )
+    return vector_env
+
+
+def _episode_row(info: dict[str, Any], lane: int, episode_return: float) -> dict[str, Any]:
+    past = info["history"][lane]
+    healthy = ~past["diverged"][:-1] | (past["rewind"][1:] > 0) | past["reinit"][1:]  # before training
+    return {
+        **{name: info[name][lane] for name in FINAL_COLUMNS},
+        "score": past["score"][-1],
+        "holdout_score": past["holdout_score"][-1],
+        "return": episode_return,
+        "updates": past["updates"][-1],
+        "steps": len(past["updates"]) - 1,
+        "initial_learning_rate": past["learning_rate"][0],
+        "learning_rate": past["learning_rate"][-1],
+        "rewinds": np.count_nonzero(past["rewind"]),
+        "reinits": np.count_nonzero(past["reinit"]),
+        "divergences": np.count_nonzero(past["diverged"][1:] & healthy),
+        "stopped": past["stop"][-1],
+        "history": past,
+    }
+
+
+def _as_columns(rows: list[dict[str, Any]], history: bool) -> dict[str, np.ndarray]:
+    columns = {name: np.array([row[name] for row in rows]) for name in rows[0] if name != "history"}
+    if history:
+        columns["history"] = np.empty(len(rows), dtype=object)
+        columns["history"][:] = [row["history"] for row in rows]
+    return columns
+
+
+def bootstrap_interval(
+    values: np.ndarray, confidence: float = 0.95, seed: int = 0
+) -> tuple[float, float, float]:
+    """Mean of a sample and the percentile bootstrap's interval of it (Efron and Tibshirani, 1993).
+
+    Args:
+        values: The sample, shape (n,).
+        confidence: Of the interval, between 0 and 1.
+        seed: Of the resampling.
+
+    Returns:
+        Mean, lower end, upper end.
+
+    Raises:
+        ValueError: If there is no value, or `confidence` is not between 0 and 1.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    check(values.ndim == 1 and len(values) > 0, "values", values, "of shape (n,) with n at least 1")
+    check(0 < confidence < 1, "confidence", confidence, "between 0 and 1")
+    drawn = np.random.default_rng(seed).integers(len(values), size=(BOOTSTRAP_RESAMPLES, len(values)))
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(values[drawn].mean(1), [tail, 1 - tail])
+    return float(values.mean()), float(low), float(high)

@@ -1,0 +1,128 @@
+"""What several test modules share: a small problem, lanes of vector infos, exact comparison."""
+
+import copy
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+
+import autotrain_env
+from autotrain_env import Dataset, synthetic
+
+settings.register_profile("autotrain", deadline=None, derandomize=True)
+settings.load_profile("autotrain")
+
+# An episode of this, six env steps, takes milliseconds.
+TINY: dict[str, Any] = {
+    "inner_steps": 4,
+    "history_length": 2,
+    "num_snapshots": 3,
+    "train_size": 48,
+    "holdout_size": 40,
+    "validation_size": 40,
+    "batch_size": 8,
+    "classifier": "mlp-6",
+    "budget": 24,
+}
+IDS = tuple(autotrain_env.ENVIRONMENTS)
+ACTION_TYPES = ("discrete", "multi_discrete", "continuous", "learning_rate")
+
+
+def tiny(**kwargs: Any) -> dict[str, Any]:
+    """Arguments of a small environment, some of them replaced."""
+    return TINY | {"dataset": tiny_data()} | kwargs
+
+
+def tiny_data(**kwargs: Any) -> Dataset:
+    """A learnable synthetic set: 320 vectors of 8 features, 4 classes."""
+    arguments: dict[str, Any] = {"num_classes": 4, "num_features": 8, "size": 400, "difficulty": 0.2}
+    return synthetic(**(arguments | kwargs))
+
+
+def lane_of(info: dict[str, Any], lane: int) -> dict[str, Any]:
+    """What a vector environment's information says of one lane, as a scalar environment would say it."""
+    found = {}
+    for key, values in info.items():
+        if key.startswith("_") or not info[f"_{key}"][lane]:
+            continue
+        if isinstance(values, dict):
+            found[key] = lane_of(values, lane)
+        else:
+            value = values[lane]
+            found[key] = value.item() if isinstance(value, np.generic) else value
+    return found
+
+
+def assert_same(left: Any, right: Any, path: str = "") -> None:
+    """Compare nested data bit for bit, types included (NaN is equal to NaN only in equal bits)."""
+    assert type(left) is type(right), (path, type(left), type(right))
+    if isinstance(left, dict):
+        assert left.keys() == right.keys(), (path, set(left) ^ set(right))
+        for key in left:
+            assert_same(left[key], right[key], f"{path}.{key}")
+    elif isinstance(left, (list, tuple)):
+        assert len(left) == len(right), path
+        for i, (a, b) in enumerate(zip(left, right, strict=True)):
+            assert_same(a, b, f"{path}[{i}]")
+    elif isinstance(left, np.ndarray):
+        assert left.shape == right.shape and left.dtype == right.dtype, (path, left, right)
+        if left.dtype == object:
+            assert_same(left.tolist(), right.tolist(), path)
+        else:
+            assert left.tobytes() == right.tobytes(), (path, left, right)
+    elif isinstance(left, torch.Tensor):
+        assert_same(left.numpy(), right.numpy(), path)
+    else:
+        assert left == right, (path, left, right)
+
+
+def leaves(data: Any) -> list[Any]:
+    """All values in nested dictionaries, lists, tuples and object arrays."""
+    if isinstance(data, dict):
+        return [leaf for value in data.values() for leaf in leaves(value)]
+    if isinstance(data, (list, tuple)) or (isinstance(data, np.ndarray) and data.dtype == object):
+        return [leaf for value in list(data) for leaf in leaves(value)]
+    return [data]
+
+
+def weights(env: gymnasium.Env[Any, Any] | Any, lane: int = 0) -> dict[str, np.ndarray]:
+    """Copies of one lane's parameters and buffers."""
+    named = env.unwrapped.core.weights_of(lane)
+    return {name: tensor.numpy() for name, tensor in named.items()}
+
+
+class Actions:
+    """Draws random actions for one lane, from a stream of its own.
+
+    Args:
+        env: Scalar or vector environment.
+        seed: Seed of the stream.
+        stop: Whether discrete actions may stop the episode.
+    """
+
+    def __init__(self, env: Any, seed: int, stop: bool = True) -> None:
+        self.space = copy.deepcopy(getattr(env, "single_action_space", env.action_space))
+        self.space.seed(seed)
+        self.last = 0 if stop else 1
+
+    def __call__(self) -> Any:
+        if isinstance(self.space, gymnasium.spaces.Discrete):
+            return self.space.np_random.integers(self.space.n - self.last)
+        return self.space.sample()
+
+
+@pytest.fixture
+def tiny_env() -> Any:
+    """Makes small scalar environments."""
+    return lambda env_id="AutoTrain-v0", **kwargs: gymnasium.make(env_id, **tiny(**kwargs)).unwrapped
+
+
+@pytest.fixture
+def tiny_vec() -> Any:
+    """Makes small vector environments."""
+    return lambda num_envs, env_id="AutoTrain-v0", **kwargs: gymnasium.make_vec(
+        env_id, num_envs=num_envs, **tiny(**kwargs)
+    )
