@@ -634,7 +634,8 @@ def _item_image(image: Any) -> torch.Tensor:
     if hasattr(image, "getbands"):  # a PIL image, in which channels come last
         from torchvision.transforms.functional import pil_to_tensor
 
-        return pil_to_tensor(image)  # type: ignore[no-any-return]
+        tensor: torch.Tensor = pil_to_tensor(image)
+        return tensor
     return torch.tensor(np.asarray(image))
 
 

@@ -7,6 +7,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from hypothesis import settings
 
 import autotrain_env
@@ -100,18 +101,24 @@ class Actions:
     Args:
         env: Scalar or vector environment.
         seed: Seed of the stream.
-        stop: Whether discrete actions may stop the episode.
+        stop: Whether actions may stop the episode.
     """
 
     def __init__(self, env: Any, seed: int, stop: bool = True) -> None:
         self.space = copy.deepcopy(getattr(env, "single_action_space", env.action_space))
         self.space.seed(seed)
-        self.last = 0 if stop else 1
+        config = env.unwrapped.config
+        self.never_stop = config.stop and not stop and config.action_type != "learning_rate"
 
     def __call__(self) -> Any:
-        if isinstance(self.space, gymnasium.spaces.Discrete):
-            return self.space.np_random.integers(self.space.n - self.last)
-        return self.space.sample()
+        action = self.space.sample()
+        if self.never_stop and isinstance(self.space, spaces.Discrete):
+            return action if action < self.space.n - 1 else self.space.np_random.integers(self.space.n - 1)
+        if self.never_stop and isinstance(self.space, spaces.MultiDiscrete):
+            action[2] = min(action[2], self.space.nvec[2] - 2)
+        elif self.never_stop:
+            action[-1] = min(action[-1], 0.9)
+        return action
 
 
 @pytest.fixture

@@ -111,11 +111,13 @@ def test_stable_baselines3s_checker_remarks_only_on_shape_in_the_other_layout(
         r"your observation  is an image but its `dtype` is \(float32\)",
         r"your observation space  is an image but the upper and lower bounds are not in \[0, 255\]",
         r"The minimal resolution for an image is 36x36",
+        r"Treating image space as channels-last",
         r"has an unconventional shape \(neither an image, nor a 1D vector\)",
     )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         check_for_sb3(gymnasium.make(env_id, **tiny(**kwargs)).unwrapped)
+    assert caught  # else the flat layout would not be needed
     for warning in caught:
         assert any(re.search(remark, str(warning.message)) for remark in remarks), warning.message
 
@@ -287,14 +289,16 @@ def test_plain_make_vec_env_with_subproc_vec_env_equals_dummy_vec_env():
     def rollout(kind: Any) -> list[Any]:
         kwargs = tiny(observation_layout="flat")
         env = make_vec_env("AutoTrain-v0", n_envs=2, seed=5, env_kwargs=kwargs, vec_env_cls=kind)
-        results = [env.reset()] + [env.step([2, 7]) for _ in range(8)]
-        env.close()
-        for _, _, _, infos in results[1:]:
+        results: list[Any] = [env.reset()]
+        for _ in range(8):
+            observations, rewards, dones, infos = env.step([2, 7])
             for info in infos:
                 info.get("episode", {}).pop("t", None)  # the monitor's clock
+            results.append([observations, rewards.astype(np.float32), dones, list(infos)])
+        env.close()
         return results
 
-    assert_same(list(map(list, rollout(SubprocVecEnv)[1:])), list(map(list, rollout(DummyVecEnv)[1:])))
+    assert_same(rollout(SubprocVecEnv), rollout(DummyVecEnv))
 
 
 # Reset and the end of episodes ---------------------------------------------------------------------

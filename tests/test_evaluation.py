@@ -142,9 +142,7 @@ def test_histories_only_on_request() -> None:
 
 
 def test_environment_of_gymnasium() -> None:
-    env = gymnasium.make_vec(
-        "AutoTrain-v0", num_envs=2, autoreset_mode=AutoresetMode.DISABLED, **SMALL
-    )
+    env = gymnasium.make_vec("AutoTrain-v0", num_envs=2, autoreset_mode=AutoresetMode.DISABLED, **SMALL)
     found = evaluate_policy(env, as_schedule("constant"), 3)
     assert_same(found, evaluate_policy(make_env(2), as_schedule("constant"), 3))
 

@@ -235,7 +235,7 @@ def test_early_stopping_on_scripted_scores() -> None:
     found = play(make_env(4), EarlyStopping(patience=3), [task(10, 0.1)] * 4, script)
     assert [len(rates) for rates in found] == [6, 4, 10, 7]
     found = play(make_env(4), EarlyStopping(patience=3, threshold=0.15), [task(10, 0.1)] * 4, script)
-    assert [len(rates) for rates in found] == [6, 4, 5, 4]
+    assert [len(rates) for rates in found] == [6, 4, 4, 4]
 
 
 def test_early_stopping_follows_its_schedule_until_then() -> None:

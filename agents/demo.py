@@ -1,0 +1,295 @@
+"""The demonstration: an agent learns to train networks, and is compared with schedules.
+
+Run by `make demo`, or `python -m agents.demo --help`.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import scipy.stats
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from stable_baselines3.common.callbacks import BaseCallback
+
+import autotrain_env
+from agents.ppo import REWARD, AgentPolicy, make_ppo
+from autotrain_env.evaluation import Policy, evaluate_policy
+from autotrain_env.plotting import plot_comparison, plot_episode
+from autotrain_env.sb3 import make_sb3_env
+from autotrain_env.schedules import Constant, Cosine, RandomAgent, ReduceOnPlateau, Schedule, StepDecay
+
+ALIASES = {"fashion": "fashion_mnist"}
+SCHEDULES: dict[str, Schedule] = {
+    "constant": Constant(),
+    "step": StepDecay(),
+    "cosine": Cosine(),
+    "reduce on plateau": ReduceOnPlateau(),
+}
+GRID = np.geomspace(1e-3, 10, 8)  # learning rates, over the range that tasks start from
+
+# Seeds of training, tuning and evaluation lie apart; a lane of training uses one seed for all its episodes.
+TUNING_SEED, EVALUATION_SEED = 1_000_000, 2_000_000
+
+
+@dataclass
+class Arguments:
+    """Train PPO on AutoTrain-v0 and compare it with learning-rate schedules."""
+
+    dataset: str = "digits"
+    """Data to train networks on: digits, mnist, fashion, kmnist or cifar10. All but digits are downloaded
+    where they are missing."""
+
+    train_steps: int | None = None
+    """Env steps that the agent is trained for; by default 115,200, and 38,400 on larger images."""
+
+    episodes: int = 128
+    """Paired episodes per row of the table."""
+
+    tuning_episodes: int = 32
+    """Episodes on which each of the 8 rates is tried, on seeds of their own."""
+
+    num_envs: int = 64
+    """Networks trained side by side."""
+
+    seed: int = 0
+    """Seed of the agent's training."""
+
+    output: Path = Path("runs/demo")
+    """Folder for the figures, the agent and the numbers."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method's results.
+
+    Args:
+        method: Its name.
+        group: `"agent"`, or how a schedule gets its initial rate: `"random initial rates"`, `"best of grid"`.
+        learning_rate: The tuned rate, if any.
+        results: What `evaluate_policy` returned.
+    """
+
+    method: str
+    group: str
+    learning_rate: float | None
+    results: dict[str, np.ndarray]
+
+
+class ReportProgress(BaseCallback):
+    """Tells a progress bar how far training is.
+
+    Args:
+        report: Called with a share, 0 to 1.
+        total: Env steps in all.
+    """
+
+    def __init__(self, report: Callable[[float], None], total: int) -> None:
+        super().__init__()
+        self.report = report
+        self.total = total
+
+    def _on_step(self) -> bool:
+        self.report(self.num_timesteps / self.total)
+        return True
+
+
+def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
+    """Mean with its 95% interval by the bias-corrected bootstrap; shape of `values`: (episodes,)."""
+    if np.ptp(values) == 0:
+        return float(values[0]), float(values[0]), float(values[0])
+    interval = scipy.stats.bootstrap(
+        (values,), np.mean, n_resamples=5000, rng=np.random.default_rng(0)
+    ).confidence_interval
+    return float(values.mean()), float(interval.low), float(interval.high)
+
+
+def tune(
+    env: gymnasium.vector.VectorEnv[Any, Any, Any],
+    schedule: Schedule,
+    episodes: int,
+    report: Callable[[float], None],
+) -> float:
+    """The rate of the grid with the best validation score at the end, on the tuning seeds."""
+    scores = []
+    for i, rate in enumerate(GRID):
+        tried = schedule.with_learning_rate(float(rate))
+        results = evaluate_policy(
+            env, tried, episodes, TUNING_SEED, progress=lambda share, i=i: report((i + share) / len(GRID))
+        )
+        scores.append(results["score"].mean())
+    return float(GRID[int(np.argmax(scores))])
+
+
+def run(arguments: Arguments, console: Console) -> list[Row]:
+    """Train, tune and evaluate; writes the figures, the agent and the numbers.
+
+    Args:
+        arguments: What to do.
+        console: Where progress is shown.
+
+    Returns:
+        A row for each method, the agent's first.
+    """
+    dataset = ALIASES.get(arguments.dataset, arguments.dataset)
+    steps = arguments.train_steps or (115_200 if dataset == "digits" else 38_400)
+    kwargs: dict[str, Any] = {"dataset": dataset, "download": True, "observation_layout": "flat"}
+    env = gymnasium.make_vec(
+        "AutoTrain-v0", num_envs=arguments.num_envs, autoreset_mode="Disabled", **kwargs
+    )
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    rows: list[Row] = []
+    with bars(console) as bar:
+        with bar("training the agent") as report:
+            train_env = make_sb3_env("AutoTrain-v0", arguments.num_envs, reward=REWARD, **kwargs)
+            config = train_env.get_attr("config")[0]
+            agent = make_ppo(train_env, config, arguments.seed)
+            agent.learn(steps, callback=ReportProgress(report, steps))
+            agent.save(arguments.output / "agent.zip")
+        best_rates = {}
+        with bar("tuning schedules") as report:
+            for i, (name, schedule) in enumerate(SCHEDULES.items()):
+                best_rates[name] = tune(
+                    env,
+                    schedule,
+                    arguments.tuning_episodes,
+                    lambda share, i=i: report((i + share) / len(SCHEDULES)),
+                )
+        methods: list[tuple[str, str, float | None, Policy]] = [
+            ("PPO", "agent", None, AgentPolicy(agent)),
+            ("random agent", "random initial rates", None, RandomAgent()),
+        ]
+        methods += [(name, "random initial rates", None, schedule) for name, schedule in SCHEDULES.items()]
+        methods += [
+            (name, "best of grid", best_rates[name], schedule.with_learning_rate(best_rates[name]))
+            for name, schedule in SCHEDULES.items()
+        ]
+        with bar("evaluating") as report:
+            for i, (name, group, rate, policy) in enumerate(methods):
+                results = evaluate_policy(
+                    env,
+                    policy,
+                    arguments.episodes,
+                    EVALUATION_SEED,
+                    history=i == 0,
+                    progress=lambda share, i=i: report((i + share) / len(methods)),
+                )
+                rows.append(Row(name, group, rate, results))
+    write(rows, arguments, steps)
+    return rows
+
+
+@contextmanager
+def bars(console: Console) -> Iterator[Callable[[str], Any]]:
+    """Progress bars; yields a function that makes one, as a context that yields how to report."""
+    columns = (
+        TextColumn("{task.description:20}"),
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f}%"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+
+        @contextmanager
+        def bar(description: str) -> Iterator[Callable[[float], None]]:
+            task = progress.add_task(description, total=1.0)
+            yield lambda share: progress.update(task, completed=min(share, 1.0))
+            progress.update(task, completed=1.0)
+
+        yield bar
+
+
+def summary(rows: list[Row]) -> list[dict[str, Any]]:
+    """Plain numbers of every row: mean test accuracy, its interval, and the agent's paired lead."""
+    agent = rows[0].results["test_accuracy"]
+    summaries = []
+    for row in rows:
+        accuracy = row.results["test_accuracy"]
+        mean, low, high = mean_interval(accuracy)
+        lead, lead_low, lead_high = mean_interval(agent - accuracy)
+        summaries.append(
+            {
+                "method": row.method,
+                "group": row.group,
+                "learning_rate": row.learning_rate,
+                "mean": mean,
+                "low": low,
+                "high": high,
+                "worst": float(accuracy.min()),
+                "best_on_holdout_mean": float(row.results["best_holdout_test_accuracy"].mean()),
+                "agent_lead": lead,
+                "agent_lead_low": lead_low,
+                "agent_lead_high": lead_high,
+            }
+        )
+    return summaries
+
+
+def table(rows: list[Row]) -> Table:
+    """The comparison as a table, 80 characters wide."""
+    count = len(rows[0].results["test_accuracy"])
+    view = Table(title=f"test accuracy [%], {count} paired episodes a row, with 95% intervals")
+    for name in ("method", "rate", "last weights", "worst", "best", "agent's lead"):
+        view.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
+    group = ""
+    for numbers in summary(rows):
+        if numbers["group"] != group:
+            group = numbers["group"]
+            view.add_section()
+            view.add_row(f"[bold]{group}[/bold]")
+        percent = {name: 100 * value for name, value in numbers.items() if isinstance(value, float)}
+        rate = numbers["learning_rate"]
+        lead = "{agent_lead:+.1f} [{agent_lead_low:+.1f}, {agent_lead_high:+.1f}]".format(**percent)
+        view.add_row(
+            f" {numbers['method']}",
+            "" if rate is None else f"{rate:.2g}",
+            "{mean:.1f} [{low:.1f}, {high:.1f}]".format(**percent),
+            f"{percent['worst']:.1f}",
+            f"{percent['best_on_holdout_mean']:.1f}",
+            "" if group == "agent" else lead,
+        )
+    view.caption = "best: mean of the weights that were best on the holdout"
+    return view
+
+
+def write(rows: list[Row], arguments: Arguments, steps: int) -> None:
+    """Write figures and numbers."""
+    output = arguments.output
+    summaries = summary(rows)
+    plot_comparison(summaries).savefig(output / "comparison.png", dpi=120)
+    agent = rows[0].results
+    shown = int(np.argmax(agent["initial_learning_rate"]))  # the run with the worst start
+    plot_episode(agent["history"][shown]).savefig(output / "episode.png", dpi=120)
+    numbers = {
+        "version": autotrain_env.__version__,
+        "arguments": dataclasses.asdict(arguments) | {"output": str(output), "train_steps": steps},
+        "summary": summaries,
+        "episodes": [
+            {"method": row.method, "group": row.group}
+            | {name: array.tolist() for name, array in row.results.items() if name != "history"}
+            for row in rows
+        ],
+    }
+    (output / "results.json").write_text(json.dumps(numbers, indent=1))
+
+
+def main() -> None:
+    """Run the demonstration and print its table."""
+    arguments = tyro.cli(Arguments)
+    console = Console()
+    rows = run(arguments, console)
+    console.print(table(rows))
+    console.print(f"Written to {arguments.output}/: comparison.png, episode.png, agent.zip, results.json")
+
+
+if __name__ == "__main__":
+    main()
