@@ -13,6 +13,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import rich.box
 import scipy.stats
 import tyro
 from rich.console import Console
@@ -73,7 +74,7 @@ class Row:
 
     Args:
         method: Its name.
-        group: `"agent"`, or how a schedule gets its initial rate: `"random initial rates"`, `"best of grid"`.
+        group: `"agent"`, or a schedule's initial rate: `"random initial rates"` or `"best of grid"`.
         learning_rate: The tuned rate, if any.
         results: What `evaluate_policy` returned.
     """
@@ -112,6 +113,15 @@ def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
     return float(values.mean()), float(interval.low), float(interval.high)
 
 
+def portion(report: Callable[[float], None], index: int, count: int) -> Callable[[float], None]:
+    """Report part `index` of `count` equal parts of the work."""
+
+    def report_part(share: float) -> None:
+        report((index + share) / count)
+
+    return report_part
+
+
 def tune(
     env: gymnasium.vector.VectorEnv[Any, Any, Any],
     schedule: Schedule,
@@ -122,9 +132,7 @@ def tune(
     scores = []
     for i, rate in enumerate(GRID):
         tried = schedule.with_learning_rate(float(rate))
-        results = evaluate_policy(
-            env, tried, episodes, TUNING_SEED, progress=lambda share, i=i: report((i + share) / len(GRID))
-        )
+        results = evaluate_policy(env, tried, episodes, TUNING_SEED, progress=portion(report, i, len(GRID)))
         scores.append(results["score"].mean())
     return float(GRID[int(np.argmax(scores))])
 
@@ -161,7 +169,7 @@ def run(arguments: Arguments, console: Console) -> list[Row]:
                     env,
                     schedule,
                     arguments.tuning_episodes,
-                    lambda share, i=i: report((i + share) / len(SCHEDULES)),
+                    portion(report, i, len(SCHEDULES)),
                 )
         methods: list[tuple[str, str, float | None, Policy]] = [
             ("PPO", "agent", None, AgentPolicy(agent)),
@@ -180,7 +188,7 @@ def run(arguments: Arguments, console: Console) -> list[Row]:
                     arguments.episodes,
                     EVALUATION_SEED,
                     history=i == 0,
-                    progress=lambda share, i=i: report((i + share) / len(methods)),
+                    progress=portion(report, i, len(methods)),
                 )
                 rows.append(Row(name, group, rate, results))
     write(rows, arguments, steps)
@@ -202,8 +210,12 @@ def bars(console: Console) -> Iterator[Callable[[str], Any]]:
         @contextmanager
         def bar(description: str) -> Iterator[Callable[[float], None]]:
             task = progress.add_task(description, total=1.0)
-            yield lambda share: progress.update(task, completed=min(share, 1.0))
-            progress.update(task, completed=1.0)
+
+            def report(share: float) -> None:
+                progress.update(task, completed=min(share, 1.0))
+
+            yield report
+            report(1.0)
 
         yield bar
 
@@ -237,14 +249,14 @@ def summary(rows: list[Row]) -> list[dict[str, Any]]:
 def table(rows: list[Row]) -> Table:
     """The comparison as a table, 80 characters wide."""
     count = len(rows[0].results["test_accuracy"])
-    view = Table(title=f"test accuracy [%], {count} paired episodes a row, with 95% intervals")
-    for name in ("method", "rate", "last weights", "worst", "best", "agent's lead"):
+    title = f"test accuracy [%], {count} paired episodes a row, with 95% intervals"
+    view = Table(title=title, box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("method", "rate", "test accuracy", "worst", "agent's lead"):
         view.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
     group = ""
     for numbers in summary(rows):
         if numbers["group"] != group:
             group = numbers["group"]
-            view.add_section()
             view.add_row(f"[bold]{group}[/bold]")
         percent = {name: 100 * value for name, value in numbers.items() if isinstance(value, float)}
         rate = numbers["learning_rate"]
@@ -254,10 +266,8 @@ def table(rows: list[Row]) -> Table:
             "" if rate is None else f"{rate:.2g}",
             "{mean:.1f} [{low:.1f}, {high:.1f}]".format(**percent),
             f"{percent['worst']:.1f}",
-            f"{percent['best_on_holdout_mean']:.1f}",
             "" if group == "agent" else lead,
         )
-    view.caption = "best: mean of the weights that were best on the holdout"
     return view
 
 
@@ -265,10 +275,10 @@ def write(rows: list[Row], arguments: Arguments, steps: int) -> None:
     """Write figures and numbers."""
     output = arguments.output
     summaries = summary(rows)
-    plot_comparison(summaries).savefig(output / "comparison.png", dpi=120)
+    plot_comparison(summaries).get_figure(root=True).savefig(output / "comparison.png", dpi=120)
     agent = rows[0].results
     shown = int(np.argmax(agent["initial_learning_rate"]))  # the run with the worst start
-    plot_episode(agent["history"][shown]).savefig(output / "episode.png", dpi=120)
+    plot_episode(agent["history"][shown]).get_figure(root=True).savefig(output / "episode.png", dpi=120)
     numbers = {
         "version": autotrain_env.__version__,
         "arguments": dataclasses.asdict(arguments) | {"output": str(output), "train_steps": steps},

@@ -44,8 +44,10 @@ def make_ppo(env: VecEnv, config: AutoTrainConfig, seed: int = 0, **hyperparamet
         policy_kwargs={"net_arch": [64, 64]},
         **(HYPERPARAMETERS | hyperparameters),
     )
+    last_layer = model.policy.action_net
+    assert isinstance(last_layer, torch.nn.Linear)
     with torch.no_grad():
-        model.policy.action_net.bias.copy_(torch.from_numpy(action_bias(config)))
+        last_layer.bias.copy_(torch.from_numpy(action_bias(config)))
     return model
 
 

@@ -56,11 +56,11 @@ class AutoTrainVecEnv(VecEnv):
         dones = terminated | truncated
         if dones.any():
             finals = per_lane(final_info, self.num_envs)
-            for lane in np.flatnonzero(dones):
+            for lane in np.flatnonzero(dones).tolist():
                 self.reset_infos[lane] = infos[lane]
                 infos[lane] = finals[lane] | {"terminal_observation": final_obs[lane]}
-        for lane, lane_info in enumerate(infos):
-            lane_info["TimeLimit.truncated"] = bool(truncated[lane] and not terminated[lane])
+        for lane_info, over in zip(infos, (truncated & ~terminated).tolist(), strict=True):
+            lane_info["TimeLimit.truncated"] = over
         return observations, rewards.astype(np.float32), dones, infos
 
     def close(self) -> None:

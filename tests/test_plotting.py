@@ -139,7 +139,7 @@ def test_episode_shows_the_numbers_of_the_history() -> None:
     assert loss.get_yscale() == rate.get_yscale() == "log"
 
     (rewinds,) = actions.lines
-    # The fourth, fifth and (impossible, hence shorter) sixth decisions rewound, each where it was taken.
+    # Each stands where the decision was taken.
     np.testing.assert_allclose(rewinds.get_xdata(), run["updates"][:-1][run["rewind"][1:] > 0])
     np.testing.assert_array_equal(rewinds.get_ydata(), run["rewind"][run["rewind"] > 0])
     legend = [text.get_text() for text in actions.get_legend().get_texts()]  # type: ignore[union-attr]
@@ -162,7 +162,7 @@ def test_divergence_is_shaded() -> None:
     picture, plain = render_rgb(run), render_rgb(RUNS["everything"])
     shade = 0.8 * np.array([255, 255, 255]) + 0.2 * np.array([0xD5, 0x5E, 0x00])
     shaded = (abs(picture.astype(int) - shade) <= 2).all(-1).mean()
-    assert shaded > 0.2
+    assert shaded > 0.1
     assert (abs(plain.astype(int) - shade) <= 2).all(-1).mean() < 1e-3
 
 
@@ -233,7 +233,10 @@ def test_text_of_every_run() -> None:
         assert len(text.splitlines()) == 5
         assert max(map(len, text.splitlines())) <= 80
         assert "nan" not in text
-    assert "DIVERGED" in render_ansi({name: column[:4] for name, column in RUNS["divergence"].items()})
+    run = RUNS["divergence"]
+    until = run["diverged"].argmax() + 1
+    assert "DIVERGED" not in render_ansi({name: column[: until - 1] for name, column in run.items()})
+    assert "DIVERGED" in render_ansi({name: column[:until] for name, column in run.items()})
 
 
 def test_sparkline() -> None:

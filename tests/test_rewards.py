@@ -1,7 +1,7 @@
 """Rewards: terms and presets against sums made by hand, and what cannot be earned by tricks."""
 
 import itertools
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -237,8 +237,8 @@ def test_log_loss_is_clipped_to_four_times_that_of_guessing(tiny_env: Any):
 
 def test_learning_is_rewarded_and_unlearning_is_punished(tiny_env: Any):
     """The sign of each preset's reward, on a run that plainly learns and one that plainly forgets."""
-    arguments = {"initial_learning_rate": 0.3, "action_type": "learning_rate", "lr_bounds": (1e-3, 1e5)}
-    learns, forgets = [np.float32([0.6])], [np.float32([1.0])]
+    arguments = {"action_type": "learning_rate", "lr_bounds": (1e-3, 1e3)}
+    learns, forgets = [np.float32([-0.4])], [np.float32([1.0])]  # rates of 0.016 and 1,000
     for kwargs, sign_of_learning in (
         ({}, 0.1),
         ({"reward": "sign"}, 1.0),
@@ -276,7 +276,7 @@ def test_improvement_telescopes_over_everything(tiny_vec: Any):
         seen["diverged"] += info["diverged"][ran].sum()
         seen["recovered"] += (was_diverged & ~info["diverged"] & ran).sum()
         was_diverged[ran] = info["diverged"][ran]
-    assert all(count > 5 for count in seen.values()), seen
+    assert all(count > 0 for count in seen.values()), seen
     assert total == pytest.approx(last - first, abs=1e-12)
 
 
@@ -339,7 +339,7 @@ def test_baselines_may_be_given_by_task(tiny_env: Any):
         assert found == pytest.approx(np.array(plain) - 4 / 24, abs=1e-12)
     assert seen == [task]
     env = tiny_env(reward="baseline", baseline={task: curve})
-    with pytest.raises(ValueError, match=r"baseline='a mapping without Task\("):
+    with pytest.raises(ValueError, match=r"baseline=.a mapping without Task\("):
         env.reset(seed=0)
 
 
@@ -363,45 +363,54 @@ PROGRAMS = [
 ]
 
 
-def returns_of(programs: list[tuple[str, ...]], rates: list[float], seeds: range, **kwargs: Any) -> Any:
-    """Mean undiscounted return of cyclic programs at constant rates, and mean end score less the first.
+class Outcome(NamedTuple):
+    """Means over the episodes of each program, shape (programs,)."""
+
+    total: np.ndarray  # undiscounted return
+    gained: np.ndarray  # score at the end less the first
+    last: np.ndarray  # score at the end
+    updates: np.ndarray
+
+
+def play(programs: list[tuple[str, ...]], rates: list[float], seeds: range, **kwargs: Any) -> Outcome:
+    """Play cyclic programs at constant rates.
 
     Args:
         programs: Cycles of actions.
         rates: Learning rate of each.
         seeds: Episodes; the same for every program.
-
-    Returns:
-        Both, shape (programs,).
+        kwargs: Arguments of the environment.
     """
-    count = len(programs) * len(seeds)
+    count, steps = len(programs) * len(seeds), 12
     env = gymnasium.make_vec(
         "AutoTrain-v0",
         num_envs=count,
         autoreset_mode="Disabled",
-        **tiny(inner_steps=8, budget=96, lr_bounds=(1e-4, 10.0), label_noise=0.2, validation_size=60, **kwargs),
-    )
+        **tiny(
+            inner_steps=8,
+            budget=8 * steps,
+            lr_bounds=(1e-4, 10.0),
+            label_noise=0.2,
+            validation_size=60,
+            **kwargs,
+        ),
+    ).unwrapped
     _, info = env.reset(seed=list(seeds) * len(programs))
-    first, last, total = info["score"].copy(), info["score"].copy(), np.zeros(count)
-    lane_rates = np.repeat(rates, len(seeds))
-    for step in range(12):
+    first, total = info["score"].copy(), np.zeros(count)
+    for step in range(steps):
         words = np.repeat([program[step % len(program)] for program in programs], len(seeds))
-        _, reward, _, _, info = env.unwrapped.step_decisions(
-            Decisions(
-                learning_rate=lane_rates,
-                rewind=np.select([words == "rewind 1", words == "rewind 2"], [1, 2], 0),
-                reinit=words == "reinit",
-                stop=words == "stop",
-            )
+        decisions = Decisions(
+            learning_rate=np.repeat(rates, len(seeds)),
+            rewind=np.select([words == "rewind 1", words == "rewind 2"], [1, 2], 0),
+            reinit=words == "reinit",
+            stop=words == "stop",
         )
-        total += reward
-        ran = info["_score"]
-        last[ran] = info["score"][ran]
-        if not env.unwrapped.core.lanes.running.any():
-            break
-    assert not env.unwrapped.core.lanes.running.any()
-    shape = (len(programs), len(seeds))
-    return total.reshape(shape).mean(1), (last - first).reshape(shape).mean(1), last.reshape(shape).mean(1)
+        if env.core.lanes.running.any():
+            _, reward, _, _, info = env.step_decisions(decisions)
+            total += reward
+    assert not env.core.lanes.running.any()
+    columns = (total, info["score"] - first, info["score"], info["updates"])  # idle lanes keep theirs
+    return Outcome(*(column.reshape(len(programs), len(seeds)).mean(1) for column in columns))
 
 
 RATES = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0]
@@ -410,53 +419,59 @@ RATES = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0]
 @pytest.fixture(scope="module")
 def best_rate() -> float:
     """The constant rate with the best mean score at the end."""
-    _, _, last = returns_of([("train",)] * len(RATES), RATES, range(1000, 1024))
+    last = play([("train",)] * len(RATES), RATES, range(1000, 1024)).last
     assert last.max() - last.min() > 0.1  # rates matter
     return RATES[int(last.argmax())]
 
 
+SLOW_CURVE = ((0, 48), (0.25, 0.75))  # of a run that learns half as fast as this problem allows
+
+
 @pytest.mark.parametrize(
-    ("kwargs", "allowed"),
+    ("kwargs", "earned"),
     [
-        ({}, lambda gained, last: gained),
-        ({"reward": "terminal"}, lambda gained, last: 10 * last),
-        ({"reward": "baseline", "baseline": ((0, 48), (0.25, 0.75))}, None),
+        ({}, lambda outcome: outcome.gained),
+        ({"reward": "terminal"}, lambda outcome: 10 * outcome.last),
+        (
+            {"reward": "baseline", "baseline": SLOW_CURVE},
+            lambda outcome: outcome.gained - np.minimum(outcome.updates / 96, 0.5),
+        ),
     ],
     ids=["delta", "terminal", "baseline"],
 )
 def test_no_short_cyclic_program_earns_more_than_honest_training(
-    kwargs: dict[str, Any], allowed: Any, best_rate: float
+    kwargs: dict[str, Any], earned: Any, best_rate: float
 ):
     """All cycles of up to four actions of train, rewind 1, rewind 2, re-init and stop.
 
-    They are searched on some episodes; the best is compared with honest training at the best constant rate
+    They are searched on some episodes; the best are compared with honest training at the best constant rate
     on others, so that the luckiest of many does not count as the best.
     """
     assert len(PROGRAMS) > 300 and PROGRAMS[0] == ("train",)
-    rates = [best_rate] * len(PROGRAMS)
-    total, gained, last = returns_of(PROGRAMS, rates, range(2), **kwargs)
-    if allowed is not None:
-        # nothing but the end counts, whatever was done on the way
-        assert total == pytest.approx(allowed(gained, last), abs=1e-9)
-    finalists = [PROGRAMS[i] for i in np.argsort(total)[-4:]]
+    # To stop while one is ahead of a slow recorded run is not a cycle's trick: the preset means it.
+    programs = [p for p in PROGRAMS if "stop" not in p] if "baseline" in kwargs else PROGRAMS
+    searched = play(programs, [best_rate] * len(programs), range(2), **kwargs)
+    # Nothing but the end counts, whatever was done on the way.
+    assert searched.total == pytest.approx(earned(searched), abs=1e-9)
+    finalists = [programs[i] for i in np.argsort(searched.total)[-4:]]
     contest = [("train",), *finalists]
-    fair, _, _ = returns_of(contest, [best_rate] * 5, range(100, 148), **kwargs)
-    margin = 0.02 * (10 if "terminal" in kwargs.values() else 1)  # of the mean of 48 paired episodes
+    fair = play(contest, [best_rate] * 5, range(100, 148), **kwargs).total
+    margin = 0.02 * (10 if kwargs.get("reward") == "terminal" else 1)  # of the mean of 48 paired episodes
     assert fair[1:].max() <= fair[0] + margin, dict(zip(contest, fair, strict=True))
 
 
+EARLY_STOPS = [("stop",), ("train", "stop"), ("train", "train", "stop"), ("train",)]
+
+
 def test_stopping_early_forfeits_what_training_would_bring(best_rate: float):
-    programs = [("stop",), ("train", "stop"), ("train", "train", "stop"), ("train",)]
-    total, _, _ = returns_of(programs, [best_rate] * 4, range(24))
+    total = play(EARLY_STOPS, [best_rate] * 4, range(24)).total
     assert total[0] == 0
     assert np.all(np.diff(total) > 0)
 
 
-def test_the_literal_cost_of_risa_makes_stopping_at_once_optimal_and_the_default_does_not(best_rate: float):
-    """As the design says of the two values of `step_cost`, for the first env steps."""
-    programs = [("stop",), ("train", "stop"), ("train", "train", "stop"), ("train",)]
-    literal, _, _ = returns_of(programs, [best_rate] * 4, range(24), reward="risa", step_cost=1.0)
-    default, _, _ = returns_of(programs, [best_rate] * 4, range(24), reward="risa")
+def test_only_the_literal_cost_of_risa_makes_stopping_at_once_optimal(best_rate: float):
+    literal = play(EARLY_STOPS, [best_rate] * 4, range(24), reward="risa", step_cost=1.0).total
+    default = play(EARLY_STOPS, [best_rate] * 4, range(24), reward="risa").total
     assert literal.argmax() == 0
     assert default.argmax() != 0
 
