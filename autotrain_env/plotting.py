@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure, FigureBase
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
@@ -38,8 +38,8 @@ SPARKLINE_WIDTH = 40  # [characters]
 
 
 def plot_episode(
-    history: History, figure: FigureBase | None = None, score_label: str = "validation"
-) -> FigureBase:
+    history: History, figure: Figure | SubFigure | None = None, score_label: str = "validation"
+) -> Figure:
     """Draw a controlled run: actions, loss, scores and learning rate over the updates of the budget used.
 
     Vertical lines mark rewinds, re-inits and stop in every panel; the top panel says how far each rewind
@@ -51,7 +51,7 @@ def plot_episode(
         score_label: What the reward's score was computed on.
 
     Returns:
-        The figure.
+        The figure, or the one that the subfigure is part of.
     """
     figure = _figure(figure, EPISODE_SIZE)
     actions, loss, score, rate = figure.subplots(
@@ -68,7 +68,7 @@ def plot_episode(
     rate.set_xlabel("updates of the budget used")
     rate.set_xlim(-0.01 * run.end, 1.01 * run.end)
     figure.align_ylabels([actions, loss, score, rate])
-    return figure
+    return _whole(figure)
 
 
 class _Run:
@@ -142,11 +142,12 @@ def _event_handles(run: _Run) -> list[Any]:
 
 def _mark_events(axes: Axes, run: _Run) -> None:
     faint = 0.5 if np.count_nonzero(run.rewind) < 25 else 0.25
-    for happened, style in (
+    styles: list[tuple[np.ndarray, dict[str, Any]]] = [
         (run.rewind > 0, {"color": PURPLE, "linewidth": 0.8, "alpha": faint}),
         (run.reinit, {"color": BLACK, "linewidth": 1.0, "linestyle": "--"}),
         (run.stop, {"color": BLACK, "linewidth": 2.0}),
-    ):
+    ]
+    for happened, style in styles:
         at, whole_height = run.decided_at[happened], axes.get_xaxis_transform()
         axes.vlines(at, 0, 1, transform=whole_height, zorder=1, **style)
     for first, last in _spans(run.diverged & run.trains):
@@ -172,9 +173,8 @@ def _draw_scores(axes: Axes, run: _Run, score_label: str) -> None:
         _line(axes, run, "holdout_score", "holdout (guarded)", color=ORANGE, linestyle="--"),
     ]
     axes.set_ylim(0, 1.02)
-    if (
-        np.nanmin(run.column("score"), initial=0.0) < 0
-    ):  # minus the log loss, while the other two are mapped to [0, 1]
+    # Minus the log loss is below 0, and has an axis of its own: the other two are mapped to [0, 1].
+    if np.nanmin(run.column("score"), initial=0.0) < 0:
         axes.set_ylabel("score, 0 to 1")
         other = axes.twinx()
         other.set_ylabel(f"{score_label}:\nminus log loss [nats]")
@@ -183,10 +183,10 @@ def _draw_scores(axes: Axes, run: _Run, score_label: str) -> None:
     else:
         axes.set_ylabel("accuracy")
         handles.append(_line(axes, run, "score", score_label, color=BLACK, linestyle="-"))
-    _legend_below_top(axes, handles)
+    _legend_above(axes, handles)
 
 
-def _legend_below_top(axes: Axes, handles: list[Line2D]) -> None:
+def _legend_above(axes: Axes, handles: list[Line2D]) -> None:
     axes.legend(
         handles=handles,
         loc="lower right",
@@ -240,7 +240,7 @@ def _tidy(axes: Axes) -> None:
         axes.spines[side].set_visible(False)
 
 
-def _figure(figure: FigureBase | None, size: tuple[float, float]) -> FigureBase:
+def _figure(figure: Figure | SubFigure | None, size: tuple[float, float]) -> Figure | SubFigure:
     """The figure to draw into, laid out so that nothing overlaps."""
     if figure is None:
         return Figure(figsize=size, dpi=100, layout="constrained")
@@ -249,14 +249,20 @@ def _figure(figure: FigureBase | None, size: tuple[float, float]) -> FigureBase:
     return figure
 
 
+def _whole(figure: Figure | SubFigure) -> Figure:
+    whole = figure.get_figure(root=True)
+    assert isinstance(whole, Figure)
+    return whole
+
+
 # --- a comparison ---
 
 
 def plot_comparison(
     rows: Iterable[Mapping[str, Any]],
-    figure: FigureBase | None = None,
+    figure: Figure | SubFigure | None = None,
     label: str = "test accuracy [%], mean and 95% interval",
-) -> FigureBase:
+) -> Figure:
     """Draw methods beside each other: a point and its interval for each, by group, the best on top.
 
     Args:
@@ -267,7 +273,7 @@ def plot_comparison(
         label: Of the axis.
 
     Returns:
-        The figure.
+        The figure, or the one that the subfigure is part of.
 
     Raises:
         ValueError: If there is no row, or one lacks a value.
@@ -302,7 +308,7 @@ def plot_comparison(
     _tidy(axes)
     axes.grid(axis="x", color="#DDDDDD", linewidth=0.6)
     axes.tick_params(axis="y", length=0)
-    return figure
+    return _whole(figure)
 
 
 def _grouped(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
@@ -341,9 +347,9 @@ def _draw_row(axes: Axes, position: int, row: Mapping[str, Any], colour: str) ->
 def plot_log(
     log: str | PathLike[str] | Any,
     episode_seed: int | None = None,
-    figure: FigureBase | None = None,
+    figure: Figure | SubFigure | None = None,
     score_label: str = "validation",
-) -> FigureBase:
+) -> Figure:
     """Draw an episode of an MDP log as `plot_episode` does.
 
     Args:
@@ -354,7 +360,7 @@ def plot_log(
         score_label: What the reward's score was computed on.
 
     Returns:
-        The figure.
+        The figure, or the one that the subfigure is part of.
 
     Raises:
         ValueError: If there is no such episode, or more than one and none was chosen.
@@ -447,7 +453,6 @@ def _some(seeds: list[int]) -> str:
 def render_rgb(history: History) -> np.ndarray:
     """A picture of the run so far, uint8, shape (height, width, 3); see `plot_episode`."""
     figure = plot_episode(history)
-    assert isinstance(figure, Figure)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -1,6 +1,7 @@
 """Stable-Baselines3 on the batched core: one `VecEnv` instead of N processes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import gymnasium
@@ -68,8 +69,22 @@ class AutoTrainVecEnv(VecEnv):
         self.env.close()
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """An attribute of the vector environment, once for every lane asked for."""
-        return [getattr(self.env, attr_name) for _ in self._get_indices(indices)]
+        """An attribute for every lane asked for; of a method, what gives that lane's share."""
+        lanes = list(self._get_indices(indices))
+        value = getattr(self.env, attr_name)
+        return (
+            [partial(self._call, value, lane) for lane in lanes]
+            if callable(value)
+            else [value] * len(lanes)
+        )
+
+    def _call(self, method: Callable[..., Any], lane: int, *args: Any, **kwargs: Any) -> Any:
+        return self._shares(method(*args, **kwargs))[lane]
+
+    def _shares(self, result: Any) -> Sequence[Any]:
+        """What belongs to each lane: entries of a result with one per lane, else the whole result."""
+        shared = isinstance(result, (np.ndarray, tuple, list)) and len(result) == self.num_envs
+        return result if shared else [result] * self.num_envs
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """Refused: lanes share one environment.
@@ -85,9 +100,8 @@ class AutoTrainVecEnv(VecEnv):
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
     ) -> list[Any]:
         """Call a method of the vector environment once; give each lane its share of the result."""
-        result = getattr(self.env, method_name)(*method_args, **method_kwargs)
-        shared = isinstance(result, (np.ndarray, tuple, list)) and len(result) == self.num_envs
-        return [result[lane] if shared else result for lane in self._get_indices(indices)]
+        shares = self._shares(getattr(self.env, method_name)(*method_args, **method_kwargs))
+        return [shares[lane] for lane in self._get_indices(indices)]
 
     def env_is_wrapped(
         self, wrapper_class: type[gymnasium.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None

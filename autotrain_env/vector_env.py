@@ -135,7 +135,8 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         lanes = np.flatnonzero(self._reset_mask(options.get("reset_mask")))
         tasks = self._tasks(options.get("task"))
         self._seed(lanes, seed)
-        return self.core.observation(), self._reset_lanes(lanes, [tasks[lane] for lane in lanes])
+        info = self._reset_lanes(lanes, [tasks[lane] for lane in lanes])
+        return self.core.observation(), info
 
     def _reset_mask(self, mask: Any) -> np.ndarray:
         if mask is None:

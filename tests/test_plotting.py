@@ -95,7 +95,6 @@ def overlapping(figure: Figure) -> list[tuple[str, str]]:
 @pytest.mark.filterwarnings("error")
 def test_every_run_can_be_drawn_without_overlap(name: str) -> None:
     figure = plot_episode(RUNS[name])
-    assert isinstance(figure, Figure)
     assert overlapping(figure) == []
     picture = render_rgb(RUNS[name])
     assert picture.dtype == np.uint8
@@ -179,7 +178,7 @@ def test_draws_into_a_given_figure() -> None:
     assert plot_episode(RUNS["one step"], figure) is figure
     whole = Figure(figsize=(14, 6), layout="constrained")
     left, right = whole.subfigures(1, 2)
-    plot_episode(RUNS["everything"], left)
+    assert plot_episode(RUNS["everything"], left) is whole
     plot_episode(RUNS["many rewinds"], right)
     assert len(left.axes) == len(right.axes) == 4
     assert overlapping(whole) == []
@@ -289,14 +288,12 @@ def test_comparison_of_any_size_has_no_overlap(count: int) -> None:
     groups = ["agent", "random initial rates", "best of grid", "one more", "and more"]
     rows = [row(f"method {i}", groups[i % 5], generator.uniform(0.1, 0.99)) for i in range(count)]
     figure = plot_comparison(rows)
-    assert isinstance(figure, Figure)
     assert overlapping(figure) == []
 
 
 def test_comparison_of_equal_and_perfect_methods() -> None:
     same = {"group": "agent", "mean": 1.0, "low": 1.0, "high": 1.0}
     figure = plot_comparison([{"method": "a", **same}, {"method": "b", **same}])
-    assert isinstance(figure, Figure)
     assert overlapping(figure) == []
 
 
@@ -340,7 +337,6 @@ def test_log_draws_the_episode(ending: str, table: bool, tmp_path: Path) -> None
             else:
                 np.testing.assert_array_equal(column, run[name])
         figure = plot_log(log, seed)
-        assert isinstance(figure, Figure)
         assert overlapping(figure) == []
         drawn = [[text.get_text() for text in f.findobj(Text)] for f in (figure, plot_episode(run))]
         legends = [{t for t in texts if "re-init" in t or "rewind" in t or "stop" in t} for texts in drawn]
