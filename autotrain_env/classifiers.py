@@ -457,9 +457,11 @@ def log_loss_and_hits(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Log loss and hits (bool), both of shape (n, B).
     """
-    log_probabilities = torch.log_softmax(logits, 1)
-    losses = log_probabilities.gather(1, labels.unsqueeze(1)).squeeze(1).neg_()
-    return losses, hits(logits, labels)
+    return _log_loss(torch.log_softmax(logits, 1), labels), hits(logits, labels)
+
+
+def _log_loss(log_probabilities: Tensor, labels: Tensor) -> Tensor:
+    return log_probabilities.gather(1, labels.unsqueeze(1)).squeeze(1).neg_()
 
 
 def hits(logits: Tensor, labels: Tensor) -> Tensor:
@@ -503,11 +505,13 @@ class StackedMLP(Network):
         """Forward and backward pass."""
         parameters, gradients = bound
         inputs, logits = self._forward(parameters, images)
-        losses, correct = log_loss_and_hits(logits, labels)
-        # d loss / d logits = (softmax - one hot) / B. Not exp(log softmax): its bits depend on n.
-        error = torch.softmax(logits, 1)
-        error.scatter_add_(1, labels.unsqueeze(1), error.new_full((), -1.0).expand_as(labels.unsqueeze(1)))
-        error = error.mul_(1 / labels.shape[1]).mT  # (n, B, C)
+        log_probabilities = torch.log_softmax(logits, 1)
+        losses, correct = _log_loss(log_probabilities, labels), hits(logits, labels)
+        # d loss / d logits = (softmax - one hot) / B by the backward pass of log softmax. Not by softmax
+        # or exp: they share the numbers of all lanes out to threads, so that bits depend on n.
+        error = torch.zeros_like(logits).scatter_(1, labels.unsqueeze(1), -1 / labels.shape[1])
+        error = torch.ops.aten._log_softmax_backward_data(error, log_probabilities, 1, logits.dtype)
+        error = error.mT  # (n, B, C)
         for layer in range(len(parameters) - 1, -1, -1):
             weight_gradient, bias_gradient = gradients[layer]
             weight_gradient.baddbmm_(error.mT, inputs[layer], beta=decay)
@@ -571,13 +575,17 @@ class LoopedNetwork(ModuleNetwork):
         losses, correct = [], []
         for lane, lane_images in enumerate(self._images(images)):
             leaves = {name: rows[lane].detach().requires_grad_() for name, rows in parameters.items()}
-            state = leaves | {name: rows[lane] for name, rows in buffers.items()}
+            # Copies, since batch normalisation writes to them: autograd would take a write to a buffer for
+            # one to the parameters, which lie in the same row.
+            lane_buffers = {name: rows[lane].clone() for name, rows in buffers.items()}
             with torch.enable_grad():
-                logits = functional_call(self.module, state, (lane_images,))
+                logits = functional_call(self.module, leaves | lane_buffers, (lane_images,))
                 loss = nn.functional.cross_entropy(logits, labels[lane], reduction="none")
                 lane_gradients = torch.autograd.grad(loss.mean(), list(leaves.values()))
             for name, gradient in zip(leaves, lane_gradients, strict=True):
                 _accumulate(gradients[name][lane], gradient, decay)
+            for name, buffer in lane_buffers.items():
+                buffers[name][lane].copy_(buffer)
             losses.append(loss.detach())
             correct.append(logits.detach().max(1).indices == labels[lane])
         return torch.stack(losses), torch.stack(correct)

@@ -85,7 +85,8 @@ def test_tasks_by_options() -> None:
 
 @pytest.mark.parametrize("vec_env_cls", [DummyVecEnv, SubprocVecEnv])
 def test_plain_make_vec_env(vec_env_cls: type) -> None:
-    env = make_vec_env("autotrain_env:AutoTrain-v0", n_envs=2, seed=3, env_kwargs=SMALL, vec_env_cls=vec_env_cls)
+    env_id = "autotrain_env:AutoTrain-v0"  # so that a child process, too, imports the package
+    env = make_vec_env(env_id, n_envs=2, seed=3, env_kwargs=SMALL, vec_env_cls=vec_env_cls)
     ours = make_sb3_env(num_envs=2, **SMALL)
     ours.seed(3)
     np.testing.assert_array_equal(env.reset(), ours.reset())
@@ -93,7 +94,7 @@ def test_plain_make_vec_env(vec_env_cls: type) -> None:
         observations, rewards, dones, infos = env.step(np.array([action, action]))
         our_observations, our_rewards, our_dones, our_infos = ours.step(np.array([action, action]))
         np.testing.assert_array_equal(observations, our_observations)
-        np.testing.assert_array_equal(rewards, our_rewards)
+        np.testing.assert_array_equal(rewards.astype(np.float32), our_rewards)
         np.testing.assert_array_equal(dones, our_dones)
         assert [info["action"] for info in infos] == [info["action"] for info in our_infos]
     env.close()
