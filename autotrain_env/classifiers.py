@@ -447,26 +447,17 @@ class Network(ABC):
         """
 
 
-def log_loss_and_hits(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Log loss and whether the largest logit is the label's (the first one where several are equal).
+def log_loss(log_probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Log loss of every image [nats].
 
     Args:
-        logits: Shape (n, C, B).
+        log_probabilities: Shape (n, C, B).
         labels: Int64, shape (n, B).
 
     Returns:
-        Log loss and hits (bool), both of shape (n, B).
+        Shape (n, B).
     """
-    return _log_loss(torch.log_softmax(logits, 1), labels), hits(logits, labels)
-
-
-def _log_loss(log_probabilities: Tensor, labels: Tensor) -> Tensor:
     return log_probabilities.gather(1, labels.unsqueeze(1)).squeeze(1).neg_()
-
-
-def hits(logits: Tensor, labels: Tensor) -> Tensor:
-    """Whether the largest logit is the label's; shapes as in `log_loss_and_hits`."""
-    return logits.max(1).indices == labels
 
 
 class StackedMLP(Network):
@@ -506,7 +497,7 @@ class StackedMLP(Network):
         parameters, gradients = bound
         inputs, logits = self._forward(parameters, images)
         log_probabilities = torch.log_softmax(logits, 1)
-        losses, correct = _log_loss(log_probabilities, labels), hits(logits, labels)
+        losses, correct = log_loss(log_probabilities, labels), logits.max(1).indices == labels
         # d loss / d logits = (softmax - one hot) / B by the backward pass of log softmax. Not by softmax
         # or exp: they share the numbers of all lanes out to threads, so that bits depend on n.
         error = torch.zeros_like(logits).scatter_(1, labels.unsqueeze(1), -1 / labels.shape[1])

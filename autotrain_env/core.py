@@ -149,7 +149,7 @@ class AutoTrainCore:
         self.episodes: list[Episode | None] = [None] * num_envs
         self.metrics = MetricHistory(num_envs, config.num_snapshots, config.history_length)
         self.history = EpisodeHistory(num_envs, config.history_length)
-        self.stacks: dict[Hashable, LaneStack] = {}
+        self.stacks: dict[int, LaneStack] = {}
         self.log: MDPLog | None = None
         if self.device.type == "cpu":
             # Diverging lanes fill products with denormal numbers, which slow a CPU down several-fold.
@@ -368,7 +368,8 @@ class AutoTrainCore:
         scores = self._evaluate(healthy[finite], losses=self.config.score == "neg_log_loss")
         finite[finite] = scores.finite
         good = healthy[finite]
-        self._contain(np.setdiff1d(lanes, good))
+        if len(good) < len(lanes):
+            self._contain(np.setdiff1d(lanes, good))
         state.loss[good] = self._windows(losses[finite])
         state.batch_accuracy[good] = self._windows(accuracies[finite])
         self._take_scores(good, scores.take(scores.finite))

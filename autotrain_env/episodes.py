@@ -49,7 +49,7 @@ class Episode:
     dataset: Dataset
     split: Split
     architecture: Architecture
-    stack_key: Hashable
+    stack_key: int  # equal for lanes that can share one stack
     train_index: np.ndarray  # positions in the pool, int64, (train,)
     evaluation_index: np.ndarray  # train subset, holdout and validation, one after another, int64
     evaluation_labels: np.ndarray
@@ -80,6 +80,7 @@ class EpisodeMaker:
         self.datasets: dict[tuple[int, ...], list[Dataset]] = {}  # by image shape, in pool order
         self._pools: dict[tuple[int, ...], Tensor] = {}
         self._architectures: dict[Hashable, Architecture] = {}
+        self._stack_keys: dict[Hashable, int] = {}  # numbers, since they are hashed at every step
         self._check_distribution()
 
     def set_task_level(self, level: int) -> None:
@@ -130,7 +131,7 @@ class EpisodeMaker:
         config.check_budget(task.budget)
         dataset = self._load(task)
         split = split_dataset(dataset, self._sizes(task, dataset), task.split_seed, task.label_noise)
-        stack_key = (task.classifier, dataset.image_shape, dataset.num_classes, task.optimizer)
+        stack = (task.classifier, dataset.image_shape, dataset.num_classes, task.optimizer)
         offset = self._pool_offset(dataset)
         subset = split.train_subset
         parts = (split.train_index[subset], split.holdout_index, split.validation_index)
@@ -140,7 +141,7 @@ class EpisodeMaker:
             dataset=dataset,
             split=split,
             architecture=self._architecture(task, dataset),
-            stack_key=stack_key,
+            stack_key=self._stack_keys.setdefault(stack, len(self._stack_keys)),
             train_index=split.train_index.astype(np.int64) + offset,
             evaluation_index=np.concatenate(parts).astype(np.int64) + offset,
             evaluation_labels=np.concatenate(
