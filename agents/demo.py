@@ -275,10 +275,10 @@ def write(rows: list[Row], arguments: Arguments, steps: int) -> None:
     """Write figures and numbers."""
     output = arguments.output
     summaries = summary(rows)
-    plot_comparison(summaries).get_figure(root=True).savefig(output / "comparison.png", dpi=120)
+    plot_comparison(summaries).savefig(output / "comparison.png", dpi=120)
     agent = rows[0].results
     shown = int(np.argmax(agent["initial_learning_rate"]))  # the run with the worst start
-    plot_episode(agent["history"][shown]).get_figure(root=True).savefig(output / "episode.png", dpi=120)
+    plot_episode(agent["history"][shown]).savefig(output / "episode.png", dpi=120)
     numbers = {
         "version": autotrain_env.__version__,
         "arguments": dataclasses.asdict(arguments) | {"output": str(output), "train_steps": steps},

@@ -6,9 +6,11 @@ from autotrain_env.actions import Decisions
 from autotrain_env.classifiers import CNN, MLP, Classifier, Custom, ResNet18
 from autotrain_env.config import AutoTrainConfig
 from autotrain_env.core import AutoTrainCore
-from autotrain_env.data import Dataset, SplitSizes, load_dataset, register_dataset, synthetic
+from autotrain_env.data import Dataset, SplitSizes
+from autotrain_env.datasets import load_dataset, register_dataset
 from autotrain_env.env import AutoTrainEnv
 from autotrain_env.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+from autotrain_env.synthetic_data import synthetic
 from autotrain_env.tasks import Choice, Curriculum, LogUniform, RandomSeed, Task, TaskDistribution, Uniform
 from autotrain_env.vector_env import AutoTrainVectorEnv
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from autotrain_env.classifiers import BACKENDS
-from autotrain_env.data import load_dataset
+from autotrain_env.datasets import load_dataset
 from autotrain_env.errors import check, check_whole, unknown_name
 from autotrain_env.tasks import Curriculum, Sampler, Task, TaskDistribution, as_distribution
 

@@ -66,7 +66,7 @@ class Scores:
         validation: Float64, shape (n,).
         train_loss: Log loss on the train subset [nats]; 0 where it was not asked for.
         train_accuracy: On the train subset.
-        finite: Whether all logits were finite, bool, shape (n,).
+        finite: Whether all logits of train subset and holdout were finite, bool, shape (n,).
     """
 
     train: np.ndarray
@@ -440,8 +440,9 @@ class AutoTrainCore:
                 np.stack([episode.evaluation_labels for episode in episodes]),
                 losses=losses,
             )
-            finite[at] = evaluation.finite
             cuts = np.cumsum(episodes[0].evaluation_sizes)[:2]
+            # Not the validation part: it must not decide what the agent sees.
+            finite[at] = evaluation.finite[:, : cuts[1]].all(1)
             for part, correct in enumerate(np.split(evaluation.correct, cuts, axis=1)):
                 accuracy[part, at] = correct.mean(1)
             if evaluation.losses is not None:
@@ -613,7 +614,7 @@ class AutoTrainCore:
                 best=best,
             )
             assert evaluation.losses is not None
-            usable = evaluation.finite & (best | ~self.lanes.diverged[lanes[at]])
+            usable = evaluation.finite.all(1) & (best | ~self.lanes.diverged[lanes[at]])
             accuracy[at] = np.where(usable, evaluation.correct.mean(1), accuracy[at])
             losses = evaluation.losses.mean(1, dtype=np.float64)
             loss[at] = np.where(usable & np.isfinite(losses), losses, loss[at])

@@ -1,10 +1,12 @@
 """The scalar environment: the batched core with one lane."""
 
+import copy
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium.error import ResetNeeded
+from gymnasium.utils.seeding import np_random
 
 from autotrain_env.actions import check_actions
 from autotrain_env.config import make_config
@@ -139,7 +141,6 @@ class AutoTrainEnv(gymnasium.Env[np.ndarray, Any]):
             self.config.num_snapshots, self.config.history_length, self.config.observation_layout
         )
         self.action_space = self.core.action_type.space()
-        self._batched_actions = gymnasium.vector.utils.batch_space(self.action_space, 1)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -153,10 +154,12 @@ class AutoTrainEnv(gymnasium.Env[np.ndarray, Any]):
         Returns:
             The observation and the information.
         """
-        super().reset(seed=seed)
         options = check_options(options, ("task",))
         task = check_task(options.get("task"))
-        info = self.core.reset(np.array([0]), [draw_episode_seed(self.np_random)], [task])
+        ahead = copy.deepcopy(self.np_random) if seed is None else np_random(seed)[0]
+        info = self.core.reset(np.array([0]), [draw_episode_seed(ahead)], [task])
+        super().reset(seed=seed)  # only now: a task that does not fit must leave everything as it was
+        draw_episode_seed(self.np_random)  # the same number
         return self.core.observation()[0], first_lane(info)
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
@@ -169,8 +172,8 @@ class AutoTrainEnv(gymnasium.Env[np.ndarray, Any]):
         """
         if not self.core.lanes.running[0]:
             raise ResetNeeded("step() was called before reset(), or after the end of the episode")
-        actions = check_actions(self._batched_actions, np.asarray(action)[None])
-        result = self.core.step(self.core.decode(actions))
+        checked = check_actions(self.action_space, action)
+        result = self.core.step(self.core.decode(checked[None]))
         return (
             self.core.observation()[0],
             float(result.reward[0]),

@@ -11,17 +11,11 @@ from torch import Tensor
 
 from autotrain_env.classifiers import Architecture
 from autotrain_env.config import AutoTrainConfig
-from autotrain_env.data import (
-    Dataset,
-    EpochSampler,
-    Split,
-    SplitSizes,
-    image_pool,
-    load_dataset,
-    split_dataset,
-)
+from autotrain_env.data import Dataset, Split, SplitSizes, image_pool, split_dataset
+from autotrain_env.datasets import load_dataset
 from autotrain_env.errors import check
 from autotrain_env.rewards import baseline_curve
+from autotrain_env.sampling import EpochSampler
 from autotrain_env.tasks import Task
 from autotrain_env.thresholdout import Thresholdout
 

@@ -12,7 +12,6 @@ from autotrain_env.errors import check, check_whole
 from autotrain_env.vector_env import AutoTrainVectorEnv
 
 FINAL_COLUMNS = ("test_accuracy", "test_loss", "best_holdout_test_accuracy", "best_holdout_test_loss")
-BOOTSTRAP_RESAMPLES = 10_000
 
 
 class Policy(Protocol):
@@ -152,28 +151,3 @@ def _as_columns(rows: list[dict[str, Any]], history: bool) -> dict[str, np.ndarr
         columns["history"] = np.empty(len(rows), dtype=object)
         columns["history"][:] = [row["history"] for row in rows]
     return columns
-
-
-def bootstrap_interval(
-    values: np.ndarray, confidence: float = 0.95, seed: int = 0
-) -> tuple[float, float, float]:
-    """Mean of a sample and the percentile bootstrap's interval of it (Efron and Tibshirani, 1993).
-
-    Args:
-        values: The sample, shape (n,).
-        confidence: Of the interval, between 0 and 1.
-        seed: Of the resampling.
-
-    Returns:
-        Mean, lower end, upper end.
-
-    Raises:
-        ValueError: If there is no value, or `confidence` is not between 0 and 1.
-    """
-    values = np.asarray(values, dtype=np.float64)
-    check(values.ndim == 1 and len(values) > 0, "values", values, "of shape (n,) with n at least 1")
-    check(0 < confidence < 1, "confidence", confidence, "between 0 and 1")
-    drawn = np.random.default_rng(seed).integers(len(values), size=(BOOTSTRAP_RESAMPLES, len(values)))
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(values[drawn].mean(1), [tail, 1 - tail])
-    return float(values.mean()), float(low), float(high)

@@ -71,7 +71,7 @@ class MDPLog:
         else:
             if not first:
                 return
-            found = tuple(json.loads(first))
+            found = _json_names(first)
         check(found == self.columns, "log_path", str(self.path), f"a file with columns {self.columns}")
 
     def write(self, rows: list[Mapping[str, Any]]) -> None:
@@ -103,6 +103,15 @@ class MDPLog:
     ) -> None:
         """Close the file."""
         self.close()
+
+
+def _json_names(line: str) -> tuple[str, ...]:
+    """Names in a line of JSON, none where it is something else."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return ()
+    return tuple(row) if isinstance(row, dict) else ()
 
 
 def _plain(value: Any) -> Any:

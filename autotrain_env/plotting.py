@@ -268,7 +268,7 @@ def plot_comparison(
     Args:
         rows: For each method `method` (its name), `group` (such as `"agent"`, `"random initial rates"` or
             `"best of grid"`; groups stand in the order of their first rows) and `mean`, `low` and `high`
-            (in [0, 1]; see `evaluation.bootstrap_interval`).
+            (in [0, 1]).
         figure: Figure or subfigure to draw into; `None` for a new one, as high as the rows need.
         label: Of the axis.
 

@@ -22,7 +22,7 @@ class Evaluation:
     Args:
         correct: Whether each image is classified rightly, bool, shape (n, E).
         losses: Log loss of each image [nats], shape (n, E); `None` where it was not asked for.
-        finite: Whether a lane's largest logits are all finite, bool, shape (n,).
+        finite: Whether the largest logit of each image is finite, bool, shape (n, E).
     """
 
     correct: np.ndarray
@@ -96,8 +96,9 @@ class LaneStack:
 
     def set_normalization(self, slot: int, mean: Tensor, std: Tensor) -> None:
         """Set how a lane's images are normalised; one value per channel each."""
-        self.scale[slot] = (1 / std).view(1, -1, 1).to(self.scale)
-        self.shift[slot] = (-mean / std).view(1, -1, 1).to(self.shift)
+        scale = 1 / std.double()  # rounded once, to the dtype of the weights
+        self.scale[slot] = scale.view(1, -1, 1).to(self.scale)
+        self.shift[slot] = (-mean.double() * scale).view(1, -1, 1).to(self.shift)
 
     def set_network(self, slots: np.ndarray, rows: np.ndarray) -> None:
         """Put new networks in; the optimiser's state starts at zero.
@@ -294,7 +295,7 @@ class LaneStack:
             logits = self.network.logits(rows[:, : self.num_parameters], rows[:, buffers_start:], images)
         largest, predicted = logits.max(1)
         correct = (predicted == targets).cpu().numpy()
-        finite = torch.isfinite(largest).all(1).cpu().numpy()  # the largest is NaN where any is
+        finite = torch.isfinite(largest).cpu().numpy()  # the largest is NaN where any is
         values = log_loss(torch.log_softmax(logits, 1), targets).cpu().numpy() if losses else None
         return Evaluation(correct, values, finite)
 
@@ -344,6 +345,4 @@ def _join(parts: list[Evaluation], axis: int) -> Evaluation:
     losses = None
     if parts[0].losses is not None:
         losses = np.concatenate([part.losses for part in parts if part.losses is not None], axis)
-    finite = [part.finite for part in parts]
-    joined = np.concatenate(finite) if axis == 0 else np.logical_and.reduce(finite)
-    return Evaluation(correct, losses, joined)
+    return Evaluation(correct, losses, np.concatenate([part.finite for part in parts], axis))

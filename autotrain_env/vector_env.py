@@ -21,7 +21,7 @@ from autotrain_env.env import (
     draw_episode_seed,
     render_lane,
 )
-from autotrain_env.errors import check
+from autotrain_env.errors import check, unknown_name
 from autotrain_env.observations import observation_space
 from autotrain_env.tasks import Task
 
@@ -65,6 +65,9 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
             )
         self.config = make_config(kwargs)
         self.num_envs = num_envs
+        modes = {mode.value: mode for mode in AutoresetMode}
+        if autoreset_mode not in (*modes, *AutoresetMode):
+            raise unknown_name("autoreset_mode", autoreset_mode, modes)
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.render_mode = check_render_mode(render_mode)
         self.metadata = {

@@ -8,7 +8,7 @@ import pytest
 from gymnasium.vector import AutoresetMode
 
 from autotrain_env import AutoTrainEnv, AutoTrainVectorEnv, Choice, Decisions
-from autotrain_env.evaluation import bootstrap_interval, evaluate_policy
+from autotrain_env.evaluation import evaluate_policy
 from autotrain_env.schedules import EarlyStopping, RandomAgent, as_schedule
 
 SMALL: dict[str, Any] = {
@@ -108,9 +108,10 @@ def test_lanes_start_their_next_episode_as_soon_as_they_can() -> None:
     agent = Script([2])
     evaluate_policy(make_env(2, budget=12), agent, 5)
     assert agent.resets == [[0, 1], [0, 1], [0]]
-    agent = Script([2])
-    evaluate_policy(make_env(4, budget=12), agent, 2)
+    agent, env = Script([2]), make_env(4, budget=12)
+    evaluate_policy(env, agent, 2)
     assert agent.resets == [[0, 1, 2, 3]]
+    np.testing.assert_array_equal(env.core.lanes.updates, [12, 12, 0, 0])  # two have nothing to play
 
 
 def test_stop_and_divergence_are_counted() -> None:
@@ -157,19 +158,3 @@ def test_bad_input() -> None:
         evaluate_policy(make_env(2), policy, 0)
     with pytest.raises(ValueError, match="seed=-1"):
         evaluate_policy(make_env(2), policy, 3, seed=-1)
-
-
-def test_bootstrap_interval() -> None:
-    values = np.random.default_rng(0).normal(3.0, 2.0, 400)
-    mean, low, high = bootstrap_interval(values)
-    assert mean == values.mean()
-    error = 1.96 * values.std() / np.sqrt(400)
-    np.testing.assert_allclose([low, high], [mean - error, mean + error], atol=0.02)
-    assert bootstrap_interval(values) == (mean, low, high)
-    narrow = bootstrap_interval(values, confidence=0.5)
-    assert low < narrow[1] < narrow[2] < high
-    assert bootstrap_interval(np.array([0.7])) == (0.7, 0.7, 0.7)
-    with pytest.raises(ValueError, match="values="):
-        bootstrap_interval(np.array([]))
-    with pytest.raises(ValueError, match="confidence=95"):
-        bootstrap_interval(values, confidence=95)

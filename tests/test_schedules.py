@@ -223,6 +223,13 @@ def test_plateau_starts_anew_in_the_lane_that_is_reset() -> None:
     np.testing.assert_allclose(schedule.decide(env, observation).learning_rate, [1.0, 0.01])
 
 
+def test_a_rate_that_vanishes_stops_at_the_lower_bound() -> None:
+    (rates,) = play(
+        make_env(1, lr_bounds=(0.01, 1.0)), StepDecay(factor=1e-200, every=0.1), [task(10, 0.5)]
+    )
+    np.testing.assert_array_equal(rates, [0.5] + [0.01] * 9)
+
+
 def test_early_stopping_on_scripted_scores() -> None:
     script = np.array(
         [

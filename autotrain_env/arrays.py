@@ -1,0 +1,127 @@
+"""Users' arrays: their checks, and what they become."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from autotrain_env.errors import check_whole
+
+
+def as_images(images: Any, argument: str) -> torch.Tensor:
+    """Check images and bring them to the CPU.
+
+    Args:
+        images: Tensor or array, shape (n, features), (n, height, width) or (n, channels, height, width).
+        argument: The argument's name, as the user wrote it.
+
+    Returns:
+        The images, uint8 if they were, or else float32, with a channel axis unless they are vectors.
+
+    Raises:
+        TypeError: If the dtype is not a numeric, real one.
+        ValueError: If the shape is wrong or empty, or an image holds a NaN or an infinite value.
+    """
+    tensor = images if isinstance(images, torch.Tensor) else _as_tensor(images, argument)
+    if tensor.is_complex():
+        raise TypeError(f"{argument}: dtype {tensor.dtype}; must be a real one")
+    if tensor.ndim not in (2, 3, 4):
+        raise ValueError(
+            f"{argument}: shape {tuple(tensor.shape)}; must be (n, features), (n, height, width) "
+            "or (n, channels, height, width)"
+        )
+    if tensor.numel() == 0:
+        raise ValueError(f"{argument}: shape {tuple(tensor.shape)} is empty")
+    tensor = tensor.detach().cpu()
+    if tensor.dtype != torch.uint8:
+        tensor = tensor.float()
+        finite = torch.isfinite(tensor.flatten(start_dim=1)).all(dim=1)
+        if not finite.all():
+            raise ValueError(
+                f"{argument}: {int((~finite).sum())} of {len(finite)} hold a NaN or a value that "
+                f"is infinite in float32, the first at position {int(finite.int().argmin())}"
+            )
+    return tensor.unsqueeze(1) if tensor.ndim == 3 else tensor
+
+
+def _as_tensor(images: Any, argument: str) -> torch.Tensor:
+    array = np.asarray(images)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{argument}: dtype {array.dtype}; must be a numeric, real one")
+    dtype = np.uint8 if array.dtype == np.uint8 else np.float32
+    with np.errstate(over="ignore"):  # infinite values are reported with their position
+        return torch.tensor(np.ascontiguousarray(array, dtype=dtype))
+
+
+def as_labels(labels: Any, argument: str, num_images: int) -> npt.NDArray[np.int64]:
+    """Check the dtype and shape of labels and copy them.
+
+    Args:
+        labels: Tensor or array of integers, shape (n,).
+        argument: The argument's name, as the user wrote it.
+        num_images: The n that is right.
+
+    Returns:
+        The labels, int64, shape (n,).
+
+    Raises:
+        TypeError: If the dtype is not an integer one.
+        ValueError: If the shape is wrong.
+    """
+    if isinstance(labels, torch.Tensor):
+        labels = labels.detach().cpu().numpy()
+    array = np.asarray(labels)
+    if array.dtype.kind not in "biu":
+        raise TypeError(f"{argument}: dtype {array.dtype}; must be an integer one")
+    if array.shape != (num_images,):
+        raise ValueError(
+            f"{argument}: shape {array.shape}; must be ({num_images},), one label for each image"
+        )
+    return array.astype(np.int64)
+
+
+def check_classes(label_parts: list[npt.NDArray[np.int64]], num_classes: int | None) -> int:
+    """Check all labels against the number of classes.
+
+    Args:
+        label_parts: The labels, then those of the test part, if there is one.
+        num_classes: C, or None for the largest label + 1.
+
+    Returns:
+        C.
+
+    Raises:
+        ValueError: If C is not an integer above 1, or a label lies outside 0 … C − 1.
+    """
+    if num_classes is None:
+        num_classes = max(2, 1 + max(int(part.max()) for part in label_parts))
+    check_whole("num_classes", num_classes, 2)
+    for argument, part in zip(("labels", "test_labels"), label_parts, strict=False):
+        outside = (part < 0) | (part >= num_classes)
+        if outside.any():
+            first = int(outside.argmax())
+            raise ValueError(
+                f"{argument}: {int(outside.sum())} of {len(part)} lie outside the classes 0 … "
+                f"{num_classes - 1}, the first at position {first}: {part[first]}"
+            )
+    return int(num_classes)
+
+
+def join_as_float(parts: list[torch.Tensor]) -> torch.Tensor:
+    """Put uint8 (scaled to [0, 1]) and float32 images one after another into one float32 tensor.
+
+    Args:
+        parts: The images, each of shape (n, *image_shape).
+
+    Returns:
+        A new contiguous tensor, shape (sum of n, *image_shape).
+    """
+    joined = torch.empty((sum(map(len, parts)), *parts[0].shape[1:]), dtype=torch.float32)
+    for part, target in zip(parts, joined.split([len(part) for part in parts]), strict=True):
+        target.copy_(part)
+        if part.dtype == torch.uint8:
+            target.div_(255)
+    return joined
