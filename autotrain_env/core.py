@@ -13,7 +13,7 @@ from autotrain_env.actions import Decisions, in_words, make_action_type
 from autotrain_env.classifiers import schemes_for_rows
 from autotrain_env.config import AutoTrainConfig
 from autotrain_env.episodes import Episode, EpisodeMaker, stream
-from autotrain_env.errors import check
+from autotrain_env.errors import check, check_whole
 from autotrain_env.history import EpisodeHistory
 from autotrain_env.mdp_log import MDPLog
 from autotrain_env.observations import Measurement, MetricHistory, make_rows
@@ -133,12 +133,12 @@ class AutoTrainCore:
         num_envs: Lanes (N).
 
     Raises:
-        ValueError: If `num_envs` is below 1, or a task that can be drawn does not fit its data.
+        ValueError: If `num_envs` is no whole number above 0, or a task that can be drawn does not fit its data.
         FileNotFoundError: If a dataset is missing.
     """
 
     def __init__(self, config: AutoTrainConfig, num_envs: int) -> None:
-        check(num_envs >= 1, "num_envs", num_envs, "at least 1")
+        check_whole("num_envs", num_envs, 1)
         self.config = config
         self.num_envs = num_envs
         self.device = torch.device(config.device)

@@ -46,7 +46,7 @@ class AutoTrainEnv(gymnasium.Env[np.ndarray, Any]):
     | `action_type` | space | meaning |
     |---|---|---|
     | `"multi_discrete"` | `MultiDiscrete([5, H, 3])` | factor; rewind; go on, re-init or stop |
-    | `"continuous"` | `Box(-1, 1, (H + 3,))` | factor `max_lr_factor ** a`; H logits of rewinds; re-init; stop |
+    | `"continuous"` | `Box(-1, 1, (H + 3,))` | factor `max_lr_factor**a`; rewind logits; re-init; stop |
     | `"learning_rate"` | `Box(-1, 1, (1,))` | the learning rate itself, on a log scale between its bounds |
 
     A continuous rewind follows softmax(10 * logits) over the rows that exist (`rewind_sampling="argmax"`
@@ -108,9 +108,9 @@ class AutoTrainEnv(gymnasium.Env[np.ndarray, Any]):
 
     ## Information
     `info` holds at every step: `score` (on the reward's split), `train_score`, `holdout_score` (the guarded
-    answer, 0 to 1), `learning_rate`, `updates`, `holdout_queries`, `holdout_exhausted`, `diverged`, `rewind`
-    (distance really rewound), `rewind_impossible`, `action` in words and `reward_terms`. At the end also
-    `test_accuracy` and `test_loss` of the last weights, `best_holdout_test_accuracy` and
+    answer, 0 to 1), `learning_rate`, `updates`, `holdout_queries`, `holdout_exhausted`, `diverged`,
+    `rewind` (distance really rewound), `rewind_impossible`, `action` in words, `reward_terms`. At the end
+    also `test_accuracy` and `test_loss` of the last weights, `best_holdout_test_accuracy` and
     `best_holdout_test_loss` of those with the best guarded holdout answer, and `history`: arrays with one
     entry per decision, the reset first.
 
@@ -119,7 +119,7 @@ class AutoTrainEnv(gymnasium.Env[np.ndarray, Any]):
 
     | id | differs from `AutoTrain-v0` in | actions |
     |---|---|---|
-    | `AutoTrainPrototype-v0` | factors 0.9, 1, 1.1; `sign` reward on the holdout; no Thresholdout | 3 H + 2 |
+    | `AutoTrainPrototype-v0` | factors 0.9, 1, 1.1; `sign` reward on holdout; no Thresholdout | 3 H + 2 |
     | `AutoTrainRISA-v0` | no rewind; `risa` reward | 7 |
     | `AutoTrainContinuous-v0` | continuous actions | Box of H + 3 |
 

@@ -104,16 +104,19 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         """The seeds of the lanes' generators."""
         return tuple(self._seeds) if self.np_random else ()
 
-    def _seed(self, lanes: np.ndarray, seed: int | Sequence[int | None] | None) -> None:
+    def _lane_seeds(self, seed: int | Sequence[int | None] | None) -> Sequence[int | None]:
         if seed is None:
-            return
+            return [None] * self.num_envs
         if isinstance(seed, (int, np.integer)):
-            seed = [int(seed) + lane for lane in range(self.num_envs)]
+            return [int(seed) + lane for lane in range(self.num_envs)]
         check(len(seed) == self.num_envs, "seed", seed, f"one number, or a list of {self.num_envs}")
-        for lane in lanes.tolist():
-            lane_seed = seed[lane]
-            if lane_seed is not None:
-                self._generators[lane], self._seeds[lane] = np_random(int(lane_seed))
+        return seed
+
+    def _seeded(self, lane: int, seed: int | None) -> tuple[np.random.Generator, int]:
+        """The generator that a lane would go on with, not yet in its place, and its seed."""
+        if seed is not None:
+            return np_random(int(seed))
+        return copy.deepcopy(self._generator(lane)), self._seeds[lane]
 
     # --- reset and step ---
 
@@ -137,9 +140,14 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         options = check_options(options, ("reset_mask", "task"))
         lanes = np.flatnonzero(self._reset_mask(options.get("reset_mask")))
         tasks = self._tasks(options.get("task"))
-        self._seed(lanes, seed)
-        info = self._reset_lanes(lanes, [tasks[lane] for lane in lanes])
-        return self.core.observation(), info
+        seeds = self._lane_seeds(seed)
+        seeded = [self._seeded(lane, seeds[lane]) for lane in lanes.tolist()]
+        drawn = [draw_episode_seed(generator) for generator, _ in seeded]
+        info = self.core.reset(lanes, drawn, [tasks[lane] for lane in lanes])
+        # Only now: a task that does not fit must leave everything as it was.
+        for lane, (generator, lane_seed) in zip(lanes.tolist(), seeded, strict=True):
+            self._generators[lane], self._seeds[lane] = generator, lane_seed
+        return self.core.observation(), with_masks(info, _mask(self.num_envs, lanes))
 
     def _reset_mask(self, mask: Any) -> np.ndarray:
         if mask is None:
@@ -160,9 +168,9 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         check(len(tasks) == self.num_envs, "options['task']", tasks, f"one task, or {self.num_envs}")
         return [check_task(task) for task in tasks]
 
-    def _reset_lanes(self, lanes: np.ndarray, tasks: list[Task | None] | None = None) -> dict[str, Any]:
+    def _reset_lanes(self, lanes: np.ndarray) -> dict[str, Any]:
         seeds = [draw_episode_seed(self._generator(lane)) for lane in lanes.tolist()]
-        return with_masks(self.core.reset(lanes, seeds, tasks), _mask(self.num_envs, lanes))
+        return with_masks(self.core.reset(lanes, seeds), _mask(self.num_envs, lanes))
 
     def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Carry out one action in every lane that runs.
@@ -248,7 +256,8 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes while it runs, as a copy that can be pickled."""
-        return {"core": self.core.state_dict(), "generators": copy.deepcopy(self._generators)}
+        generators = copy.deepcopy(self._generators)
+        return {"core": self.core.state_dict(), "generators": generators, "seeds": list(self._seeds)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue, bit for bit, from what `state_dict` of an environment with equal arguments returned.
@@ -256,9 +265,11 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         Raises:
             ValueError: If it is of another number of lanes or has other entries.
         """
-        check(set(state) == {"core", "generators"}, "state", sorted(state), "what state_dict() returned")
+        known = {"core", "generators", "seeds"}
+        check(set(state) == known, "state", sorted(state), "what state_dict() returned")
         self.core.load_state_dict(state["core"])
         self._generators = copy.deepcopy(state["generators"])
+        self._seeds = list(state["seeds"])
 
     def render(self) -> tuple[Any, ...] | None:
         """The runs so far: a text or a picture for every lane."""

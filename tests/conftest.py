@@ -43,6 +43,20 @@ def tiny_data(**kwargs: Any) -> Dataset:
     return synthetic(**(arguments | kwargs))
 
 
+def user_arrays(
+    size: int = 60, shape: tuple[int, ...] = (3,), num_classes: int = 4, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels as a user has them: noise, in classes as equally large as can be."""
+    generator = np.random.default_rng(seed)
+    images = generator.standard_normal((size, *shape)).astype(np.float32)
+    return images, generator.permutation(np.arange(size) % num_classes)
+
+
+def rows(images: torch.Tensor) -> set[bytes]:
+    """The bytes of every image."""
+    return {image.numpy().tobytes() for image in images}
+
+
 def lane_of(info: dict[str, Any], lane: int) -> dict[str, Any]:
     """What a vector environment's information says of one lane, as a scalar environment would say it."""
     found = {}

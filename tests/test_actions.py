@@ -186,7 +186,12 @@ def test_continuous_rewinds_are_drawn_from_the_softmax_over_existing_rows():
     made = make("AutoTrainContinuous-v0")
     action = np.concatenate(([0], logits, [0, 0])).astype(np.float32)
     generator = np.random.default_rng(0)
-    for exists in ([True] * 4, [True, False, True, False], [True, False, False, True], [True, True, False, False]):
+    for exists in (
+        [True] * 4,
+        [True, False, True, False],
+        [True, False, False, True],
+        [True, True, False, False],
+    ):
         rewindable = np.tile(exists, (draws, 1))
         found = made.decode(
             np.tile(action, (draws, 1)), np.ones(draws), rewindable, [generator] * draws
@@ -207,9 +212,7 @@ def test_a_draw_comes_from_the_lanes_own_stream():
     together = [made.decode(actions, RATES, rewindable, streams).rewind for _ in range(20)]
     for lane, seed in enumerate((5, 6, 7)):
         stream = [np.random.default_rng(seed)]
-        alone = [
-            made.decode(actions[:1], RATES[:1], rewindable[:1], stream).rewind[0] for _ in range(20)
-        ]
+        alone = [made.decode(actions[:1], RATES[:1], rewindable[:1], stream).rewind[0] for _ in range(20)]
         assert alone == [drawn[lane] for drawn in together]
     assert len({drawn[0] for drawn in together}) > 1
 

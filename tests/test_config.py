@@ -89,7 +89,7 @@ def test_a_users_data_become_a_handle():
 @pytest.mark.parametrize("kind", ["arrays", "torch", "handle"])
 def test_a_users_data_train_an_environment(kind: str):
     handle = tiny_data()
-    images, labels = handle.images[: handle.pool_size], handle.labels[: handle.pool_size]
+    images, labels = handle.images[: handle.pool_size], handle.labels[: handle.pool_size].copy()
     dataset = {
         "arrays": (images.numpy(), labels),
         "torch": torch.utils.data.TensorDataset(images, torch.from_numpy(labels)),

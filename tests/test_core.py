@@ -393,7 +393,9 @@ def test_stop_goes_before_everything_else():
     assert result.info["updates"].tolist() == [4] and result.info["holdout_queries"].tolist() == [4]
 
 
-@pytest.mark.parametrize("script", [[{}] * 6, [{"rewind": 1}] * 6, [{"reinit": True}] * 6, [{"rate": HUGE}] * 6])
+@pytest.mark.parametrize(
+    "script", [[{}] * 6, [{"rewind": 1}] * 6, [{"reinit": True}] * 6, [{"rate": HUGE}] * 6]
+)
 def test_an_episode_ends_when_the_budget_is_spent_whatever_was_done(script: list[dict[str, Any]]):
     core = make_core()
     start(core)
@@ -538,7 +540,16 @@ def test_a_diverged_end_is_tested_as_chance_and_the_best_weights_as_they_are():
 def test_the_holdout_is_asked_once_per_row_at_reset_and_once_per_step():
     core = make_core(num_snapshots=3, budget=40)
     counts = [start(core)["holdout_queries"][0]]
-    for decision in ({}, {"rewind": 1}, {"reinit": True}, {}, {"rate": HUGE}, {}, {"reinit": True}, {"stop": True}):
+    for decision in (
+        {},
+        {"rewind": 1},
+        {"reinit": True},
+        {},
+        {"rate": HUGE},
+        {},
+        {"reinit": True},
+        {"stop": True},
+    ):
         counts.append(decide(core, **decision).info["holdout_queries"][0])
     assert np.diff([0, *counts]).tolist() == [3, 1, 1, 3, 1, 0, 0, 3, 0]
 
@@ -729,7 +740,10 @@ def test_a_twin_goes_its_own_way_afterwards():
     decide(core, [0.05, 0.5], rewind=[0, 1])
     decide(alone, [0.05, 0.05])
     assert_same(weights(core, 0), weights(alone, 0))
-    assert any(not np.array_equal(a, b) for a, b in zip(weights(core, 0).values(), weights(core, 1).values(), strict=True))
+    assert any(
+        not np.array_equal(a, b)
+        for a, b in zip(weights(core, 0).values(), weights(core, 1).values(), strict=True)
+    )
     core.copy_lane(1, 1)
     with pytest.raises(ValueError, match="target=2 is not allowed: it must be a lane from 0 to 1"):
         core.copy_lane(0, 2)

@@ -364,8 +364,13 @@ def test_a_task_given_to_reset_holds_for_that_episode_alone(tiny_env: Any):
 def test_the_learning_rate_of_a_given_task_is_clipped_to_the_bounds(tiny_env: Any):
     env = tiny_env(lr_bounds=(0.01, 1.0))
     for rate, expected in ((5.0, 1.0), (1e-5, 0.01), (0.3, 0.3)):
-        task = Task(**{name: tiny()[name] for name in ("dataset", "train_size", "holdout_size")},
-                    validation_size=40, batch_size=8, budget=24, initial_learning_rate=rate)
+        task = Task(
+            **{name: tiny()[name] for name in ("dataset", "train_size", "holdout_size")},
+            validation_size=40,
+            batch_size=8,
+            budget=24,
+            initial_learning_rate=rate,
+        )
         assert env.reset(seed=0, options={"task": task})[1]["learning_rate"] == expected
 
 

@@ -64,8 +64,14 @@ def check_row(
 def test_the_rows_are_what_the_steps_returned(tmp_path: Path, ending: str):
     path = tmp_path / f"log.{ending}"
     env = gymnasium.make(
-        "AutoTrain-v0", **tiny(log_path=path, reward="risa", divergence_penalty=1.0, lr_factors=(1.0, 1e30),
-                               lr_bounds=(1e-4, 1e30))
+        "AutoTrain-v0",
+        **tiny(
+            log_path=path,
+            reward="risa",
+            divergence_penalty=1.0,
+            lr_factors=(1.0, 1e30),
+            lr_bounds=(1e-4, 1e30),
+        ),
     )
     returned = []
     for seed, script in ((0, [0, 2, 6, 1, 2, 7]), (1, [0] * 6)):
@@ -179,7 +185,9 @@ def test_a_log_with_other_columns_is_refused_and_left_alone(tmp_path: Path, endi
 def test_a_foreign_file_is_refused_and_left_alone(tmp_path: Path, ending: str, content: str):
     path = tmp_path / f"notes.{ending}"
     path.write_text(content)
-    with pytest.raises(ValueError, match=r"log_path='.*notes.*' is not allowed: it must be a file with columns"):
+    with pytest.raises(
+        ValueError, match=r"log_path='.*notes.*' is not allowed: it must be a file with columns"
+    ):
         gymnasium.make("AutoTrain-v0", **tiny(log_path=path))
     assert path.read_text() == content
 
@@ -195,7 +203,9 @@ def test_a_path_that_cannot_be_written_is_reported_at_once(tmp_path: Path, make:
         with pytest.raises(error, match=rf"log_path='{path}' cannot be written"):
             getattr(gymnasium, make)("AutoTrain-v0", **arguments, **tiny(log_path=path))
     for name in ("log.txt", "log"):
-        with pytest.raises(ValueError, match=r"log_path='.*' is not allowed: it must be a .jsonl or .csv file"):
+        with pytest.raises(
+            ValueError, match=r"log_path='.*' is not allowed: it must be a .jsonl or .csv file"
+        ):
             getattr(gymnasium, make)("AutoTrain-v0", **arguments, **tiny(log_path=tmp_path / name))
     assert [entry.name for entry in tmp_path.iterdir()] == ["folder.csv"]
 
@@ -213,7 +223,7 @@ def test_a_copy_of_the_environment_does_not_write_the_same_file(tmp_path: Path):
 
 def test_the_log_alone(tmp_path: Path):
     path = tmp_path / "log.jsonl"
-    row = dict.fromkeys(LOG_COLUMNS, 1) | {"reward_improvement": np.float64(0.5), "action": "a, \"b\"\nc"}
+    row = dict.fromkeys(LOG_COLUMNS, 1) | {"reward_improvement": np.float64(0.5), "action": 'a, "b"\nc'}
     with MDPLog(path, ("improvement",)) as log:
         log.write([row, row | {"test_accuracy": None, "diverged": np.bool_(True)}])
     lines = [json.loads(line) for line in path.read_text().splitlines()]

@@ -72,7 +72,9 @@ def test_a_row_by_hand():
     ],
 )
 def test_the_rate_is_mapped_from_its_bounds_on_a_log_scale(rate: float, bounds: Any, expected: float):
-    assert rows_of(learning_rates=[rate], bounds=bounds)["learning_rate"] == pytest.approx(expected, abs=1e-6)
+    assert rows_of(learning_rates=[rate], bounds=bounds)["learning_rate"] == pytest.approx(
+        expected, abs=1e-6
+    )
 
 
 def test_guessing_has_loss_ratio_zero_for_every_number_of_classes():
@@ -181,7 +183,9 @@ def test_rows_move_as_lists_do(operations: Any, num_snapshots: int):
         assert_same(flat[lane], expected.reshape(-1))
         exists = [i < len(rows) for i in range(num_snapshots)]
         assert history.exists()[lane].tolist() == exists
-        finite = [i < len(rows) and rows[i][0][0, NAMES.index("diverged")] == 0 for i in range(num_snapshots)]
+        finite = [
+            i < len(rows) and rows[i][0][0, NAMES.index("diverged")] == 0 for i in range(num_snapshots)
+        ]
         assert history.rewindable()[lane].tolist() == finite
 
 
@@ -218,7 +222,9 @@ def test_row_0_follows_the_current_state_over_three_times_h_steps(tiny_env: Any)
         assert row["log_loss_ratio"] == pytest.approx(np.log(loss / np.log(4)), rel=1e-5)
         assert row["learning_rate"] == pytest.approx(2 * (np.log10(0.1 * 0.8**step) + 4) / 6 - 1, rel=1e-5)
         assert row["holdout_score"] == pytest.approx(info["holdout_score"])
-        assert row["generalization_gap"] == pytest.approx(info["train_score"] - info["holdout_score"], abs=1e-6)
+        assert row["generalization_gap"] == pytest.approx(
+            info["train_score"] - info["holdout_score"], abs=1e-6
+        )
         used = [(4 * step - 2) / 36, 4 * step / 36]
         assert row["budget_used"] == pytest.approx(used) and row["lineage_updates"] == pytest.approx(used)
         seen.append(observation[0])

@@ -199,7 +199,9 @@ SCRIPT = [2, 4, 7, 2, 15, 16]  # train, train faster, rewind 1, train, re-init, 
         ),
     ],
 )
-def test_rewards_of_an_episode_follow_from_its_scores(tiny_env: Any, kwargs: dict[str, Any], rewards_of: Any):
+def test_rewards_of_an_episode_follow_from_its_scores(
+    tiny_env: Any, kwargs: dict[str, Any], rewards_of: Any
+):
     found, infos = episode(tiny_env(**kwargs), SCRIPT)
     scores = [info["score"] for info in infos]
     changes = np.diff(scores).tolist()
@@ -255,7 +257,11 @@ def test_learning_is_rewarded_and_unlearning_is_punished(tiny_env: Any):
 def test_improvement_telescopes_over_everything(tiny_vec: Any):
     """Random episodes with rewinds, re-inits and divergence: the return is the last score less the first."""
     env = tiny_vec(
-        40, action_type="continuous", lr_bounds=(1e-4, 1e30), max_lr_factor=1e12, budget=48,
+        40,
+        action_type="continuous",
+        lr_bounds=(1e-4, 1e30),
+        max_lr_factor=1e12,
+        budget=48,
         autoreset_mode="Disabled",
     )
     _, info = env.reset(seed=0)
@@ -287,8 +293,14 @@ def test_divergence_costs_its_penalty_once_each_time(tiny_env: Any):
     huge, small = np.float32([1.0]), np.float32([-0.9])
     found, infos = episode(env, [huge, huge, small, huge])
     assert found == [-2, 0, 0, 0]  # it stays diverged
-    env = tiny_env(lr_bounds=(1e-4, 1e30), lr_factors=(1e-30, 1.0, 1e30), reward={}, divergence_penalty=2.0,
-                   budget=40, initial_learning_rate=1.0)
+    env = tiny_env(
+        lr_bounds=(1e-4, 1e30),
+        lr_factors=(1e-30, 1.0, 1e30),
+        reward={},
+        divergence_penalty=2.0,
+        budget=40,
+        initial_learning_rate=1.0,
+    )
     # diverge; stay; out by rewind; diverge; re-init and diverge again in one step; out by re-init
     found, infos = episode(env, [2, 1, 3, 2, 9, 0, 9])
     assert [info["diverged"] for info in infos[1:]] == [True, True, False, True, True, True, False]
@@ -322,8 +334,13 @@ def test_a_truncated_episode_earns_no_terminal_score(tiny_env: Any):
 
 def test_baselines_may_be_given_by_task(tiny_env: Any):
     task = Task(
-        dataset=tiny_data(), train_size=48, holdout_size=40, validation_size=40, batch_size=8,
-        classifier="mlp-6", budget=24,
+        dataset=tiny_data(),
+        train_size=48,
+        holdout_size=40,
+        validation_size=40,
+        batch_size=8,
+        classifier="mlp-6",
+        budget=24,
     )
     curve = ((0, 24), (0.0, 1.0))
     seen = []
@@ -359,7 +376,9 @@ PROGRAMS = [
     for program in itertools.product(PROGRAM_ACTIONS, repeat=length)
     # no cycle goes on after a stop, and a program that only repeats a shorter one was met before
     if "stop" not in program[:-1]
-    and not any(program == program[:part] * (length // part) for part in range(1, length) if length % part == 0)
+    and not any(
+        program == program[:part] * (length // part) for part in range(1, length) if length % part == 0
+    )
 ]
 
 

@@ -136,7 +136,9 @@ def test_fixed_fields_stay_and_samplers_are_drawn():
     assert {task.optimizer for task in tasks} == {SGD(), Adam()}
     assert {task.classifier for task in tasks} == {MLP(()), CNN()}
     assert len({task.label_noise for task in tasks}) == 40
-    assert all(0.1 <= task.label_noise <= 0.3 and 1e-3 <= task.initial_learning_rate <= 10 for task in tasks)
+    assert all(
+        0.1 <= task.label_noise <= 0.3 and 1e-3 <= task.initial_learning_rate <= 10 for task in tasks
+    )
     assert distribution.sample(np.random.default_rng(7)) == tasks[7]
 
 
@@ -154,7 +156,10 @@ def test_wrong_fields_are_found_when_a_distribution_is_made():
     for kwargs, message in (
         ({"label_noise": 1.5}, r"label_noise=1.5 is not allowed: it must be in \[0, 1\]"),
         ({"label_noise": Uniform(0.5, 1.5)}, "label_noise=1.5"),
-        ({"optimizer": Choice(("sgd", "sdg"))}, "optimizer='sdg' is not a known name; the nearest known one is 'sgd'"),
+        (
+            {"optimizer": Choice(("sgd", "sdg"))},
+            "optimizer='sdg' is not a known name; the nearest known one is 'sgd'",
+        ),
         ({"batch_size": Choice((8, 0))}, "batch_size=0"),
         ({"initial_learning_rate": -1.0}, "initial_learning_rate=-1.0"),
     ):
@@ -173,7 +178,15 @@ def test_presets_make_environments_without_a_download(preset: str):
     assert len(tasks) == 12
     kinds = {
         name: {str(getattr(task, name)) for task in tasks}
-        for name in ("split_seed", "dataset", "classifier", "optimizer", "batch_size", "label_noise", "train_size")
+        for name in (
+            "split_seed",
+            "dataset",
+            "classifier",
+            "optimizer",
+            "batch_size",
+            "label_noise",
+            "train_size",
+        )
     }
     several = {name for name, values in kinds.items() if len(values) > 1}
     if preset == "mixed":
@@ -187,7 +200,9 @@ def test_as_distribution_looks_names_up():
     assert as_distribution("mixed") is PRESETS["mixed"]
     distribution = TaskDistribution()
     assert as_distribution(distribution) is distribution
-    with pytest.raises(ValueError, match="tasks='mixd' is not a known name; the nearest known one is 'mixed'"):
+    with pytest.raises(
+        ValueError, match="tasks='mixd' is not a known name; the nearest known one is 'mixed'"
+    ):
         as_distribution("mixd")
     with pytest.raises(TypeError, match="tasks=3 must be a name, a TaskDistribution or a Curriculum"):
         as_distribution(3)  # type: ignore[arg-type]
@@ -223,7 +238,9 @@ def test_a_curriculum_samples_the_level_that_it_is_told():
         (1, [], 1),
     ],
 )
-def test_the_next_level_follows_from_the_share_of_successes(level: int, successes: list[bool], expected: int):
+def test_the_next_level_follows_from_the_share_of_successes(
+    level: int, successes: list[bool], expected: int
+):
     assert curriculum().next_level(level, successes) == expected
 
 

@@ -1,0 +1,1 @@
+"""Speed: against plain torch and this machine's limit (`speed`), and against other packages (`peers`)."""

@@ -1,0 +1,561 @@
+"""Speed against plain torch and against this machine's limit.
+
+Run by `make bench`, or `python -m benchmarks.speed --help`. Every figure is a ratio of things measured in
+turn, in one run; absolute times stand beside it.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from unittest.mock import patch
+
+import gymnasium
+import numpy as np
+import torch
+import tyro
+from rich.console import Console
+
+from autotrain_env import MLP, SGD, AutoTrainCore, Dataset, load_dataset
+from autotrain_env.classifiers import Architecture, Network
+from autotrain_env.data import split_dataset
+from autotrain_env.trainer import LaneStack
+from benchmarks import plain_torch
+from benchmarks.measuring import Figure, Spread, alternate, finish, machine, table, write_json
+
+SMALL, BIG = (64, 32, 10), (784, 200, 100, 50, 10)
+BATCH_SIZE, INNER_STEPS, NUM_SNAPSHOTS = 64, 20, 4
+LEARNING_RATE = 0.05  # one at which no network diverges, since lanes that have are skipped
+GO_ON = 2  # the action that leaves the learning rate as it is, and trains
+ENV_STEPS = 30  # in an episode of the default task
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How to measure.
+
+    Args:
+        device: Where the networks lie.
+        quick: Whether few rounds are enough.
+    """
+
+    device: torch.device
+    quick: bool
+
+    def rounds(self, usual: int) -> int:
+        """Rounds to measure."""
+        return min(usual, 2) if self.quick else usual
+
+    def figure(self, work: str, measured: Spread, **more: Any) -> Figure:
+        """A figure that was measured here."""
+        return Figure(work, measured, device=str(self.device), **more)
+
+
+# --- inner updates ---------------------------------------------------------------------------------
+
+
+class Training:
+    """Networks of one shape, trained side by side and one alone, on the same random images.
+
+    Args:
+        sizes: Of the layers.
+        num_lanes: Networks side by side (N).
+        num_images: Images in memory.
+        setup: How to measure.
+    """
+
+    def __init__(self, sizes: tuple[int, ...], num_lanes: int, num_images: int, setup: Setup) -> None:
+        self.num_updates = num_lanes * INNER_STEPS
+        generator = np.random.default_rng(0)
+        side = int(sizes[0] ** 0.5)
+        architecture = Architecture(MLP(sizes[1:-1]), (1, side, side), sizes[-1])
+        self.stack = LaneStack(
+            architecture, SGD(momentum=0.9), NUM_SNAPSHOTS, "auto", torch.float32, setup.device
+        )
+        self.slots = np.array([self.stack.take_slot(num_lanes) for _ in range(num_lanes)])
+        for slot in self.slots:
+            self.stack.set_normalization(int(slot), torch.zeros(1), torch.ones(1))
+        rows = [architecture.initial_row("kaiming_uniform", generator) for _ in range(num_lanes)]
+        self.stack.set_network(self.slots, np.stack(rows))
+        self.images = torch.randn(num_images, 1, sizes[0], device=setup.device)
+        labels = generator.integers(sizes[-1], size=num_images)
+        self.labels = torch.from_numpy(labels).to(setup.device)
+        self.indices = generator.integers(num_images, size=(num_lanes, INNER_STEPS, BATCH_SIZE))
+        self.batch_labels = labels[self.indices]
+        self.rates = np.full(num_lanes, LEARNING_RATE)
+        self.device = setup.device
+        self.plain_network = plain_torch.make_mlp(sizes, setup.device)
+
+    def stacked(self) -> None:
+        """Make T updates of every lane."""
+        self.stack.train(self.images, self.slots, self.rates, self.indices, self.batch_labels)
+
+    def plain(self, num_updates: int, **optimizer: Any) -> Callable[[], None]:
+        """A function that makes updates of one network in plain torch."""
+        images = self.images.flatten(1)
+        positions = np.random.default_rng(1).integers(len(images), size=(num_updates, BATCH_SIZE))
+        batches = torch.from_numpy(positions).to(self.device)
+        sgd = torch.optim.SGD(
+            self.plain_network.parameters(), lr=LEARNING_RATE, momentum=plain_torch.MOMENTUM, **optimizer
+        )
+
+        def run() -> None:
+            plain_torch.train(self.plain_network, sgd, images, self.labels, batches)
+            finish(self.device)
+
+        return run
+
+
+def repeat(function: Callable[[], Any], times: int) -> Callable[[], None]:
+    """A function that calls another several times."""
+
+    def run() -> None:
+        for _ in range(times):
+            function()
+
+    return run
+
+
+def train(setup: Setup) -> list[Figure]:
+    """Updates/s of a small network, N = 128, against a loop of plain torch training."""
+    training = Training(SMALL, 128, 400, setup)
+    updates = 500
+    seconds = alternate(
+        repeat(training.stacked, 4),
+        training.plain(updates),
+        training.plain(updates, fused=True),
+        rounds=setup.rounds(15),
+    )
+    stacked, plain, fused = seconds / np.array([[4 * training.num_updates], [updates], [updates]])
+    return [
+        setup.figure(
+            "updates/s, MLP 64-32-10, B 64, N = 128, against a loop of plain torch training",
+            Spread.of(plain / stacked),
+            goal=8,
+            beside=f"{micro(stacked)} against {micro(plain)} per update",
+            numbers={"us_per_update": micros(stacked=stacked, plain=plain)},
+        ),
+        setup.figure(
+            "… against the same with torch's fused SGD",
+            Spread.of(fused / stacked),
+            beside=f"{micro(fused)} per update",
+            numbers={"us_per_update": micros(stacked=stacked, plain_fused=fused)},
+        ),
+    ]
+
+
+def limit(setup: Setup) -> list[Figure]:
+    """Share of the limit that the matrix-product rate sets to training a larger network."""
+    lanes = (8, 32) if setup.quick else (8, 32, 128, 256)
+    trainings = [Training(BIG, n, 4000, setup) for n in lanes]
+    flops = update_flops(BIG)
+    multiply, multiply_flops = square_product(setup.device)
+    plain_updates = 60
+    seconds = alternate(
+        multiply,
+        trainings[0].plain(plain_updates),
+        *(training.stacked for training in trainings),
+        rounds=setup.rounds(5),
+    )
+    rate = multiply_flops / seconds[0]  # [flop/s]
+    plain = seconds[1] / plain_updates
+    figures = []
+    for n, training, total in zip(lanes, trainings, seconds[2:], strict=True):
+        stacked = total / training.num_updates
+        figures.append(
+            setup.figure(
+                f"MLP 784-200-100-50-10, B 64, N = {n}: share of the limit set by matrix products",
+                Spread.of(flops / rate / stacked),
+                goal=0.6,
+                beside=f"{micro(stacked)} per update; limit {micro(flops / rate)} "
+                f"({np.median(rate) / 1e9:.0f} Gflop/s), plain torch {micro(plain)}",
+                numbers={
+                    "us_per_update": micros(stacked=stacked, limit=flops / rate, plain=plain),
+                    "flop_per_update": flops,
+                    "flop_per_second": rate.tolist(),
+                },
+            )
+        )
+    return figures
+
+
+def update_flops(sizes: tuple[int, ...]) -> int:
+    """Operations in the matrix products of one update, a multiplication and an addition as two.
+
+    Forward pass, gradients of the weights, gradients of every layer's input but the first's.
+    """
+    weights = [a * b for a, b in zip(sizes[:-1], sizes[1:], strict=True)]
+    return 2 * BATCH_SIZE * (3 * sum(weights) - weights[0])
+
+
+def square_product(device: torch.device) -> tuple[Callable[[], None], int]:
+    """A function that multiplies big float32 matrices, and the operations it takes."""
+    size, times = (2048, 2) if device.type == "cpu" else (8192, 8)
+    a, b = torch.randn(2, size, size, device=device)
+    out = torch.empty_like(a)
+
+    def run() -> None:
+        for _ in range(times):
+            torch.mm(a, b, out=out)
+        finish(device)
+
+    return run, times * 2 * size**3
+
+
+# --- env steps -------------------------------------------------------------------------------------
+
+
+def make_env(num_envs: int, setup: Setup, **kwargs: Any) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
+    """The default task at a given initial rate, after its first reset."""
+    kwargs = {"initial_learning_rate": LEARNING_RATE, "device": str(setup.device)} | kwargs
+    env = gymnasium.make_vec("AutoTrain-v0", num_envs=num_envs, **kwargs)
+    env.reset(seed=0)
+    return env
+
+
+def go_on(env: gymnasium.vector.VectorEnv[Any, Any, Any], env_steps: int) -> Callable[[], None]:
+    """A function that makes env steps with unchanged learning rate in every lane."""
+    actions = np.full(env.num_envs, GO_ON)
+
+    def run() -> None:
+        for _ in range(env_steps):
+            env.step(actions)
+
+    return run
+
+
+def plain_run(setup: Setup) -> plain_torch.PlainRun:
+    """What `make_env` does with a lane, in plain torch."""
+    digits = load_dataset("digits")
+    split = split_dataset(digits, digits.default_sizes, seed=0, label_noise=0.2)
+    return plain_torch.PlainRun(digits, split, SMALL, setup.device, LEARNING_RATE)
+
+
+def vector(setup: Setup) -> list[Figure]:
+    """Env steps/s of 64 lanes over whole episodes, against plain torch and `SyncVectorEnv`."""
+    num_envs, plain_episodes = 64, 4
+    ours = make_env(num_envs, setup)
+    sync = make_env(num_envs, setup, vectorization_mode="sync")
+    plain = plain_run(setup)
+    seconds = alternate(
+        go_on(ours, ENV_STEPS),  # the last of them also tests and resets
+        repeat(lambda: plain.episode(ENV_STEPS), plain_episodes),
+        go_on(sync, ENV_STEPS + 1),  # resets in a step of its own
+        rounds=setup.rounds(4),
+    )
+    ours_s, plain_s, sync_s = seconds / (ENV_STEPS * np.array([[num_envs], [plain_episodes], [num_envs]]))
+    return [
+        setup.figure(
+            'env steps/s of make_vec("AutoTrain-v0", num_envs=64), against plain torch doing the same '
+            "updates and evaluations one network after another",
+            Spread.of(plain_s / ours_s),
+            goal=8,
+            beside=f"{rate(ours_s)} against {rate(plain_s)} env steps/s",
+            numbers={"us_per_env_step": micros(ours=ours_s, plain=plain_s)},
+        ),
+        setup.figure(
+            "… against SyncVectorEnv",
+            Spread.of(sync_s / ours_s),
+            beside=f"{rate(sync_s)} env steps/s",
+            numbers={"us_per_env_step": micros(ours=ours_s, sync=sync_s)},
+        ),
+    ]
+
+
+def scalar(setup: Setup) -> list[Figure]:
+    """Env steps/s of one scalar environment over whole episodes, against plain torch."""
+    env = gymnasium.make("AutoTrain-v0", initial_learning_rate=LEARNING_RATE, device=str(setup.device))
+    plain = plain_run(setup)
+
+    def episode() -> None:
+        env.reset(seed=0)
+        ended = False
+        while not ended:
+            ended = env.step(GO_ON)[2]
+
+    ours_s, plain_s = alternate(
+        repeat(episode, 3), repeat(lambda: plain.episode(ENV_STEPS), 3), rounds=setup.rounds(15)
+    ) / (3 * ENV_STEPS)
+    return [
+        setup.figure(
+            "one scalar environment, against plain torch doing the same updates and evaluations",
+            Spread.of(plain_s / ours_s),
+            goal=0.8,
+            beside=f"{rate(ours_s)} against {rate(plain_s)} env steps/s",
+            numbers={"us_per_env_step": micros(ours=ours_s, plain=plain_s)},
+        )
+    ]
+
+
+class Stopwatch:
+    """Adds up the time spent in methods, by name.
+
+    Args:
+        device: What to wait for at the end of each.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def watching(self, methods: dict[str, list[tuple[type, str]]]) -> Iterator[None]:
+        """Time methods of classes, given by the name under which they are added up."""
+        with ExitStack() as stack:
+            for name, places in methods.items():
+                self.seconds[name] = 0.0
+                for owner, method in places:
+                    stack.enter_context(patch.object(owner, method, self._timed(name, owner, method)))
+            yield
+
+    def _timed(self, name: str, owner: type, method: str) -> Any:
+        original = getattr(owner, method)
+        static = isinstance(vars(owner).get(method), staticmethod)
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            start = time.perf_counter()
+            result = original(*args, **kwargs)
+            finish(self.device)
+            self.seconds[name] += time.perf_counter() - start
+            return result
+
+        return staticmethod(timed) if static else timed
+
+
+def overhead(setup: Setup) -> list[Figure]:
+    """Share of an env step that is not forward, backward and optimiser of the inner updates, N = 64.
+
+    Taking minibatches from memory and normalising them counts as overhead; the losses and accuracies of
+    minibatches, which the forward pass gives, do not. The clocks themselves take some microseconds of a
+    step, which count as overhead.
+    """
+    within, whole = make_env(64, setup, budget=INNER_STEPS * 10**6), make_env(64, setup)
+    stack = next(iter(within.unwrapped.core.stacks.values()))
+    methods: dict[str, list[tuple[type, str]]] = {
+        "updates": [
+            (type(stack.network), "backward"),
+            (type(stack.optimizer), "clip"),
+            (type(stack.optimizer), "update"),
+        ],
+        "training": [(LaneStack, "train")],
+        "evaluation": [(LaneStack, "evaluate")],
+    }
+    steps = go_on(within, ENV_STEPS), go_on(whole, ENV_STEPS)
+    rows: list[list[dict[str, float]]] = [[], []]
+    for _ in range(setup.rounds(10) + 1):
+        for run, row in zip(steps, rows, strict=True):
+            watch = Stopwatch(setup.device)
+            with watch.watching(methods):
+                start = time.perf_counter()
+                run()
+                row.append(watch.seconds | {"step": time.perf_counter() - start})
+    figures = []
+    for row, where in zip(rows, ("inside an episode", "resets and tests included"), strict=True):
+        parts = {name: np.array([round_[name] for round_ in row[1:]]) / ENV_STEPS for name in row[0]}
+        step, updates = parts["step"], parts["updates"]
+        gathering = parts["training"] - updates
+        rest = step - parts["training"] - parts["evaluation"]
+        figures.append(
+            setup.figure(
+                "share of an env step that is not forward, backward and optimiser of the inner updates, "
+                f"N = 64, {where}",
+                Spread.of(1 - updates / step),
+                goal=0.3,
+                at_least=False,
+                beside=f"step {milli(step)}: updates {milli(updates)}, taking minibatches "
+                f"{milli(gathering)}, evaluation {milli(parts['evaluation'])}, rest {milli(rest)}",
+                numbers={
+                    "us_per_env_step": micros(**parts, gathering=gathering, rest=rest),
+                },
+            )
+        )
+        figures.append(
+            setup.figure(
+                f"… of which evaluation, {where}",
+                Spread.of(parts["evaluation"] / step),
+                beside=f"{micro(parts['evaluation'] / 64)} per lane and env step",
+            )
+        )
+    return figures
+
+
+# --- memory and cost of a lane ---------------------------------------------------------------------
+
+
+def memory(setup: Setup) -> list[Figure]:
+    """Bytes held for a lane at the end of an episode, over (H + 4) x (parameters + optimiser state)."""
+    images = torch.rand(8000, 1, 28, 28)
+    labels = torch.arange(8000) % 10
+    big = {
+        "dataset": load_dataset((images, labels)),
+        "classifier": MLP(BIG[1:-1]),
+        "train_size": 4000,
+        "holdout_size": 1000,
+        "validation_size": 1000,
+    }
+    cases: list[tuple[str, int, dict[str, Any]]] = [
+        ("default task", 32, {}),
+        ("MLP 784-200-100-50-10, 4,000 images", 4, big),
+    ]
+    figures = []
+    for name, num_envs, kwargs in cases:
+        held = [lane_memory(n, setup, kwargs) for n in (num_envs, 2 * num_envs)]
+        (small, state), (large, _) = held
+        per_lane = (large - small) / num_envs  # what lanes share drops out
+        share = per_lane / ((NUM_SNAPSHOTS + 4) * state)
+        figures.append(
+            setup.figure(
+                f"memory per lane over (H + 4) × (parameters + optimiser state): {name}",
+                Spread(share, share, share),
+                goal=1,
+                at_least=False,
+                beside=f"{per_lane / 1024:.1f} KiB; parameters + optimiser state {state / 1024:.1f} KiB",
+                numbers={"bytes_per_lane": per_lane, "bytes_of_parameters_and_optimizer_state": state},
+            )
+        )
+    return figures
+
+
+def lane_memory(num_envs: int, setup: Setup, kwargs: dict[str, Any]) -> tuple[int, int]:
+    """Bytes held by the core after an episode; bytes of one lane's parameters and optimiser state."""
+    env = make_env(num_envs, setup, autoreset_mode="Disabled", **kwargs)
+    go_on(env, ENV_STEPS)()
+    core = env.unwrapped.core
+    (stack,) = core.stacks.values()
+    return held_bytes(core), stack.buffers_start * stack.state.element_size()
+
+
+def held_bytes(core: AutoTrainCore) -> int:
+    """Bytes of all arrays and tensors that can be reached, each memory once; images excepted."""
+    blocks: dict[int, int] = {}
+    seen: set[int] = set()
+    waiting: list[Any] = [core]
+    while waiting:
+        found = waiting.pop()
+        if id(found) in seen or isinstance(found, (Dataset, Network, Architecture)):
+            continue
+        seen.add(id(found))
+        if isinstance(found, torch.Tensor):
+            blocks[found.untyped_storage().data_ptr()] = found.untyped_storage().nbytes()
+        elif isinstance(found, np.ndarray):
+            while isinstance(found.base, np.ndarray):
+                found = found.base
+            blocks[found.ctypes.data] = found.nbytes
+        elif isinstance(found, dict):
+            waiting += found.values()
+        elif isinstance(found, (list, tuple)):
+            waiting += found
+        elif type(found).__module__.startswith("autotrain_env"):
+            waiting += vars(found).values()
+    return sum(blocks.values())
+
+
+def lanes(setup: Setup) -> list[Figure]:
+    """Cost of a lane's env step, N = 1 ... 1,024; the rise is over the cheapest smaller N."""
+    counts = [4**i for i in range(5)] if setup.quick else [2**i for i in range(11)]
+    env_steps = [max(1, 64 // n) for n in counts]
+    envs = [make_env(n, setup, budget=INNER_STEPS * 10**6) for n in counts]
+    seconds = alternate(
+        *(go_on(env, steps) for env, steps in zip(envs, env_steps, strict=True)),
+        rounds=setup.rounds(9),
+    )
+    costs = seconds / (np.array(counts) * np.array(env_steps))[:, None]
+    cheapest = np.minimum.accumulate(costs, axis=0)
+    rises = costs[1:] / cheapest[:-1]
+    worst = int(np.median(rises, axis=1).argmax())
+    figures = [
+        setup.figure(
+            f"cost per lane, N = 1 … {counts[-1]:,}: largest rise over the cheapest smaller N "
+            f"(at N = {counts[worst + 1]:,})",
+            Spread.of(rises[worst]),
+            goal=1.3,
+            at_least=False,
+            beside="per lane and env step",
+        )
+    ]
+    for n, cost in zip(counts, costs, strict=True):
+        figures.append(
+            setup.figure(
+                f"… N = {n:,}, over N = 1",
+                Spread.of(cost / costs[0]),
+                beside=f"{micro(cost)}",
+                numbers={"us_per_lane_and_env_step": micros(cost=cost)},
+            )
+        )
+    return figures
+
+
+# --- the whole -------------------------------------------------------------------------------------
+
+
+def micro(seconds: np.ndarray) -> str:
+    """Median in microseconds."""
+    return f"{np.median(seconds) * 1e6:,.3g} µs"
+
+
+def milli(seconds: np.ndarray) -> str:
+    """Median in milliseconds."""
+    return f"{np.median(seconds) * 1e3:.3g} ms"
+
+
+def rate(seconds: np.ndarray) -> str:
+    """Median per second."""
+    return f"{1 / np.median(seconds):,.0f}"
+
+
+def micros(**seconds: np.ndarray) -> dict[str, list[float]]:
+    """Microseconds of every round, by name."""
+    return {name: (values * 1e6).tolist() for name, values in seconds.items()}
+
+
+ROWS: dict[str, Callable[[Setup], list[Figure]]] = {
+    "train": train,
+    "limit": limit,
+    "vector": vector,
+    "overhead": overhead,
+    "scalar": scalar,
+    "memory": memory,
+    "lanes": lanes,
+}
+
+
+@dataclass
+class Arguments:
+    """Measure AutoTrain's speed against plain torch and this machine's limit."""
+
+    quick: bool = False
+    """Few rounds and no large N: to see whether it runs, not how fast."""
+
+    only: Literal["train", "limit", "vector", "overhead", "scalar", "memory", "lanes"] | None = None
+    """One row instead of all."""
+
+    output: Path = Path("runs/bench/speed.json")
+    """File for all numbers."""
+
+
+def main(arguments: Arguments) -> None:
+    """Measure on every device that is there."""
+    console = Console()
+    found = machine()
+    console.print(f"{found['cpu']}, {found['torch_threads']} torch threads", highlight=False)
+    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    rows: dict[str, list[Figure]] = {}
+    start = time.perf_counter()
+    for name in [arguments.only] if arguments.only else ROWS:
+        for device in devices:
+            setup = Setup(torch.device(device), arguments.quick)
+            with console.status(f"{name} on {device}"):
+                rows.setdefault(name, []).extend(ROWS[name](setup))
+    found["minutes"] = (time.perf_counter() - start) / 60
+    title = "AutoTrain's speed: ratios, the median of all rounds with the lowest and the highest"
+    console.print(table(title, [figure for row in rows.values() for figure in row]))
+    if "cuda" not in devices:
+        console.print("No CUDA device here: measured on the CPU alone.")
+    write_json(arguments.output, found | {"quick": arguments.quick}, rows)
+    console.print(f"Took {found['minutes']:.1f} minutes. All numbers: {arguments.output}", highlight=False)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))
