@@ -5,6 +5,7 @@ rows at once: multilayer perceptrons by batched matrix products with a backward 
 other module either by `torch.func.vmap` (`stacked`) or one lane after another (`looped`).
 """
 
+import copy
 import math
 import re
 from abc import ABC, abstractmethod
@@ -21,6 +22,9 @@ from autotrain_env.errors import check, unknown_name
 
 BACKENDS = ("auto", "stacked", "looped")
 
+_NO_RANDOMNESS = (
+    "layers that draw random numbers are not supported, since lanes must not share a random stream"
+)
 _BLOCK_BYTES = 24 * 2**20  # lanes trained together on a CPU: what still fits its caches
 
 
@@ -128,10 +132,7 @@ class Custom(Classifier):
             raise TypeError(f"classifier: the factory returned {network!r}, not a torch.nn.Module")
         for name, module in network.named_modules():
             if isinstance(module, nn.modules.dropout._DropoutNd):
-                raise ValueError(
-                    f"classifier: layer {name!r} is {module}: layers that draw random numbers are not "
-                    "supported, since lanes must not share a random stream"
-                )
+                raise ValueError(f"classifier: layer {name!r} is {module}: {_NO_RANDOMNESS}")
         return network
 
 
@@ -330,21 +331,26 @@ class Architecture:
         self._check_output()
 
     def _check_output(self) -> None:
-        training = self.template.training
+        images = torch.zeros(2, *self.image_shape)
+        expected = (2, self.num_classes)
+        network = copy.deepcopy(self.template)
         try:
-            with torch.no_grad():
-                logits = self.template.eval()(torch.zeros(2, *self.image_shape))
-        except RuntimeError as error:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                logits = network.eval()(images)
+                state = torch.get_rng_state()
+                network.train()(images)
+                draws = not torch.equal(torch.get_rng_state(), state)
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise ValueError(
                 f"classifier={self.classifier!r} does not take images of shape {self.image_shape}: {error}"
             ) from error
-        self.template.train(training)
-        expected = (2, self.num_classes)
-        if tuple(logits.shape) != expected:
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits)
+        if shape != expected:
             raise ValueError(
-                f"classifier={self.classifier!r} returns shape {tuple(logits.shape)} for 2 images; "
-                f"expected {expected}"
+                f"classifier={self.classifier!r} returns shape {shape} for 2 images; expected {expected}"
             )
+        if draws:
+            raise ValueError(f"classifier={self.classifier!r} draws random numbers: {_NO_RANDOMNESS}")
 
     def _build(self, seed: int) -> nn.Module:
         with torch.random.fork_rng(devices=[]):

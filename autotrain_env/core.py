@@ -133,7 +133,8 @@ class AutoTrainCore:
         num_envs: Lanes (N).
 
     Raises:
-        ValueError: If `num_envs` is no whole number above 0, or a task that can be drawn does not fit its data.
+        ValueError: If `num_envs` is no whole number above 0, or a task that can be drawn does not fit its
+            data.
         FileNotFoundError: If a dataset is missing.
     """
 
@@ -151,9 +152,6 @@ class AutoTrainCore:
         self.history = EpisodeHistory(num_envs, config.history_length)
         self.stacks: dict[int, LaneStack] = {}
         self.log: MDPLog | None = None
-        if self.device.type == "cpu":
-            # Diverging lanes fill products with denormal numbers, which slow a CPU down several-fold.
-            torch.set_flush_denormal(True)
         if config.log_path is not None:
             self.log = MDPLog(config.log_path, tuple(self.weights))
 

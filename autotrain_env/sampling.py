@@ -85,6 +85,9 @@ def add_label_noise(
     return noisy_labels
 
 
+_REFILL = 4096  # positions drawn at least at a time: fewer calls for small sets
+
+
 class EpochSampler:
     """Draws positions for minibatches, one permutation of all of them per epoch.
 
@@ -103,7 +106,7 @@ class EpochSampler:
         check_whole("size", size, 1)
         self.generator = generator
         self.size = size
-        self.pending: npt.NDArray[np.int32] = np.empty(0, dtype=np.int32)  # rest of the epoch
+        self.pending: npt.NDArray[np.int32] = np.empty(0, dtype=np.int32)  # drawn, but not handed out
 
     def draw(self, count: int) -> npt.NDArray[np.int32]:
         """Draw the next positions.
@@ -120,7 +123,7 @@ class EpochSampler:
         check_whole("count", count, 0)
         missing = count - len(self.pending)
         if missing > 0:
-            epochs = np.empty((math.ceil(missing / self.size), self.size), dtype=np.int32)
+            epochs = np.empty((math.ceil(max(missing, _REFILL) / self.size), self.size), dtype=np.int32)
             epochs[:] = np.arange(self.size, dtype=np.int32)
             self.generator.permuted(epochs, axis=1, out=epochs)
             self.pending = np.concatenate([self.pending, epochs.ravel()])

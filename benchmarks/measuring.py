@@ -7,6 +7,7 @@ round, and each round gives one ratio.
 import json
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import rich.box
 import torch
+from rich.console import Console
 from rich.table import Table
 
 
@@ -60,7 +62,7 @@ class Spread:
         return cls(float(np.median(values)), float(np.min(values)), float(np.max(values)))
 
     def __str__(self) -> str:
-        return f"{self.median:.3g} ({self.low:.3g} to {self.high:.3g})"
+        return f"{self.median:.3g} ({self.low:.3g}–{self.high:.3g})"
 
 
 @dataclass(frozen=True)
@@ -95,14 +97,23 @@ class Figure:
 
 def table(title: str, figures: list[Figure]) -> Table:
     """All figures as a table."""
-    result = Table(title=title, box=rich.box.SIMPLE_HEAD, title_justify="left", padding=(0, 1))
-    for heading in ("work", "device", "goal", "measured (lowest to highest)", "met", "beside"):
-        result.add_column(heading, overflow="fold")
+    result = Table(title=title, box=rich.box.SIMPLE_HEAD, title_justify="left")
+    result.add_column("work", ratio=5)
+    result.add_column("on", no_wrap=True)
+    result.add_column("goal", no_wrap=True)
+    result.add_column("measured", no_wrap=True)
+    result.add_column("met", no_wrap=True)
+    result.add_column("beside", ratio=4)
     for figure in figures:
         goal = "" if figure.goal is None else f"{'≥' if figure.at_least else '≤'} {figure.goal:g}"
         met = {None: "", True: "[green]yes", False: "[red]no"}[figure.met]
         result.add_row(figure.work, figure.device, goal, str(figure.measured), met, figure.beside)
     return result
+
+
+def make_console() -> Console:
+    """The terminal, or text of a readable width."""
+    return Console(width=None if sys.stdout.isatty() else 120, highlight=False)
 
 
 def machine() -> dict[str, Any]:

@@ -7,6 +7,7 @@ minibatches are taken by index, and all parts of the data are evaluated in one p
 import copy
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -70,9 +71,9 @@ class PlainRun:
         self.batch_size, self.inner_steps = batch_size, inner_steps
         self.history_length, self.num_snapshots = history_length, num_snapshots
 
-        def part(index: object, labels: object) -> tuple[Tensor, Tensor]:
-            images = (dataset.images[torch.as_tensor(index)] - split.mean) / split.std
-            return images.flatten(1).to(device), torch.as_tensor(labels).to(device)
+        def part(index: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
+            images = (dataset.images[torch.tensor(index)] - split.mean) / split.std
+            return images.flatten(1).to(device), torch.tensor(labels, device=device)
 
         self.images, self.labels = part(split.train_index, split.train_labels)
         parts = (
@@ -138,7 +139,7 @@ class PlainRun:
 
     @torch.no_grad()
     def evaluate(self, losses: bool = False) -> list[float]:
-        """Accuracy on train subset, holdout and validation part; with `losses` also the first one's loss."""
+        """Accuracy on train subset, holdout and validation part; with `losses` also the first one's."""
         logits = self.network(self.measured_images)
         parts = (logits.argmax(1) == self.measured_labels).float().split(self.part_sizes)
         scores = [part.mean() for part in parts]

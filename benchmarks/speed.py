@@ -16,14 +16,13 @@ import gymnasium
 import numpy as np
 import torch
 import tyro
-from rich.console import Console
 
 from autotrain_env import MLP, SGD, AutoTrainCore, Dataset, load_dataset
 from autotrain_env.classifiers import Architecture, Network
 from autotrain_env.data import split_dataset
 from autotrain_env.trainer import LaneStack
 from benchmarks import plain_torch
-from benchmarks.measuring import Figure, Spread, alternate, finish, machine, table, write_json
+from benchmarks.measuring import Figure, Spread, alternate, finish, machine, make_console, table, write_json
 
 SMALL, BIG = (64, 32, 10), (784, 200, 100, 50, 10)
 BATCH_SIZE, INNER_STEPS, NUM_SNAPSHOTS = 64, 20, 4
@@ -131,14 +130,14 @@ def train(setup: Setup) -> list[Figure]:
     stacked, plain, fused = seconds / np.array([[4 * training.num_updates], [updates], [updates]])
     return [
         setup.figure(
-            "updates/s, MLP 64-32-10, B 64, N = 128, against a loop of plain torch training",
+            "training, MLP 64-32-10, B 64, N = 128: updates/s over those of a plain torch loop",
             Spread.of(plain / stacked),
             goal=8,
             beside=f"{micro(stacked)} against {micro(plain)} per update",
             numbers={"us_per_update": micros(stacked=stacked, plain=plain)},
         ),
         setup.figure(
-            "… against the same with torch's fused SGD",
+            "… with torch's fused SGD in the loop",
             Spread.of(fused / stacked),
             beside=f"{micro(fused)} per update",
             numbers={"us_per_update": micros(stacked=stacked, plain_fused=fused)},
@@ -166,7 +165,7 @@ def limit(setup: Setup) -> list[Figure]:
         stacked = total / training.num_updates
         figures.append(
             setup.figure(
-                f"MLP 784-200-100-50-10, B 64, N = {n}: share of the limit set by matrix products",
+                f"training, MLP 784-200-100-50-10, B 64, N = {n}: share of the limit",
                 Spread.of(flops / rate / stacked),
                 goal=0.6,
                 beside=f"{micro(stacked)} per update; limit {micro(flops / rate)} "
@@ -217,11 +216,13 @@ def make_env(num_envs: int, setup: Setup, **kwargs: Any) -> gymnasium.vector.Vec
 
 def go_on(env: gymnasium.vector.VectorEnv[Any, Any, Any], env_steps: int) -> Callable[[], None]:
     """A function that makes env steps with unchanged learning rate in every lane."""
+    device = torch.device(env.spec.kwargs["device"])
     actions = np.full(env.num_envs, GO_ON)
 
     def run() -> None:
         for _ in range(env_steps):
             env.step(actions)
+        finish(device)
 
     return run
 
@@ -248,15 +249,15 @@ def vector(setup: Setup) -> list[Figure]:
     ours_s, plain_s, sync_s = seconds / (ENV_STEPS * np.array([[num_envs], [plain_episodes], [num_envs]]))
     return [
         setup.figure(
-            'env steps/s of make_vec("AutoTrain-v0", num_envs=64), against plain torch doing the same '
-            "updates and evaluations one network after another",
+            'make_vec("AutoTrain-v0", num_envs=64): env steps/s over those of plain torch with the same '
+            "updates and evaluations",
             Spread.of(plain_s / ours_s),
             goal=8,
             beside=f"{rate(ours_s)} against {rate(plain_s)} env steps/s",
             numbers={"us_per_env_step": micros(ours=ours_s, plain=plain_s)},
         ),
         setup.figure(
-            "… against SyncVectorEnv",
+            "… over those of SyncVectorEnv",
             Spread.of(sync_s / ours_s),
             beside=f"{rate(sync_s)} env steps/s",
             numbers={"us_per_env_step": micros(ours=ours_s, sync=sync_s)},
@@ -280,7 +281,7 @@ def scalar(setup: Setup) -> list[Figure]:
     ) / (3 * ENV_STEPS)
     return [
         setup.figure(
-            "one scalar environment, against plain torch doing the same updates and evaluations",
+            'make("AutoTrain-v0"): the same over plain torch',
             Spread.of(plain_s / ours_s),
             goal=0.8,
             beside=f"{rate(ours_s)} against {rate(plain_s)} env steps/s",
@@ -352,15 +353,14 @@ def overhead(setup: Setup) -> list[Figure]:
                 run()
                 row.append(watch.seconds | {"step": time.perf_counter() - start})
     figures = []
-    for row, where in zip(rows, ("inside an episode", "resets and tests included"), strict=True):
+    for row, where in zip(rows, ("within an episode", "with resets and tests"), strict=True):
         parts = {name: np.array([round_[name] for round_ in row[1:]]) / ENV_STEPS for name in row[0]}
         step, updates = parts["step"], parts["updates"]
         gathering = parts["training"] - updates
         rest = step - parts["training"] - parts["evaluation"]
         figures.append(
             setup.figure(
-                "share of an env step that is not forward, backward and optimiser of the inner updates, "
-                f"N = 64, {where}",
+                f"env step, N = 64, {where}: share that is not forward, backward and optimiser",
                 Spread.of(1 - updates / step),
                 goal=0.3,
                 at_least=False,
@@ -373,7 +373,7 @@ def overhead(setup: Setup) -> list[Figure]:
         )
         figures.append(
             setup.figure(
-                f"… of which evaluation, {where}",
+                "… of which evaluation",
                 Spread.of(parts["evaluation"] / step),
                 beside=f"{micro(parts['evaluation'] / 64)} per lane and env step",
             )
@@ -407,7 +407,7 @@ def memory(setup: Setup) -> list[Figure]:
         share = per_lane / ((NUM_SNAPSHOTS + 4) * state)
         figures.append(
             setup.figure(
-                f"memory per lane over (H + 4) × (parameters + optimiser state): {name}",
+                f"memory per lane over (H + 4) × (parameters + optimiser state), {name}",
                 Spread(share, share, share),
                 goal=1,
                 at_least=False,
@@ -467,18 +467,17 @@ def lanes(setup: Setup) -> list[Figure]:
     worst = int(np.median(rises, axis=1).argmax())
     figures = [
         setup.figure(
-            f"cost per lane, N = 1 … {counts[-1]:,}: largest rise over the cheapest smaller N "
-            f"(at N = {counts[worst + 1]:,})",
+            f"cost per lane, N = 1 … {counts[-1]:,}: largest rise over the cheapest smaller N",
             Spread.of(rises[worst]),
             goal=1.3,
             at_least=False,
-            beside="per lane and env step",
+            beside=f"at N = {counts[worst + 1]:,}; below: per lane and env step",
         )
     ]
     for n, cost in zip(counts, costs, strict=True):
         figures.append(
             setup.figure(
-                f"… N = {n:,}, over N = 1",
+                f"… N = {n:,}: over N = 1",
                 Spread.of(cost / costs[0]),
                 beside=f"{micro(cost)}",
                 numbers={"us_per_lane_and_env_step": micros(cost=cost)},
@@ -537,9 +536,12 @@ class Arguments:
 
 def main(arguments: Arguments) -> None:
     """Measure on every device that is there."""
-    console = Console()
+    console = make_console()
     found = machine()
-    console.print(f"{found['cpu']}, {found['torch_threads']} torch threads", highlight=False)
+    console.print(
+        f"{found['cpu']}, {found['cpu_count']} cores, {found['torch_threads']} torch threads; "
+        f"load before: {found['load_average_before'][0]:.1f}"
+    )
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     rows: dict[str, list[Figure]] = {}
     start = time.perf_counter()
@@ -554,7 +556,7 @@ def main(arguments: Arguments) -> None:
     if "cuda" not in devices:
         console.print("No CUDA device here: measured on the CPU alone.")
     write_json(arguments.output, found | {"quick": arguments.quick}, rows)
-    console.print(f"Took {found['minutes']:.1f} minutes. All numbers: {arguments.output}", highlight=False)
+    console.print(f"Took {found['minutes']:.1f} minutes. All numbers: {arguments.output}")
 
 
 if __name__ == "__main__":

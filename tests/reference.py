@@ -321,9 +321,7 @@ class Reference:
                 self._new_networks(max(1, count), shown=count)
             else:
                 self._rewind(action // factors)
-                self.learning_rate = self._bounded(
-                    self.learning_rate * self.lr_factors[action % factors]
-                )
+                self.learning_rate = self._bounded(self.learning_rate * self.lr_factors[action % factors])
             self._train()
         self.terminated = self.stopped or self.updates >= self.task.budget
         self.truncated = not self.terminated and self.steps == self.truncate_after

@@ -6,11 +6,11 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from conftest import tiny
 from gymnasium import spaces
 
 from autotrain_env import ENVIRONMENTS, AutoTrainConfig, Decisions
 from autotrain_env.actions import check_actions, in_words, make_action_type
+from conftest import tiny
 
 RATES = np.array([1.0, 0.25, 3.0])
 

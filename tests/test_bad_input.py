@@ -11,7 +11,6 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from conftest import ACTION_TYPES, assert_same, tiny, tiny_data, weights
 from gymnasium.error import ResetNeeded
 from torch import nn
 
@@ -19,6 +18,7 @@ import autotrain_env
 from autotrain_env import (
     MLP,
     AutoTrainConfig,
+    AutoTrainEnv,
     AutoTrainVectorEnv,
     Choice,
     Curriculum,
@@ -28,6 +28,7 @@ from autotrain_env import (
     load_dataset,
     synthetic,
 )
+from conftest import ACTION_TYPES, assert_same, tiny, tiny_data, weights
 
 NAN, INF = float("nan"), float("inf")
 
@@ -117,13 +118,12 @@ ARGUMENTS: list[tuple[dict[str, Any], str]] = [
     ({"terminal_state": "best_holdouts"}, unknown("terminal_state", "best_holdouts", "best_holdout")),
     ({"backend": "vmap"}, r"backend='vmap' is not a known name.*Allowed: 'auto', 'looped', 'stacked'\."),
     ({"dtype": "float16"}, r"dtype='float16' is not a known name.*Allowed: 'float32', 'float64'\."),
-    ({"render_mode": "text"}, r"render_mode='text' is not a known name.*Allowed: 'ansi', 'rgb_array'\."),
     # sizes and data
     (
         {"train_size": 300},
         re.escape(
-            "train_size, holdout_size, validation_size=(300, 40, 40) is not allowed: it must be at most 320 in "
-            "all, which is what 'synthetic' has beside its test part"
+            "train_size, holdout_size, validation_size=(300, 40, 40) is not allowed: it must be at most "
+            "320 in all, which is what 'synthetic' has beside its test part"
         ),
     ),
     ({"validation_size": 1_000_000}, ".*at most 320 in all"),
@@ -198,6 +198,13 @@ def test_an_argument_of_the_wrong_kind_is_a_type_error(kwargs: dict[str, Any], m
 def test_the_number_of_lanes_must_be_a_whole_one(num_envs: Any):
     with pytest.raises(ValueError, match=must("num_envs", num_envs, "a whole number, at least 1")):
         AutoTrainVectorEnv(num_envs=num_envs, **tiny())
+
+
+@pytest.mark.parametrize("make", [AutoTrainEnv, AutoTrainVectorEnv])
+def test_the_render_mode_must_be_known(make: Any):
+    message = r"render_mode='text' is not a known name.*Allowed: 'ansi', 'rgb_array'\."
+    with pytest.raises(ValueError, match=message):
+        make(render_mode="text", **tiny())
 
 
 def test_arguments_of_the_vector_environment():

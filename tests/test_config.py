@@ -9,11 +9,11 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from conftest import tiny, tiny_data
 
 from autotrain_env import ENVIRONMENTS, AutoTrainConfig, Choice, Dataset, TaskDistribution
 from autotrain_env.config import REWARD_TERMS, TASK_FIELDS, make_config
 from autotrain_env.tasks import PRESETS
+from conftest import tiny, tiny_data
 
 FIELDS = {field.name: field for field in dataclasses.fields(AutoTrainConfig)}
 

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, assert_same, tiny, tiny_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotrain_env import AutoTrainConfig, AutoTrainCore, Decisions, Task
 from autotrain_env.episodes import stream
 from autotrain_env.observations import METRICS
+from conftest import TINY, assert_same, tiny, tiny_data
 
 NAMES = list(METRICS)
 FREEZE = 1e-100  # a rate that is 0 in float32, so that an env step leaves the weights alone

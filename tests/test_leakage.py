@@ -6,10 +6,10 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from conftest import Actions, assert_same, tiny, tiny_data
 
 from autotrain_env import Dataset, SplitSizes, Task
 from autotrain_env.data import split_dataset
+from conftest import Actions, assert_same, tiny, tiny_data
 
 SIZES = SplitSizes(train=48, holdout=40, validation=40)
 

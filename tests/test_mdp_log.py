@@ -9,9 +9,9 @@ import gymnasium
 import numpy as np
 import pandas
 import pytest
-from conftest import lane_of, tiny
 
 from autotrain_env.mdp_log import LOG_COLUMNS, MDPLog
+from conftest import lane_of, tiny
 
 endings = pytest.mark.parametrize("ending", ["jsonl", "csv"])
 

@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Actions, assert_same
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +15,7 @@ from autotrain_env.observations import (
     make_rows,
     observation_space,
 )
+from conftest import Actions, assert_same
 
 NAMES = list(METRICS)
 K = 2

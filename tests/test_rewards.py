@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 import pytest
-from conftest import Actions, lane_of, tiny, tiny_data
 
 from autotrain_env import AutoTrainConfig, Decisions, Task
 from autotrain_env.rewards import (
@@ -16,6 +15,7 @@ from autotrain_env.rewards import (
     reward_terms,
     reward_weights,
 )
+from conftest import Actions, lane_of, tiny, tiny_data
 
 # One episode of five env steps of 10 updates, budget 50, as a hand-written sequence:
 # up, down (diverged), unchanged, up by a rewind, stop.
@@ -255,7 +255,7 @@ def test_learning_is_rewarded_and_unlearning_is_punished(tiny_env: Any):
 
 
 def test_improvement_telescopes_over_everything(tiny_vec: Any):
-    """Random episodes with rewinds, re-inits and divergence: the return is the last score less the first."""
+    """Rewinds, re-inits and divergence at random: the return is the last score less the first."""
     env = tiny_vec(
         40,
         action_type="continuous",

@@ -7,7 +7,6 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from conftest import tiny, tiny_data
 
 from autotrain_env import (
     CNN,
@@ -24,6 +23,7 @@ from autotrain_env import (
     Uniform,
 )
 from autotrain_env.tasks import PRESETS, Sampler, as_distribution
+from conftest import tiny, tiny_data
 
 FIELDS = [field.name for field in dataclasses.fields(Task)]
 

@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import reference
 import torch
-from reference import OPTIMIZERS, Plan, Reference
 from torch import nn
 
+import reference
 from autotrain_env import (
     CNN,
     MLP,
@@ -32,6 +31,7 @@ from autotrain_env import (
     Task,
     TaskDistribution,
 )
+from reference import OPTIMIZERS, Plan, Reference
 
 FACTORS = (0.2, 0.8, 1.0, 1.2, 1.8)
 HIGHEST_RATE = 0.1
@@ -231,7 +231,6 @@ def small_images(shape: tuple[int, ...], num_classes: int, size: int = 40) -> Da
     )
 
 
-@pytest.mark.slow
 def test_resnet18_follows_the_oracle():
     task = Task(
         dataset=small_images((3, 8, 8), 3),
@@ -280,7 +279,7 @@ def test_every_action_follows_the_oracle():
     assert {info["rewind"] for info in infos} == {0, 1, 2, 3}
     assert any(info["rewind_impossible"] for info in infos)
     rates = [info["learning_rate"] for info in infos]
-    assert 0.002 < min(rates) and max(rates) < HIGHEST_RATE
+    assert min(rates) > 0.002 and max(rates) < HIGHEST_RATE
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -312,8 +311,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_follows_the_oracle(option: str):
-    for seed in (11, 12):
-        play_case(TASK, PLAN, seed, **OPTIONS[option])
+    infos = play_case(TASK, PLAN, 11, **OPTIONS[option])
+    assert any(info["holdout_exhausted"] for info in infos) == ("answers" in option)
 
 
 def test_initial_rate_after_a_reinit_follows_the_oracle():
@@ -376,15 +375,18 @@ def test_divergence_follows_the_oracle(score: str, initial_states: str, num_snap
 
 
 def test_the_last_update_may_diverge():
-    """One update per step: its loss is finite still, and so may be the weights, but not the logits."""
+    """One update per step: its loss is finite still, and so are the weights, but not the logits."""
+
+    def deep_and_linear() -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 9), nn.Linear(9, 9), nn.Linear(9, 10))
+
     settings = SETTINGS | HUGE | {"inner_steps": 1, "history_length": 1}
-    task = replace(TASK, initial_learning_rate=0.05, optimizer="sgd", classifier=MLP((9, 9)), budget=6)
-    plan = Plan(reference.mlp(9, 9), OPTIMIZERS["sgd"])
+    task = replace(TASK, initial_learning_rate=0.05, optimizer="sgd", classifier=deep_and_linear, budget=6)
+    plan = Plan(reference.user(deep_and_linear), OPTIMIZERS["sgd"])
     env, oracle = AutoTrainEnv(**settings), Reference(0, **settings)
     infos = play(env, oracle, task, plan, script=[SAME, UP, DOWN, 3 + SAME, SAME, SAME])
     assert [info["diverged"] for info in infos[:6]] == [False, True, True, False, False, False]
-    states = env.core.history.of(0)
-    assert np.isfinite(states["score"]).all()
+    assert np.isfinite(env.core.history.of(0)["score"]).all()
 
 
 # --- lanes of a vector environment ---
@@ -500,11 +502,10 @@ def test_the_oracle_would_notice():
         {"reward_split": "holdout"},
     ):
         with pytest.raises(AssertionError):
-            play(AutoTrainEnv(**settings | wrong), Reference(0, **settings), TASK, PLAN)
+            play(AutoTrainEnv(**settings | wrong), Reference(0, **settings), TASK, PLAN, episodes=1)
     for other in (
-        replace(PLAN, network=reference.mlp(9, 9)),
         replace(PLAN, optimizer=OPTIMIZERS["nesterov"]),
         replace(PLAN, max_grad_norm=1.0),
     ):
         with pytest.raises(AssertionError):
-            play(AutoTrainEnv(**settings), Reference(0, **settings), TASK, other)
+            play(AutoTrainEnv(**settings), Reference(0, **settings), TASK, other, episodes=1)

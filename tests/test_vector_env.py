@@ -7,7 +7,6 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from conftest import ACTION_TYPES, IDS, Actions, assert_same, lane_of, leaves, tiny, tiny_data, weights
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
@@ -23,6 +22,7 @@ from autotrain_env import (
     Uniform,
     synthetic,
 )
+from conftest import ACTION_TYPES, IDS, Actions, assert_same, lane_of, leaves, tiny, tiny_data, weights
 
 MODES = ("SameStep", "NextStep", "Disabled")
 modes = pytest.mark.parametrize("mode", MODES)
