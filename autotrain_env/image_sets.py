@@ -1,16 +1,14 @@
-"""Image sets, read from files as torchvision downloads them."""
+"""Image sets, downloaded and read by torchvision."""
 
 from __future__ import annotations
 
-import hashlib
-import math
 import os
-import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from torch import Tensor
 
 from autotrain_env.data import Dataset, SplitSizes, from_recipe
 
@@ -101,6 +99,8 @@ def _require_files(name: str, root: Path, paths: list[Path]) -> None:
 
 def _read_mnist(name: str, root: Path) -> list[tuple[Any, Any]]:
     """Read MNIST or the like: uint8 images (n, 28, 28) and labels (n,), of train and of test."""
+    from torchvision.datasets import mnist  # takes a second to import
+
     folder = root / IMAGE_SETS[name] / "raw"
     paths = [
         (folder / f"{part}-images-idx3-ubyte", folder / f"{part}-labels-idx1-ubyte")
@@ -108,73 +108,39 @@ def _read_mnist(name: str, root: Path) -> list[tuple[Any, Any]]:
     ]
     _require_files(name, root, [path for pair in paths for path in pair])
     parts = [
-        (_read_idx(image_path, (28, 28)), _read_idx(label_path, ())) for image_path, label_path in paths
+        (_read(mnist.read_image_file, image_path), _read(mnist.read_label_file, label_path))
+        for image_path, label_path in paths
     ]
     for (images, labels), (image_path, label_path) in zip(parts, paths, strict=True):
+        if images.shape[1:] != (28, 28):
+            raise ValueError(f"{image_path}: holds images of shape {tuple(images.shape[1:])}. {_DAMAGED}")
         if len(images) != len(labels):
             raise ValueError(
                 f"{label_path}: holds {len(labels):,} labels for the {len(images):,} images of "
                 f"{image_path.name}. {_DAMAGED}"
             )
-        if labels.max() > 9:
-            raise ValueError(f"{label_path}: holds labels above 9. {_DAMAGED}")
+        if len(labels) == 0 or labels.max() > 9:
+            raise ValueError(f"{label_path}: holds no labels, or labels above 9. {_DAMAGED}")
     return parts
 
 
-def _read_idx(path: Path, entry_shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    """Read an idx file of bytes, checking it against its own header.
-
-    Args:
-        path: The file.
-        entry_shape: The shape that its entries should have.
-
-    Returns:
-        The entries, shape (n, *entry_shape).
-
-    Raises:
-        ValueError: If the header is not the expected one, or the file's length not what it says.
-    """
-    content = np.fromfile(path, dtype=np.uint8)
-    rank = 1 + len(entry_shape)
-    header_size = 4 * (1 + rank)
-    if len(content) < header_size:
-        raise ValueError(f"{path}: {len(content)} bytes are less than a header. {_DAMAGED}")
-    magic, count, *shape = content[:header_size].view(">u4").tolist()
-    expected_magic = 0x0800 + rank  # 08: unsigned bytes
-    if magic != expected_magic:
-        raise ValueError(f"{path}: starts with {magic:#010x}, {expected_magic:#010x} expected. {_DAMAGED}")
-    if tuple(shape) != entry_shape or count == 0:
-        raise ValueError(
-            f"{path}: its header says {count:,} entries of shape {tuple(shape)}, expected are some "
-            f"of shape {entry_shape}. {_DAMAGED}"
-        )
-    expected_size = header_size + count * math.prod(entry_shape)
-    if len(content) != expected_size:
-        raise ValueError(
-            f"{path}: {len(content):,} bytes long, {expected_size:,} expected from its header. {_DAMAGED}"
-        )
-    return content[header_size:].reshape(count, *entry_shape)
+def _read(read: Callable[[str], Tensor], path: Path) -> Tensor:
+    try:
+        return read(str(path))
+    except (AssertionError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read ({type(error).__name__}: {error}). {_DAMAGED}") from error
 
 
 def _read_cifar(name: str, root: Path) -> list[tuple[Any, Any]]:
     """Read CIFAR-10: uint8 images (n, 3, 32, 32) and labels (n,), of train and of test."""
     from torchvision.datasets import CIFAR10  # takes a second to import
+    from torchvision.datasets.utils import check_integrity
 
     folder = root / CIFAR10.base_folder
-    checksums = [CIFAR10.train_list, CIFAR10.test_list]
-    _require_files(name, root, [folder / file for part in checksums for file, _ in part])
-    parts = []
-    for part in checksums:
-        batches = [_read_cifar_batch(folder / file, checksum) for file, checksum in part]
-        pixels = np.concatenate([batch["data"] for batch in batches])
-        labels = np.concatenate([batch["labels"] for batch in batches])
-        parts.append((pixels.reshape(-1, 3, 32, 32), labels))
-    return parts
-
-
-def _read_cifar_batch(path: Path, checksum: str) -> dict[str, Any]:
-    content = path.read_bytes()
-    if hashlib.md5(content).hexdigest() != checksum:
-        raise ValueError(f"{path}: wrong checksum. {_DAMAGED}")
-    batch: dict[str, Any] = pickle.loads(content, encoding="latin1")
-    return batch
+    checksums = [*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], CIFAR10.meta["md5"])]
+    _require_files(name, root, [folder / file for file, _ in checksums])
+    for file, checksum in checksums:
+        if not check_integrity(str(folder / file), checksum):
+            raise ValueError(f"{folder / file}: wrong checksum. {_DAMAGED}")
+    parts = [CIFAR10(root, train=train) for train in (True, False)]
+    return [(part.data.transpose(0, 3, 1, 2), np.array(part.targets)) for part in parts]

@@ -100,43 +100,43 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "image file cut": (
         "train-images-idx3-ubyte",
         lambda path: cut(path, 5000),
-        "5,000 bytes long, 23,536 expected",
+        "cannot be read",
     ),
     "label file cut": (
         "t10k-labels-idx1-ubyte",
         lambda path: cut(path, 12),
-        "12 bytes long, 18 exp",
+        "cannot be read",
     ),
     "header cut": (
         "t10k-images-idx3-ubyte",
         lambda path: cut(path, 7),
-        "7 bytes are less than a h",
+        "cannot be read",
     ),
-    "empty file": ("train-labels-idx1-ubyte", lambda path: cut(path, 0), "0 bytes are less than a"),
+    "empty file": ("train-labels-idx1-ubyte", lambda path: cut(path, 0), "cannot be read"),
     "bytes too many": (
         "train-labels-idx1-ubyte",
         lambda path: path.write_bytes(path.read_bytes() + b"\0"),
-        "39 bytes long, 38 expected",
+        "cannot be read",
     ),
     "wrong magic number": (
         "train-images-idx3-ubyte",
         lambda path: write_idx(path, np.zeros((30, 28, 28)), magic=0x0D03),
-        "starts with 0x00000d03, 0x00000803 expected",
+        "cannot be read",
     ),
     "still compressed": (
         "train-labels-idx1-ubyte",
         lambda path: path.write_bytes(b"\x1f\x8b\x08\x08" + bytes(40)),
-        "starts with 0x1f8b0808, 0x00000801 expected",
+        "cannot be read",
     ),
     "images of another size": (
         "t10k-images-idx3-ubyte",
         lambda path: write_idx(path, np.zeros((10, 32, 32))),
-        r"10 entries of shape \(32, 32\), expected are some of shape \(28, 28\)",
+        r"holds images of shape \(32, 32\)",
     ),
     "no images": (
         "t10k-images-idx3-ubyte",
         lambda path: write_idx(path, np.zeros((0, 28, 28))),
-        "0 entries of shape",
+        "cannot be read",
     ),
     "a label too few": (
         "train-labels-idx1-ubyte",
@@ -146,7 +146,7 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "labels of another set": (
         "t10k-labels-idx1-ubyte",
         lambda path: write_idx(path, np.arange(10) + 3),
-        "holds labels above 9",
+        "labels above 9",
     ),
 }
 
@@ -179,6 +179,10 @@ def write_cifar(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, dict
     for file, content in batches.items():
         (folder / file).write_bytes(pickle.dumps(content))
         checksums[file] = hashlib.md5((folder / file).read_bytes()).hexdigest()
+    meta = folder / CIFAR10.meta["filename"]
+    meta.write_bytes(pickle.dumps({CIFAR10.meta["key"]: [str(label) for label in range(10)]}))
+    checksum = hashlib.md5(meta.read_bytes()).hexdigest()
+    monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": checksum})
     for attribute in ("train_list", "test_list"):
         files = [[file, checksums[file]] for file, _ in getattr(CIFAR10, attribute)]
         monkeypatch.setattr(CIFAR10, attribute, files)
@@ -304,6 +308,6 @@ def test_a_real_file_that_was_cut_is_named(tmp_path: Path):
     content = cut_file.read_bytes()
     cut_file.unlink()
     cut_file.write_bytes(content[:-1])
-    with pytest.raises(ValueError, match="7,840,015 bytes long, 7,840,016 expected") as caught:
+    with pytest.raises(ValueError, match="cannot be read") as caught:
         load_dataset("mnist", tmp_path)
     assert str(caught.value).startswith(str(cut_file))
