@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from autotrain_env.classifiers import BACKENDS
 from autotrain_env.datasets import load_dataset
 from autotrain_env.errors import check, check_whole, unknown_name
+from autotrain_env.networks import BACKENDS
 from autotrain_env.tasks import Curriculum, Sampler, Task, TaskDistribution, as_distribution
 
 ACTION_TYPES = ("discrete", "multi_discrete", "continuous", "learning_rate")

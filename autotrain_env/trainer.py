@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autotrain_env.classifiers import Architecture, log_loss, make_network
+from autotrain_env.classifiers import Architecture
+from autotrain_env.networks import log_loss, make_network
 from autotrain_env.optimizers import Optimizer
 from autotrain_env.snapshots import SnapshotRing
 

@@ -16,7 +16,6 @@ from torch.nn import functional as F
 
 import reference
 from autotrain_env.classifiers import (
-    BACKENDS,
     CNN,
     INITIALIZATIONS,
     MLP,
@@ -24,16 +23,19 @@ from autotrain_env.classifiers import (
     Classifier,
     Custom,
     Layout,
-    LoopedNetwork,
-    Network,
     ResNet18,
-    StackedMLP,
-    VmapNetwork,
     as_classifier,
     initialization_names,
+    schemes_for_rows,
+)
+from autotrain_env.networks import (
+    BACKENDS,
+    LoopedNetwork,
+    Network,
+    StackedMLP,
+    VmapNetwork,
     log_loss,
     make_network,
-    schemes_for_rows,
 )
 
 CPU = torch.device("cpu")
