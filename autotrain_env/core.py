@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,114 +14,12 @@ from autotrain_env.config import AutoTrainConfig
 from autotrain_env.episodes import Episode, EpisodeMaker, stream
 from autotrain_env.errors import check, check_whole
 from autotrain_env.history import EpisodeHistory
+from autotrain_env.lanes import Done, Lanes, Scores, StepResult
 from autotrain_env.mdp_log import MDPLog
 from autotrain_env.observations import Measurement, MetricHistory, make_rows
 from autotrain_env.rewards import Transition, baseline_at, reward_terms, reward_weights
 from autotrain_env.tasks import Task
 from autotrain_env.trainer import LaneStack
-
-
-class Lanes:
-    """Numbers of every lane, each an array of shape (N,) unless stated.
-
-    Args:
-        num_envs: Lanes (N).
-        history_length: Windows per env step (K).
-    """
-
-    def __init__(self, num_envs: int, history_length: int) -> None:
-        self.slot = np.zeros(num_envs, np.int64)  # place in its stack
-        self.num_classes = np.full(num_envs, 2)
-        self.budget = np.zeros(num_envs, np.int64)  # [updates]
-        self.updates = np.zeros(num_envs, np.int64)  # of the budget used
-        self.steps = np.zeros(num_envs, np.int64)  # env steps
-        self.learning_rate = np.ones(num_envs)
-        self.loss = np.zeros((num_envs, history_length))  # of minibatches [nats]
-        self.batch_accuracy = np.zeros((num_envs, history_length))
-        self.score = np.zeros(num_envs)  # on the reward's split
-        self.train_score = np.zeros(num_envs)  # in [0, 1], as is the next
-        self.holdout_score = np.zeros(num_envs)  # Thresholdout's answer
-        self.best_holdout_score = np.zeros(num_envs)
-        self.best_score = np.zeros(num_envs)  # of the best-on-holdout weights, on the reward's split
-        self.diverged = np.zeros(num_envs, bool)
-        self.running = np.zeros(num_envs, bool)
-        self.terminated = np.zeros(num_envs, bool)
-        self.truncated = np.zeros(num_envs, bool)
-
-    def copy_lane(self, source: int, target: int) -> None:
-        """Copy every number but the slot."""
-        for name, array in vars(self).items():
-            if name != "slot":
-                array[target] = array[source]
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Evaluation of n lanes; scores are what is maximised (see `AutoTrainConfig.score`).
-
-    Args:
-        train: On the train subset, float64, shape (n,).
-        holdout: Unguarded, float64, shape (n,).
-        validation: Float64, shape (n,).
-        train_loss: Log loss on the train subset [nats]; 0 where it was not asked for.
-        train_accuracy: On the train subset.
-        finite: Whether all logits of train subset and holdout were finite, bool, shape (n,).
-    """
-
-    train: np.ndarray
-    holdout: np.ndarray
-    validation: np.ndarray
-    train_loss: np.ndarray
-    train_accuracy: np.ndarray
-    finite: np.ndarray
-
-    def take(self, which: np.ndarray) -> "Scores":
-        """Those of some lanes, given as a bool array of shape (n,)."""
-        return Scores(**{name: array[which] for name, array in vars(self).items()})
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """What one env step brought; arrays over all N lanes.
-
-    Args:
-        reward: Float64; 0 in lanes that did not run.
-        terminated: Bool; kept in lanes that have ended.
-        truncated: Bool; likewise.
-        ran: Which lanes took part, bool.
-        info: Arrays by name, true of the lanes that ran; `reward_terms` is a dictionary of arrays.
-        final: Arrays by name for the lanes that ended in this step, true of those alone.
-    """
-
-    reward: np.ndarray
-    terminated: np.ndarray
-    truncated: np.ndarray
-    ran: np.ndarray
-    info: dict[str, Any]
-    final: dict[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Done:
-    """What was really done, arrays over all N lanes.
-
-    Args:
-        rewind: Distance rewound [env steps], int64.
-        rewind_impossible: Whether another distance was asked for, bool.
-        reinit: Bool.
-        stop: Bool.
-    """
-
-    rewind: np.ndarray
-    rewind_impossible: np.ndarray
-    reinit: np.ndarray
-    stop: np.ndarray
-
-    @classmethod
-    def nothing(cls, count: int) -> "Done":
-        """Nothing in any of `count` lanes."""
-        flags = np.zeros((3, count), bool)
-        return cls(np.zeros(count, np.int64), *flags)
 
 
 class AutoTrainCore:
@@ -542,7 +439,7 @@ class AutoTrainCore:
                 scores[lane] = baseline_at(episode.curve, updates[lane])
         return scores
 
-    def _remember(self, lanes: np.ndarray, done: "Done", words: np.ndarray, reward: np.ndarray) -> None:
+    def _remember(self, lanes: np.ndarray, done: Done, words: np.ndarray, reward: np.ndarray) -> None:
         state = self.lanes
         columns = {
             "updates": state.updates,
@@ -561,7 +458,7 @@ class AutoTrainCore:
         }
         self.history.append(lanes, {name: column[lanes] for name, column in columns.items()})
 
-    def _info(self, done: "Done", words: np.ndarray, terms: dict[str, np.ndarray]) -> dict[str, Any]:
+    def _info(self, done: Done, words: np.ndarray, terms: dict[str, np.ndarray]) -> dict[str, Any]:
         """Information by name; fresh arrays of shape (N,)."""
         state = self.lanes
         guards = [None if episode is None else episode.thresholdout for episode in self.episodes]
@@ -622,7 +519,7 @@ class AutoTrainCore:
         self,
         log: MDPLog,
         lanes: np.ndarray,
-        done: "Done",
+        done: Done,
         words: np.ndarray,
         reward: np.ndarray,
         terms: dict[str, np.ndarray],
