@@ -333,8 +333,40 @@ def overhead(setup: Setup) -> list[Figure]:
     minibatches, which the forward pass gives, do not. The clocks themselves take some microseconds of a
     step, which count as overhead.
     """
-    within, whole = make_env(64, setup, budget=INNER_STEPS * 10**6), make_env(64, setup)
-    stack = next(iter(within.unwrapped.core.stacks.values()))
+    within = make_env(64, setup, budget=INNER_STEPS * 10**6)
+    whole = make_env(64, setup)
+    figures = []
+    for env, where in ((within, "within an episode"), (whole, "with resets and tests")):
+        parts = step_parts(env, setup)
+        step, updates, evaluation = parts["step"], parts["updates"], parts["evaluation"]
+        gathering = parts["training"] - updates
+        rest = step - parts["training"] - evaluation
+        figures += [
+            setup.figure(
+                f"env step, N = 64, {where}: share that is not forward, backward and optimiser",
+                Spread.of(1 - updates / step),
+                goal=0.3,
+                at_least=False,
+                beside=f"step {milli(step)}: updates {milli(updates)}, gathering minibatches "
+                f"{milli(gathering)}, evaluation {milli(evaluation)}, rest {milli(rest)}",
+                numbers={"us_per_env_step": micros(**parts, gathering=gathering, rest=rest)},
+            ),
+            setup.figure(
+                "… gathering minibatches counted as training",
+                Spread.of(1 - parts["training"] / step),
+            ),
+            setup.figure(
+                "… evaluation alone",
+                Spread.of(evaluation / step),
+                beside=f"{micro(evaluation / 64)} per lane and env step",
+            ),
+        ]
+    return figures
+
+
+def step_parts(env: gymnasium.vector.VectorEnv[Any, Any, Any], setup: Setup) -> dict[str, np.ndarray]:
+    """Seconds of an env step and of its parts, one value per round."""
+    (stack,) = env.unwrapped.core.stacks.values()
     methods: dict[str, list[tuple[type, str]]] = {
         "updates": [
             (type(stack.network), "backward"),
@@ -344,42 +376,16 @@ def overhead(setup: Setup) -> list[Figure]:
         "training": [(LaneStack, "train")],
         "evaluation": [(LaneStack, "evaluate")],
     }
-    steps = go_on(within, ENV_STEPS), go_on(whole, ENV_STEPS)
-    rows: list[list[dict[str, float]]] = [[], []]
-    for _ in range(setup.rounds(10) + 1):
-        for run, row in zip(steps, rows, strict=True):
-            watch = Stopwatch(setup.device)
-            with watch.watching(methods):
-                start = time.perf_counter()
-                run()
-                row.append(watch.seconds | {"step": time.perf_counter() - start})
-    figures = []
-    for row, where in zip(rows, ("within an episode", "with resets and tests"), strict=True):
-        parts = {name: np.array([round_[name] for round_ in row[1:]]) / ENV_STEPS for name in row[0]}
-        step, updates = parts["step"], parts["updates"]
-        gathering = parts["training"] - updates
-        rest = step - parts["training"] - parts["evaluation"]
-        figures.append(
-            setup.figure(
-                f"env step, N = 64, {where}: share that is not forward, backward and optimiser",
-                Spread.of(1 - updates / step),
-                goal=0.3,
-                at_least=False,
-                beside=f"step {milli(step)}: updates {milli(updates)}, taking minibatches "
-                f"{milli(gathering)}, evaluation {milli(parts['evaluation'])}, rest {milli(rest)}",
-                numbers={
-                    "us_per_env_step": micros(**parts, gathering=gathering, rest=rest),
-                },
-            )
-        )
-        figures.append(
-            setup.figure(
-                "… of which evaluation",
-                Spread.of(parts["evaluation"] / step),
-                beside=f"{micro(parts['evaluation'] / 64)} per lane and env step",
-            )
-        )
-    return figures
+    run = go_on(env, ENV_STEPS)
+    run()
+    rounds = []
+    for _ in range(setup.rounds(10)):
+        watch = Stopwatch(setup.device)
+        with watch.watching(methods):
+            start = time.perf_counter()
+            run()
+            rounds.append(watch.seconds | {"step": time.perf_counter() - start})
+    return {name: np.array([parts[name] for parts in rounds]) / ENV_STEPS for name in rounds[0]}
 
 
 # --- memory and cost of a lane ---------------------------------------------------------------------
@@ -435,7 +441,7 @@ def held_bytes(core: AutoTrainCore) -> int:
     waiting: list[Any] = [core]
     while waiting:
         found = waiting.pop()
-        if id(found) in seen or isinstance(found, (Dataset, Network, Architecture)):
+        if id(found) in seen or isinstance(found, Dataset):
             continue
         seen.add(id(found))
         if isinstance(found, torch.Tensor):
