@@ -424,7 +424,8 @@ class AutoTrainCore:
             terminated=state.terminated,
             newly_diverged=newly_diverged,
             baseline_before=self._baseline(before.updates),
-            baseline=self._baseline(state.updates),
+            # One who stops is measured against the whole run: to stop while ahead of it must not pay.
+            baseline=self._baseline(np.where(state.terminated, state.budget, state.updates)),
         )
         terms = reward_terms(transition, self.weights, np.maximum(state.budget, 1))
         return {name: np.where(ran, term, 0.0) for name, term in terms.items()}

@@ -83,7 +83,7 @@ class AutoTrainEnv(gymnasium.Env[np.ndarray, Any]):
     | `"sign"` | `inter_reward` times its sign; in the end also score times `final_reward_scale` |
     | `"risa"` | sign of the improvement minus `step_cost` (default 1 / budget) times updates so far |
     | `"terminal"` | in the end, score times `final_reward_scale`; else 0 |
-    | `"baseline"` | improvement minus that of a recorded run of the same task at equal updates |
+    | `"baseline"` | improvement minus a recorded run's at equal updates; a stop pays for its rest |
 
     Any mapping of `improvement`, `improvement_sign`, `time_cost`, `elapsed_cost`, `terminal_score`,
     `divergence` and `baseline_improvement` to weights works, too; `divergence_penalty` and `time_cost` add

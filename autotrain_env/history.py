@@ -1,8 +1,16 @@
 """What happened in the current episode of every lane, for plotting."""
 
-from typing import Any
+from collections import UserDict
 
 import numpy as np
+
+
+class History(UserDict[str, np.ndarray]):
+    """Columns of one episode by name; see `EpisodeHistory`.
+
+    Not a `dict`: Gymnasium's vector environments would stack its columns over lanes, whose episodes differ
+    in length.
+    """
 
 
 class EpisodeHistory:
@@ -68,9 +76,10 @@ class EpisodeHistory:
             more = np.zeros((len(column), max(32, column.shape[1]), *column.shape[2:]), column.dtype)
             self.columns[name] = np.concatenate((column, more), axis=1)
 
-    def of(self, lane: int) -> dict[str, Any]:
+    def of(self, lane: int) -> History:
         """Columns of one lane's episode so far, copies, each of shape (rows, …)."""
-        return {name: column[lane, : self.length[lane]].copy() for name, column in self.columns.items()}
+        length = self.length[lane]
+        return History({name: column[lane, :length].copy() for name, column in self.columns.items()})
 
     def copy_lane(self, source: int, target: int) -> None:
         """Copy one lane's episode to another."""

@@ -21,7 +21,7 @@ class Transition:
         terminated: Whether the episode ends with it, bool, shape (n,).
         newly_diverged: Whether the lane diverged in it, bool, shape (n,).
         baseline_before: The recorded run's score at the updates used before.
-        baseline: The recorded run's score at the updates used now.
+        baseline: The recorded run's score at the updates used now; in the end, at the whole budget.
     """
 
     score_before: np.ndarray

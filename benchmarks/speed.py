@@ -20,7 +20,6 @@ import tyro
 from autotrain_env import MLP, SGD, AutoTrainCore, Dataset, load_dataset
 from autotrain_env.classifiers import Architecture
 from autotrain_env.data import split_dataset
-from autotrain_env.networks import Network
 from autotrain_env.trainer import LaneStack
 from benchmarks import plain_torch
 from benchmarks.measuring import Figure, Spread, alternate, finish, machine, make_console, table, write_json

@@ -1,6 +1,7 @@
 """What several test modules share: a small problem, lanes of vector infos, exact comparison."""
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
@@ -74,7 +75,7 @@ def lane_of(info: dict[str, Any], lane: int) -> dict[str, Any]:
 def assert_same(left: Any, right: Any, path: str = "") -> None:
     """Compare nested data bit for bit, types included (NaN is equal to NaN only in equal bits)."""
     assert type(left) is type(right), (path, type(left), type(right))
-    if isinstance(left, dict):
+    if isinstance(left, Mapping):
         assert left.keys() == right.keys(), (path, set(left) ^ set(right))
         for key in left:
             assert_same(left[key], right[key], f"{path}.{key}")
@@ -96,7 +97,7 @@ def assert_same(left: Any, right: Any, path: str = "") -> None:
 
 def leaves(data: Any) -> list[Any]:
     """All values in nested dictionaries, lists, tuples and object arrays."""
-    if isinstance(data, dict):
+    if isinstance(data, Mapping):
         return [leaf for value in data.values() for leaf in leaves(value)]
     if isinstance(data, (list, tuple)) or (isinstance(data, np.ndarray) and data.dtype == object):
         return [leaf for value in list(data) for leaf in leaves(value)]

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from gymnasium.wrappers import RecordEpisodeStatistics
 import autotrain_env
 from autotrain_env import AutoTrainEnv, Task
 from autotrain_env.config import AutoTrainConfig
+from autotrain_env.history import History
 from autotrain_env.observations import METRICS
 from autotrain_env.rewards import reward_weights
 from conftest import ACTION_TYPES, IDS, Actions, assert_same, leaves, tiny, weights
@@ -394,7 +396,7 @@ def test_two_methods_meet_the_same_second_task_whatever_they_did(tiny_env: Any):
 
 
 def check_keys(info: dict[str, Any], ended: bool) -> None:
-    expected = STEP_KEYS | (END_KEYS | {"history": dict} if ended else {})
+    expected = STEP_KEYS | (END_KEYS | {"history": History} if ended else {})
     assert info.keys() == expected.keys()
     for key, kind in expected.items():
         assert type(info[key]) is kind, key
@@ -488,7 +490,7 @@ def test_nothing_in_the_information_is_nan_even_in_divergence(tiny_env: Any, sco
 
 def test_what_was_returned_can_be_changed_without_consequences(tiny_env: Any):
     def spoil(data: Any) -> None:
-        if isinstance(data, dict):
+        if isinstance(data, Mapping):
             for value in data.values():
                 spoil(value)
             data.clear()
