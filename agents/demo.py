@@ -14,7 +14,6 @@ from typing import Any
 import gymnasium
 import numpy as np
 import rich.box
-import scipy.stats
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -23,7 +22,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 import autotrain_env
 from agents.ppo import REWARD, AgentPolicy, make_ppo
-from autotrain_env.evaluation import Policy, evaluate_policy
+from autotrain_env.evaluation import Policy, evaluate_policy, mean_interval
 from autotrain_env.plotting import plot_comparison, plot_episode
 from autotrain_env.sb3 import make_sb3_env
 from autotrain_env.schedules import Constant, Cosine, RandomAgent, ReduceOnPlateau, Schedule, StepDecay
@@ -101,16 +100,6 @@ class ReportProgress(BaseCallback):
     def _on_step(self) -> bool:
         self.report(self.num_timesteps / self.total)
         return True
-
-
-def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
-    """Mean with its 95% interval by the bias-corrected bootstrap; shape of `values`: (episodes,)."""
-    if np.ptp(values) == 0:
-        return float(values[0]), float(values[0]), float(values[0])
-    interval = scipy.stats.bootstrap(
-        (values,), np.mean, n_resamples=5000, rng=np.random.default_rng(0)
-    ).confidence_interval
-    return float(values.mean()), float(interval.low), float(interval.high)
 
 
 def portion(report: Callable[[float], None], index: int, count: int) -> Callable[[float], None]:

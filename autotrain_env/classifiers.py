@@ -375,6 +375,10 @@ class Architecture:
             row[weights[-1].start : weights[-1].stop] = 0
         return row
 
+    def __deepcopy__(self, memo: dict[int, object]) -> "Architecture":
+        """Itself, since nothing in it changes."""
+        return self
+
     def _row_of(self, module: nn.Module) -> np.ndarray:
         if Layout.of(module) != self.layout:
             raise ValueError(f"classifier={self.classifier!r}: two networks it made differ in shape")

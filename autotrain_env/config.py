@@ -76,7 +76,8 @@ class AutoTrainConfig:
             (`"argmax"`).
         reinit: Whether the agent may re-initialise.
         stop: Whether the agent may stop.
-        reinit_learning_rate: Rate after a re-initialisation: `"keep"`, `"initial"` or a number.
+        reinit_learning_rate: Rate after a re-initialisation: `"keep"`, `"initial"` or a number. The
+            decision's own factor then multiplies it.
         initial_states: Rows 1 … H-1 at reset: `"random_inits"`, networks of other initialisation schemes,
             or `"zeros"`, missing.
         observation_layout: `"stacked"` for shape (H, K, M), `"flat"` for one dimension.

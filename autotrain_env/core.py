@@ -240,12 +240,15 @@ class AutoTrainCore:
         return distance
 
     def _set_rates(self, lanes: np.ndarray, rates: np.ndarray, reinit: np.ndarray) -> None:
+        base = self.lanes.learning_rate[lanes].copy()
+        factors = rates / base
         after = self.config.reinit_learning_rate
         if after == "initial":
             initial = [self._episode(lane).task.initial_learning_rate for lane in lanes.tolist()]
-            rates = np.where(reinit, initial, rates)
+            base[reinit] = self._clip(np.array(initial))[reinit]
         elif not isinstance(after, str):
-            rates = np.where(reinit, after, rates)
+            base[reinit] = after
+        rates = np.where(reinit, base * factors, rates)
         self.lanes.learning_rate[lanes] = self._clip(rates)
 
     def _reinitialize(self, lanes: np.ndarray) -> None:

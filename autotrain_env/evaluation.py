@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
+import scipy.stats
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from autotrain_env.actions import Decisions
@@ -151,3 +152,20 @@ def _as_columns(rows: list[dict[str, Any]], history: bool) -> dict[str, np.ndarr
         columns["history"] = np.empty(len(rows), dtype=object)
         columns["history"][:] = [row["history"] for row in rows]
     return columns
+
+
+def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
+    """Mean of a sample with its 95% interval (bias-corrected and accelerated bootstrap, seeded).
+
+    Args:
+        values: The sample, shape (n,).
+
+    Returns:
+        Mean, lower end, upper end; all equal where the values are.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    check(values.ndim == 1 and len(values) > 0, "values", values, "of shape (n,) with n at least 1")
+    if np.ptp(values) == 0:
+        return float(values[0]), float(values[0]), float(values[0])
+    found = scipy.stats.bootstrap((values,), np.mean, n_resamples=5000, rng=np.random.default_rng(0))
+    return float(values.mean()), float(found.confidence_interval.low), float(found.confidence_interval.high)

@@ -131,11 +131,11 @@ class StackedMLP(Network):
         error = error.mT  # (n, B, C)
         for layer in range(len(parameters) - 1, -1, -1):
             weight_gradient, bias_gradient = gradients[layer]
-            weight_gradient.baddbmm_(error.mT, inputs[layer], beta=decay)
-            if decay:
-                bias_gradient.mul_(decay).add_(error.sum(1))
+            if decay:  # not by baddbmm's beta, whose bits would depend on the number of threads
+                weight_gradient.mul_(decay).baddbmm_(error.mT, inputs[layer])
             else:
-                bias_gradient.copy_(error.sum(1))
+                weight_gradient.baddbmm_(error.mT, inputs[layer], beta=0)
+            _accumulate(bias_gradient, error.sum(1), decay)
             if layer:
                 error = torch.bmm(error, parameters[layer][0])
                 error = torch.ops.aten.threshold_backward(error, inputs[layer], 0)

@@ -4,6 +4,7 @@ A lane's optimiser state is a few *slots*, each as long as its parameters, and, 
 count of updates. The update rules are those of `torch.optim`, which the tests hold them to.
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
@@ -32,7 +33,7 @@ class Optimizer(ABC):
 
     def __post_init__(self) -> None:
         """Check the values that every rule shares."""
-        check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
+        check(0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, "finite, at least 0")
         if self.max_grad_norm is not None:
             check(self.max_grad_norm > 0, "max_grad_norm", self.max_grad_norm, "above 0, or None")
 

@@ -1,6 +1,7 @@
 """Inner updates and evaluation of all lanes that share an architecture and an optimiser."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from autotrain_env.classifiers import Architecture
-from autotrain_env.networks import log_loss, make_network
+from autotrain_env.networks import StackedMLP, log_loss, make_network
 from autotrain_env.optimizers import Optimizer
 from autotrain_env.snapshots import SnapshotRing
 
@@ -197,11 +198,12 @@ class LaneStack:
         else:
             index = self._index(slots)
             rows, shift, scale = self.state[index], self.shift[index], self.scale[index]
-        losses, correct = self._update(
-            rows,
-            _Batches(pool, shift, scale, *(self._tensor(a) for a in (indices, labels))),
-            self._tensor(-learning_rates[:, None]).to(rows.dtype),
-        )
+        with self._whole_products(len(slots)):
+            losses, correct = self._update(
+                rows,
+                _Batches(pool, shift, scale, *(self._tensor(a) for a in (indices, labels))),
+                self._tensor(-learning_rates[:, None]).to(rows.dtype),
+            )
         if not adjacent:
             self.state[index] = rows
         return losses, correct
@@ -299,13 +301,29 @@ class LaneStack:
             self._tensor(labels).unsqueeze(1),
         )
         images, targets = batches.get(0)
-        with torch.no_grad():
+        with torch.no_grad(), self._whole_products(len(slots)):
             logits = self.network.logits(rows[:, : self.num_parameters], rows[:, buffers_start:], images)
         largest, predicted = logits.max(1)
         correct = (predicted == targets).cpu().numpy()
         finite = torch.isfinite(largest).cpu().numpy()  # the largest is NaN where any is
         values = log_loss(torch.log_softmax(logits, 1), targets).cpu().numpy() if losses else None
         return Evaluation(correct, values, finite)
+
+    @contextmanager
+    def _whole_products(self, count: int) -> Iterator[None]:
+        """Use no more threads than lanes where lanes are computed in one batched product.
+
+        With more, a lane's product is split among threads, and its bits depend on N.
+        """
+        threads = torch.get_num_threads()
+        if count >= threads or self.device.type != "cpu" or not isinstance(self.network, StackedMLP):
+            yield
+            return
+        torch.set_num_threads(count)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
     def _index(self, slots: np.ndarray) -> Tensor:
         return torch.from_numpy(slots).to(self.device)

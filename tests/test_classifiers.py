@@ -431,7 +431,7 @@ ODD_SIZES = {
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """Products of a few large matrices are shared out among threads in ways that change their bits."""
+    """More threads than lanes share products out in ways that change bits; `LaneStack` sees to that."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -337,12 +337,14 @@ def test_a_reinit_draws_new_networks_into_all_rows_and_asks_h_questions():
     assert_same(weights(core)["1.weight"], network[:48].reshape(6, 8))
 
 
-@pytest.mark.parametrize(("rule", "expected"), [("keep", 0.03), ("initial", 0.2), (0.7, 0.7)])
-def test_the_rate_after_a_reinit_follows_its_rule(rule: str | float, expected: float):
+@pytest.mark.parametrize(("rule", "expected"), [("keep", 0.1), ("initial", 0.4), (0.7, 1.4)])
+def test_the_rate_after_a_reinit_follows_its_rule_and_then_the_decisions_factor(
+    rule: str | float, expected: float
+):
     core = make_core(reinit_learning_rate=rule, initial_learning_rate=0.2)
     start(core)
     decide(core, 0.05)
-    result = decide(core, 0.03, reinit=True)
+    result = decide(core, 0.1, reinit=True)  # twice as much
     assert result.info["learning_rate"].tolist() == [expected]
     shown = core.observation()[0, :2, 0, NAMES.index("learning_rate")]
     assert shown == pytest.approx((np.log10(expected) + 100) / 130 * 2 - 1)

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from stable_baselines3 import PPO
 
-from agents.demo import GRID, Arguments, mean_interval, run, summary, table
+from agents.demo import GRID, Arguments, run, summary, table
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +46,3 @@ def test_table_shows_every_row(demo: tuple[list, Path]) -> None:
         console.print(table(rows))
     text = captured.get()
     assert text.count("constant") == 2 and "PPO" in text and "…" not in text
-
-
-def test_interval_of_the_mean() -> None:
-    values = np.random.default_rng(0).normal(0.8, 0.1, size=200)
-    mean, low, high = mean_interval(values)
-    assert mean == pytest.approx(values.mean())
-    assert low < mean < high
-    assert high - low == pytest.approx(2 * 1.96 * values.std() / np.sqrt(200), rel=0.15)
-    assert mean_interval(np.full(5, 0.3)) == (0.3, 0.3, 0.3)

@@ -8,7 +8,7 @@ import pytest
 from gymnasium.vector import AutoresetMode
 
 from autotrain_env import AutoTrainEnv, AutoTrainVectorEnv, Choice, Decisions
-from autotrain_env.evaluation import evaluate_policy
+from autotrain_env.evaluation import evaluate_policy, mean_interval
 from autotrain_env.schedules import EarlyStopping, RandomAgent, as_schedule
 
 SMALL: dict[str, Any] = {
@@ -158,3 +158,14 @@ def test_bad_input() -> None:
         evaluate_policy(make_env(2), policy, 0)
     with pytest.raises(ValueError, match="seed=-1"):
         evaluate_policy(make_env(2), policy, 3, seed=-1)
+
+
+def test_interval_of_the_mean() -> None:
+    values = np.random.default_rng(0).normal(0.8, 0.1, size=200)
+    mean, low, high = mean_interval(values)
+    assert mean == pytest.approx(values.mean())
+    assert low < mean < high
+    assert high - low == pytest.approx(2 * 1.96 * values.std() / np.sqrt(200), rel=0.15)
+    assert mean_interval(np.full(5, 0.3)) == (0.3, 0.3, 0.3)
+    with pytest.raises(ValueError, match="values="):
+        mean_interval(np.array([]))

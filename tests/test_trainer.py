@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -30,12 +30,10 @@ def batch_norm_network() -> nn.Module:
     )
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Bits are compared, and may depend on threads where products are large."""
+@pytest.fixture
+def set_num_threads() -> Iterator[Callable[[int], None]]:
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
+    yield torch.set_num_threads
     torch.set_num_threads(threads)
 
 
@@ -230,6 +228,22 @@ def test_bits_of_a_lane_do_not_depend_on_the_others(classifier: Any, optimizer: 
     for lanes in ([0], [8], [3, 4], [7, 2, 8, 0, 5]):
         alone = Setup(classifier, optimizer, lanes=lanes, dtype=dtype).everything()
         assert_same_bits(alone, of_lanes(everything, lanes))
+
+
+@pytest.mark.parametrize("optimizer", ["momentum", "adam", SGD(momentum=0.9, max_grad_norm=0.05)])
+def test_bits_of_large_networks_do_not_depend_on_the_others_whatever_the_threads(
+    optimizer: Any, set_num_threads: Callable[[int], None]
+):
+    """Products and norms of this size are shared out to threads where they are allowed to be."""
+    classifier = "mlp-300-200-100"
+    set_num_threads(1)
+    everything = Setup(classifier, optimizer, lanes=[*range(9)]).everything()
+    for threads in (2, 3, 4):
+        set_num_threads(threads)
+        for lanes in ([0], [8], [3, 4], [7, 2, 8, 0, 5], [*range(9)]):
+            found = Setup(classifier, optimizer, lanes=lanes).everything()
+            assert_same_bits(found, of_lanes(everything, lanes))
+        assert torch.get_num_threads() == threads
 
 
 @pytest.mark.parametrize("classifier, optimizer", KINDS)
