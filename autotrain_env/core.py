@@ -1,7 +1,7 @@
 """The batched decision process: N networks in training, decided on once per env step."""
 
 import copy
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from autotrain_env.config import AutoTrainConfig
 from autotrain_env.episodes import Episode, EpisodeMaker, stream
 from autotrain_env.errors import check, check_whole
 from autotrain_env.history import EpisodeHistory
-from autotrain_env.lanes import Done, Lanes, Scores, StepResult
+from autotrain_env.lanes import GROUPS, Done, Lanes, Scores, StepResult
 from autotrain_env.mdp_log import MDPLog
 from autotrain_env.observations import Measurement, MetricHistory, make_rows
 from autotrain_env.rewards import Transition, baseline_at, reward_terms, reward_weights
@@ -102,12 +102,12 @@ class AutoTrainCore:
 
     def _place(self, lane: int, episode: Episode) -> None:
         """Give a lane a slot in the stack of its architecture and optimiser."""
-        old = self.episodes[lane]
-        if old is None or old.stack_key != episode.stack_key:
+        old, key = self.episodes[lane], episode.groups[0]
+        if old is None or old.groups[0] != key:
             if old is not None:
-                self.stacks[old.stack_key].give_slot(int(self.lanes.slot[lane]))
-            if episode.stack_key not in self.stacks:
-                self.stacks[episode.stack_key] = LaneStack(
+                self.stacks[old.groups[0]].give_slot(int(self.lanes.slot[lane]))
+            if key not in self.stacks:
+                self.stacks[key] = LaneStack(
                     episode.architecture,
                     episode.task.optimizer,  # type: ignore[arg-type]
                     self.config.num_snapshots,
@@ -116,9 +116,10 @@ class AutoTrainCore:
                     self.device,
                 )
             at_least = self.num_envs if len(self.stacks) == 1 else 1
-            self.lanes.slot[lane] = self.stacks[episode.stack_key].take_slot(at_least)
+            self.lanes.slot[lane] = self.stacks[key].take_slot(at_least)
         self.episodes[lane] = episode
-        stack = self.stacks[episode.stack_key]
+        self.lanes.groups[lane] = episode.groups
+        stack = self.stacks[key]
         stack.set_normalization(int(self.lanes.slot[lane]), episode.split.mean, episode.split.std)
 
     def _draw_networks(self, lanes: np.ndarray, count: int, *, measure: bool) -> None:
@@ -293,24 +294,25 @@ class AutoTrainCore:
         """Train; loss and accuracy of every minibatch, both (n, T)."""
         shape = (len(lanes), self.config.inner_steps)
         losses, accuracies = np.zeros(shape), np.zeros(shape)
-        for stack, at in self._groups(lanes, lambda e: (e.stack_key, e.task.batch_size)):
-            group = lanes[at]
-            batch_shape = (shape[1], self._episode(int(group[0])).task.batch_size)
-            drawn = [self._draw_batches(self._episode(lane), batch_shape) for lane in group.tolist()]
+        for stack, at in self._groups(lanes, "training"):
             losses[at], accuracies[at] = stack.train(
                 self.maker.pool(stack.architecture.image_shape),
-                self.lanes.slot[group],
-                self.lanes.learning_rate[group],
-                np.stack([indices for indices, _ in drawn]),
-                np.stack([labels for _, labels in drawn]),
+                self.lanes.slot[lanes[at]],
+                self.lanes.learning_rate[lanes[at]],
+                *self._draw_batches([self._episode(lane) for lane in lanes[at].tolist()]),
             )
         return losses, accuracies
 
-    @staticmethod
-    def _draw_batches(episode: Episode, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """Positions in the pool and labels of an env step's minibatches, both (T, B)."""
-        drawn = episode.sampler.draw(shape[0] * shape[1]).reshape(shape)
-        return episode.train_index[drawn], episode.split.train_labels[drawn]
+    def _draw_batches(self, episodes: list[Episode]) -> tuple[np.ndarray, np.ndarray]:
+        """Positions in the pool and labels of an env step's minibatches, both int32, (n, T, B)."""
+        shape = (len(episodes), self.config.inner_steps, episodes[0].task.batch_size)
+        indices, labels = np.empty((2, *shape), np.int32)
+        for i, episode in enumerate(episodes):
+            drawn = episode.sampler.draw(shape[1] * shape[2]).reshape(shape[1:])
+            np.take(episode.split.train_index, drawn, out=indices[i], mode="clip")
+            labels[i] = episode.split.train_labels[drawn]
+        indices += np.array([episode.offset for episode in episodes], np.int32)[:, None, None]
+        return indices, labels
 
     def _finite(self, lanes: np.ndarray) -> np.ndarray:
         finite = np.zeros(len(lanes), bool)
@@ -329,7 +331,7 @@ class AutoTrainCore:
         """Evaluate lanes on train subset, holdout and validation part at once."""
         count = len(lanes)
         accuracy, loss, finite = np.zeros((3, count)), np.zeros((3, count)), np.zeros(count, bool)
-        for stack, at in self._groups(lanes, lambda e: (e.stack_key, e.evaluation_sizes)):
+        for stack, at in self._groups(lanes, "evaluation"):
             episodes = [self._episode(lane) for lane in lanes[at].tolist()]
             evaluation = stack.evaluate(
                 self.maker.pool(stack.architecture.image_shape),
@@ -502,12 +504,12 @@ class AutoTrainCore:
         """Test accuracy and log loss, both (n,); chance level where the network is not finite."""
         classes = self.lanes.num_classes[lanes]
         accuracy, loss = 1 / classes, np.log(classes)
-        for stack, at in self._groups(lanes, lambda e: (e.stack_key, len(e.test_index))):
+        for stack, at in self._groups(lanes, "test"):
             episodes = [self._episode(lane) for lane in lanes[at].tolist()]
             evaluation = stack.evaluate(
                 self.maker.pool(stack.architecture.image_shape),
                 self.lanes.slot[lanes[at]],
-                np.stack([episode.test_index for episode in episodes]),
+                np.stack([episode.split.test_index + episode.offset for episode in episodes]),
                 np.stack([episode.split.test_labels for episode in episodes]),
                 losses=True,
                 best=best,
@@ -582,7 +584,7 @@ class AutoTrainCore:
     def weights_of(self, lane: int) -> dict[str, Tensor]:
         """Parameters and buffers of a lane's network by name, copies."""
         episode = self._episode(lane)
-        stack = self.stacks[episode.stack_key]
+        stack = self._stack(lane)
         row = stack.state[int(self.lanes.slot[lane])].detach().clone()[None]
         layout = episode.architecture.layout
         named = {entry.name: entry.view(row)[0] for entry in layout.parameters}
@@ -601,7 +603,7 @@ class AutoTrainCore:
         if source == target:
             return
         self._place(target, copy.deepcopy(self._episode(source)))
-        stack = self.stacks[self._episode(source).stack_key]
+        stack = self._stack(source)
         stack.copy_slot(int(self.lanes.slot[source]), int(self.lanes.slot[target]))
         self.lanes.copy_lane(source, target)
         self.metrics.rows[target] = self.metrics.rows[source]
@@ -647,16 +649,15 @@ class AutoTrainCore:
     def _clip(self, rates: Any) -> Any:
         return np.clip(rates, *self.config.lr_bounds)
 
-    def _by_stack(self, lanes: np.ndarray) -> Iterator[tuple[LaneStack, np.ndarray]]:
-        return self._groups(lanes, lambda episode: episode.stack_key)
+    def _stack(self, lane: int) -> LaneStack:
+        return self.stacks[self._episode(lane).groups[0]]
 
-    def _groups(
-        self, lanes: np.ndarray, key: Callable[[Episode], Hashable]
-    ) -> Iterator[tuple[LaneStack, np.ndarray]]:
+    def _by_stack(self, lanes: np.ndarray) -> Iterator[tuple[LaneStack, np.ndarray]]:
+        return self._groups(lanes, "stack")
+
+    def _groups(self, lanes: np.ndarray, what: str) -> Iterator[tuple[LaneStack, np.ndarray]]:
         """Lanes that can be computed together: their stack, and their positions in `lanes`."""
-        groups: dict[Hashable, list[int]] = {}
-        for i, lane in enumerate(lanes.tolist()):
-            groups.setdefault(key(self._episode(lane)), []).append(i)
-        for members in groups.values():
-            episode = self._episode(int(lanes[members[0]]))
-            yield self.stacks[episode.stack_key], np.array(members)
+        numbers = self.lanes.groups[lanes, GROUPS.index(what)]
+        for number in np.unique(numbers):
+            at = np.flatnonzero(numbers == number)
+            yield self._stack(int(lanes[at[0]])), at

@@ -14,6 +14,7 @@ from autotrain_env.config import AutoTrainConfig
 from autotrain_env.data import Dataset, Split, SplitSizes, image_pool, split_dataset
 from autotrain_env.datasets import load_dataset
 from autotrain_env.errors import check
+from autotrain_env.lanes import GROUPS
 from autotrain_env.rewards import baseline_curve
 from autotrain_env.sampling import EpochSampler
 from autotrain_env.tasks import Task
@@ -43,12 +44,11 @@ class Episode:
     dataset: Dataset
     split: Split
     architecture: Architecture
-    stack_key: int  # equal for lanes that can share one stack
-    train_index: np.ndarray  # positions in the pool, int64, (train,)
-    evaluation_index: np.ndarray  # train subset, holdout and validation, one after another, int64
-    evaluation_labels: np.ndarray
+    groups: tuple[int, ...]  # by `lanes.GROUPS`: equal for lanes that can be computed together
+    offset: int  # of the dataset in the pool
+    evaluation_index: np.ndarray  # in the pool: train subset, holdout and validation together, int32
+    evaluation_labels: np.ndarray  # int32
     evaluation_sizes: tuple[int, int, int]
-    test_index: np.ndarray
     sampler: EpochSampler
     thresholdout: Thresholdout
     action_generator: np.random.Generator
@@ -74,7 +74,7 @@ class EpisodeMaker:
         self.datasets: dict[tuple[int, ...], list[Dataset]] = {}  # by image shape, in pool order
         self._pools: dict[tuple[int, ...], Tensor] = {}
         self._architectures: dict[Hashable, Architecture] = {}
-        self._stack_keys: dict[Hashable, int] = {}  # numbers, since they are hashed at every step
+        self._groups: dict[Hashable, int] = {}  # numbers, since they are compared at every step
         self._check_distribution()
 
     def set_task_level(self, level: int) -> None:
@@ -125,24 +125,23 @@ class EpisodeMaker:
         config.check_budget(task.budget)
         dataset = self._load(task)
         split = split_dataset(dataset, self._sizes(task, dataset), task.split_seed, task.label_noise)
-        stack = (task.classifier, dataset.image_shape, dataset.num_classes, task.optimizer)
         offset = self._pool_offset(dataset)
         subset = split.train_subset
         parts = (split.train_index[subset], split.holdout_index, split.validation_index)
+        sizes = (len(parts[0]), len(parts[1]), len(parts[2]))
         return Episode(
             seed=seed,
             task=task,
             dataset=dataset,
             split=split,
             architecture=self._architecture(task, dataset),
-            stack_key=self._stack_keys.setdefault(stack, len(self._stack_keys)),
-            train_index=split.train_index.astype(np.int64) + offset,
-            evaluation_index=np.concatenate(parts).astype(np.int64) + offset,
+            groups=self._group_numbers(task, dataset, sizes),
+            offset=offset,
+            evaluation_index=np.concatenate(parts) + np.int32(offset),
             evaluation_labels=np.concatenate(
                 (split.train_labels[subset], split.holdout_labels, split.validation_labels)
-            ),
-            evaluation_sizes=(len(parts[0]), len(parts[1]), len(parts[2])),
-            test_index=split.test_index.astype(np.int64) + offset,
+            ).astype(np.int32),
+            evaluation_sizes=sizes,
             sampler=EpochSampler(stream(seed, "minibatches"), len(split.train_index)),
             thresholdout=Thresholdout(
                 stream(seed, "thresholdout"),
@@ -154,6 +153,19 @@ class EpisodeMaker:
             action_generator=stream(seed, "actions"),
             curve=baseline_curve(config, task),
         )
+
+    def _group_numbers(
+        self, task: Task, dataset: Dataset, evaluation_sizes: tuple[int, int, int]
+    ) -> tuple[int, ...]:
+        stack = (task.classifier, dataset.image_shape, dataset.num_classes, task.optimizer)
+        alike = {
+            "stack": None,
+            "training": task.batch_size,
+            "evaluation": evaluation_sizes,
+            "test": len(dataset.labels) - dataset.pool_size,
+        }
+        keys = [(name, *stack, alike[name]) for name in GROUPS]
+        return tuple(self._groups.setdefault(key, len(self._groups)) for key in keys)
 
     def _architecture(self, task: Task, dataset: Dataset) -> Architecture:
         shape = (task.classifier, dataset.image_shape, dataset.num_classes)

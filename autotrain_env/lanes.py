@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+GROUPS = ("stack", "training", "evaluation", "test")  # for which lanes can be computed together or not
+
 
 class Lanes:
     """Numbers of every lane, each an array of shape (N,) unless stated.
@@ -16,6 +18,7 @@ class Lanes:
 
     def __init__(self, num_envs: int, history_length: int) -> None:
         self.slot = np.zeros(num_envs, np.int64)  # place in its stack
+        self.groups = np.zeros((num_envs, len(GROUPS)), np.int64)  # equal where lanes go together
         self.num_classes = np.full(num_envs, 2)
         self.budget = np.zeros(num_envs, np.int64)  # [updates]
         self.updates = np.zeros(num_envs, np.int64)  # of the budget used

@@ -17,7 +17,7 @@ from autotrain_env.errors import unknown_name
 
 BACKENDS = ("auto", "stacked", "looped")
 
-_BLOCK_BYTES = 24 * 2**20  # lanes trained together on a CPU: what still fits its caches
+_BLOCK_BYTES = 32 * 2**20  # lanes trained together on a CPU: what still fits its caches
 
 
 class Network(ABC):
@@ -131,10 +131,8 @@ class StackedMLP(Network):
         error = error.mT  # (n, B, C)
         for layer in range(len(parameters) - 1, -1, -1):
             weight_gradient, bias_gradient = gradients[layer]
-            if decay:  # not by baddbmm's beta, whose bits would depend on the number of threads
-                weight_gradient.mul_(decay).baddbmm_(error.mT, inputs[layer])
-            else:
-                weight_gradient.baddbmm_(error.mT, inputs[layer], beta=0)
+            # Not baddbmm_: a layer's part of all rows is not contiguous, and then torch goes lane by lane.
+            _accumulate(weight_gradient, torch.bmm(error.mT, inputs[layer]), decay)
             _accumulate(bias_gradient, error.sum(1), decay)
             if layer:
                 error = torch.bmm(error, parameters[layer][0])
@@ -174,7 +172,7 @@ class ModuleNetwork(Network):
 
 def _accumulate(target: Tensor, gradient: Tensor, decay: float) -> None:
     if decay:
-        target.mul_(decay).add_(gradient)
+        torch.add(gradient, target, alpha=decay, out=target)
     else:
         target.copy_(gradient)
 

@@ -106,16 +106,16 @@ class EpochSampler:
         check_whole("size", size, 1)
         self.generator = generator
         self.size = size
-        self.pending: npt.NDArray[np.int32] = np.empty(0, dtype=np.int32)  # drawn, but not handed out
+        self.pending = np.empty(0, dtype=np.min_scalar_type(size - 1))  # drawn, but not handed out
 
-    def draw(self, count: int) -> npt.NDArray[np.int32]:
+    def draw(self, count: int) -> npt.NDArray[np.unsignedinteger]:
         """Draw the next positions.
 
         Args:
             count: How many.
 
         Returns:
-            Positions in [0, size), int32, shape (count,).
+            Positions in [0, size), of the smallest unsigned type that holds them, shape (count,).
 
         Raises:
             ValueError: If `count` is negative.
@@ -123,9 +123,9 @@ class EpochSampler:
         check_whole("count", count, 0)
         missing = count - len(self.pending)
         if missing > 0:
-            epochs = np.empty((math.ceil(max(missing, _REFILL) / self.size), self.size), dtype=np.int32)
-            epochs[:] = np.arange(self.size, dtype=np.int32)
-            self.generator.permuted(epochs, axis=1, out=epochs)
-            self.pending = np.concatenate([self.pending, epochs.ravel()])
+            epochs = np.empty((math.ceil(max(missing, _REFILL) / self.size), self.size), dtype=np.int64)
+            epochs[:] = np.arange(self.size)
+            self.generator.permuted(epochs, axis=1, out=epochs)  # fastest with int64
+            self.pending = np.concatenate([self.pending, epochs.ravel().astype(self.pending.dtype)])
         drawn, self.pending = self.pending[:count], self.pending[count:]
         return drawn

@@ -1,8 +1,10 @@
 """Inner updates and evaluation of all lanes that share an architecture and an optimiser."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +15,7 @@ from autotrain_env.networks import StackedMLP, log_loss, make_network
 from autotrain_env.optimizers import Optimizer
 from autotrain_env.snapshots import SnapshotRing
 
-_EVALUATION_BYTES = 2 * 2**20  # images gathered at once while evaluating on a CPU
+_EVALUATION_BYTES = 4 * 2**20  # images gathered at once while evaluating on a CPU
 _EVALUATION_IMAGES = 2048  # images of a lane evaluated at once; fixed, so that sums do not depend on N
 
 # What is left of the momentum of dead units; taken for zero after every env step, since it would decay to
@@ -76,6 +78,11 @@ class LaneStack:
         self.scale = torch.zeros(0, 1, channels, 1, dtype=dtype, device=device)
         self.ring = SnapshotRing(0, num_snapshots, self.width, dtype, device)
         self.free: list[int] = []
+        self._room = torch.empty(0, dtype=dtype, device=device)  # for a minibatch of images
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is only room to work in."""
+        return vars(self) | {"_room": self._room.new_empty(0)}
 
     @property
     def device(self) -> torch.device:
@@ -145,7 +152,8 @@ class LaneStack:
 
     def finite(self, slots: np.ndarray) -> np.ndarray:
         """Whether all numbers of a lane's state are finite, bool, shape (n,)."""
-        extremes = torch.stack(torch.aminmax(self.state[self._index(slots)], dim=1))  # one pass; keeps NaN
+        state = self.state[self._index(slots)]
+        extremes = torch.stack((state.amax(1), state.amin(1)))  # NaN where any is; faster than aminmax
         return torch.isfinite(extremes).all(0).cpu().numpy()
 
     def memory_per_lane(self) -> int:
@@ -169,8 +177,8 @@ class LaneStack:
             pool: Images, shape (total, channels, pixels).
             slots: Int64, shape (n,).
             learning_rates: Float64, shape (n,).
-            indices: Positions in the pool, int64, shape (n, T, B).
-            labels: Int64, shape (n, T, B).
+            indices: Positions in the pool, int32, shape (n, T, B).
+            labels: Int32, shape (n, T, B).
 
         Returns:
             Mean log loss [nats] and share of right answers of every minibatch, float64, both (n, T).
@@ -178,7 +186,7 @@ class LaneStack:
         lanes_per_block = self.network.lanes_per_block(indices.shape[2], self.device)
         results = [
             self._train_block(pool, slots[at], learning_rates[at], indices[at], labels[at])
-            for at in _blocks(len(slots), lanes_per_block)
+            for at in _even_blocks(len(slots), lanes_per_block)
         ]
         losses, correct = zip(*results, strict=True)
         return np.concatenate(losses), np.concatenate(correct)
@@ -191,22 +199,33 @@ class LaneStack:
         indices: np.ndarray,
         labels: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
-        adjacent = bool(np.all(np.diff(slots) == 1))
-        if adjacent:
-            rows = self.state[slots[0] : slots[-1] + 1]
-            shift, scale = (t[slots[0] : slots[-1] + 1] for t in (self.shift, self.scale))
-        else:
-            index = self._index(slots)
-            rows, shift, scale = self.state[index], self.shift[index], self.scale[index]
+        index = self._index(slots)
+        rows = self.state[index]
         with self._whole_products(len(slots)):
-            losses, correct = self._update(
+            results = self._update(
                 rows,
-                _Batches(pool, shift, scale, *(self._tensor(a) for a in (indices, labels))),
+                self._batches(pool, index, indices, labels),
                 self._tensor(-learning_rates[:, None]).to(rows.dtype),
             )
-        if not adjacent:
+        if not isinstance(index, slice):
             self.state[index] = rows
-        return losses, correct
+        return results
+
+    def _batches(
+        self, pool: Tensor, index: Tensor | slice, indices: np.ndarray, labels: np.ndarray
+    ) -> "_Batches":
+        shape = (indices.shape[0] * indices.shape[2], *pool.shape[1:])
+        needed = math.prod(shape)
+        if len(self._room) < needed:  # kept, since memory that is new each time costs page faults
+            self._room = self._room.new_empty(needed)
+        return _Batches(
+            pool,
+            self.shift[index],
+            self.scale[index],
+            self._tensor(indices),
+            self._tensor(labels).long(),
+            self._room[:needed].view(shape),
+        )
 
     def _update(
         self, rows: Tensor, batches: "_Batches", negative_rates: Tensor
@@ -234,7 +253,7 @@ class LaneStack:
             losses.append(batch_losses)
             correct.append(batch_correct)
         for slot in slots:
-            slot.copy_(torch.hardshrink(slot, _NEGLIGIBLE))
+            torch.hardshrink(slot, _NEGLIGIBLE, out=slot)
         return (
             torch.stack(losses, 1).mean(2).double().cpu().numpy(),
             torch.stack(correct, 1).double().mean(2).cpu().numpy(),
@@ -265,15 +284,15 @@ class LaneStack:
         Args:
             pool: Images, shape (total, channels, pixels).
             slots: Int64, shape (n,).
-            indices: Positions in the pool, int64, shape (n, E).
-            labels: Int64, shape (n, E).
+            indices: Positions in the pool, int32, shape (n, E).
+            labels: Int32, shape (n, E).
             losses: Whether log losses are wanted.
             best: Whether to evaluate the best-on-holdout weights instead of the current ones.
         """
         per_lane = min(indices.shape[1], _EVALUATION_IMAGES) * pool[0].numel() * pool.element_size()
         lanes_per_block = max(1, _EVALUATION_BYTES // per_lane) if self.device.type == "cpu" else 256
         blocks = []
-        for at in _blocks(len(slots), lanes_per_block):
+        for at in _even_blocks(len(slots), lanes_per_block):
             parts = [
                 self._evaluate_block(pool, slots[at], indices[at, i], labels[at, i], losses, best)
                 for i in _blocks(indices.shape[1], _EVALUATION_IMAGES)
@@ -293,19 +312,12 @@ class LaneStack:
         index = self._index(slots)
         rows = (self.best if best else self.state)[index]
         buffers_start = self.num_parameters if best else self.buffers_start
-        batches = _Batches(
-            pool,
-            self.shift[index],
-            self.scale[index],
-            self._tensor(indices).unsqueeze(1),
-            self._tensor(labels).unsqueeze(1),
-        )
-        images, targets = batches.get(0)
+        images, targets = self._batches(pool, index, indices[:, None], labels[:, None]).get(0)
         with torch.no_grad(), self._whole_products(len(slots)):
             logits = self.network.logits(rows[:, : self.num_parameters], rows[:, buffers_start:], images)
         largest, predicted = logits.max(1)
         correct = (predicted == targets).cpu().numpy()
-        finite = torch.isfinite(largest).cpu().numpy()  # the largest is NaN where any is
+        finite = np.isfinite(largest.cpu().numpy())  # the largest is NaN where any is
         values = log_loss(torch.log_softmax(logits, 1), targets).cpu().numpy() if losses else None
         return Evaluation(correct, values, finite)
 
@@ -325,13 +337,17 @@ class LaneStack:
         finally:
             torch.set_num_threads(threads)
 
-    def _index(self, slots: np.ndarray) -> Tensor:
+    def _index(self, slots: np.ndarray) -> Tensor | slice:
+        """An index of slots that takes a view of them where they are adjacent."""
+        if len(slots) and np.all(np.diff(slots) == 1):
+            return slice(int(slots[0]), int(slots[-1]) + 1)
         return torch.from_numpy(slots).to(self.device)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
 
 
+@dataclass(frozen=True)
 class _Batches:
     """Minibatches of n lanes, gathered from the pool and normalised one update at a time.
 
@@ -339,13 +355,17 @@ class _Batches:
         pool: Images, shape (total, channels, pixels).
         shift: Added to scaled images, shape (n, 1, channels, 1).
         scale: Factor of images, shape (n, 1, channels, 1).
-        indices: Int64, shape (n, T, B).
+        indices: Int32, shape (n, T, B).
         labels: Int64, shape (n, T, B).
+        room: Where a minibatch is put, shape (n * B, channels, pixels).
     """
 
-    def __init__(self, pool: Tensor, shift: Tensor, scale: Tensor, indices: Tensor, labels: Tensor) -> None:
-        self.pool, self.shift, self.scale = pool, shift, scale
-        self.indices, self.labels = indices, labels
+    pool: Tensor
+    shift: Tensor
+    scale: Tensor
+    indices: Tensor
+    labels: Tensor
+    room: Tensor
 
     @property
     def count(self) -> int:
@@ -353,15 +373,26 @@ class _Batches:
         return self.indices.shape[1]
 
     def get(self, t: int) -> tuple[Tensor, Tensor]:
-        """Images (n, B, channels, pixels) and labels (n, B) of update t."""
+        """Images (n, B, channels, pixels), good until the next call, and labels (n, B) of update t."""
         at = self.indices[:, t]
-        images = self.pool.index_select(0, at.flatten()).view(*at.shape, *self.pool.shape[1:])
+        torch.index_select(self.pool, 0, at.flatten(), out=self.room)
+        images = self.room.view(*at.shape, *self.pool.shape[1:])
         return images.mul_(self.scale).add_(self.shift), self.labels[:, t]
 
 
 def _blocks(count: int, size: int) -> Iterator[slice]:
     for start in range(0, count, size):
         yield slice(start, min(start + size, count))
+
+
+def _even_blocks(count: int, size: int) -> Iterator[slice]:
+    """Blocks of about equal size, at most `size`; whole multiples of the threads where that is possible."""
+    threads = torch.get_num_threads()
+    if size > threads:
+        size -= size % threads
+    number = math.ceil(count / size)
+    even = math.ceil(count / number)
+    return _blocks(count, min(size, math.ceil(even / threads) * threads))
 
 
 def _join(parts: list[Evaluation], axis: int) -> Evaluation:

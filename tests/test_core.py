@@ -422,7 +422,7 @@ CAUSES: dict[str, Callable[[AutoTrainCore], None]] = {
     # a rate that overflows the weights
     "rate": lambda core: None,
     # something that is not a number among the weights
-    "nan": lambda core: core.stacks[core.episodes[1].stack_key].state[1, 3].fill_(torch.nan),
+    "nan": lambda core: core._stack(1).state[1, 3].fill_(torch.nan),
 }
 
 

@@ -146,10 +146,12 @@ def test_the_test_part_is_the_same_for_all_split_seeds():
     for seed in range(5):
         env.reset(seed=seed)
         episode = env.core.episodes[0]
-        parts.add(episode.test_index.tobytes())
-        used = np.concatenate((episode.train_index, episode.evaluation_index))
-        assert not set(used.tolist()) & set(episode.test_index.tolist())
-        assert len(episode.test_index) == 80
+        test_index = episode.split.test_index
+        parts.add(test_index.tobytes())
+        assert episode.offset == 0  # positions in the pool are those in the data set
+        used = np.concatenate((episode.split.train_index, episode.evaluation_index))
+        assert not set(used.tolist()) & set(test_index.tolist())
+        assert len(test_index) == 80
     assert len(parts) == 1
 
 
