@@ -15,8 +15,8 @@ from autotrain_env.networks import StackedMLP, log_loss, make_network
 from autotrain_env.optimizers import Optimizer
 from autotrain_env.snapshots import SnapshotRing
 
-_EVALUATION_BYTES = 4 * 2**20  # images gathered at once while evaluating on a CPU
-_EVALUATION_IMAGES = 2048  # images of a lane evaluated at once; fixed, so that sums do not depend on N
+# Images evaluated at once: of a lane (whatever N is, for bits must not depend on it) and, on a CPU, of all.
+_CHUNK_BYTES, _EVALUATION_BYTES = 2 * 2**20, 4 * 2**20
 
 # What is left of the momentum of dead units; taken for zero after every env step, since it would decay to
 # denormal numbers, which slow a CPU down by half. Not by the processor's own switch: that belongs to single
@@ -129,11 +129,9 @@ class LaneStack:
 
     def keep_best(self, slots: np.ndarray) -> None:
         """Remember the current weights and buffers as a lane's best."""
-        index = self._index(slots)
-        state = self.state[index]
-        self.best[index] = torch.cat(
-            (state[:, : self.num_parameters], state[:, self.buffers_start :]), dim=1
-        )
+        index, size = self._index(slots), self.num_parameters
+        self.best[index, :size] = self.state[index, :size]
+        self.best[index, size:] = self.state[index, self.buffers_start :]
 
     def snapshot(self, slots: np.ndarray) -> None:
         """Push the current states into the ring."""
@@ -289,13 +287,16 @@ class LaneStack:
             losses: Whether log losses are wanted.
             best: Whether to evaluate the best-on-holdout weights instead of the current ones.
         """
-        per_lane = min(indices.shape[1], _EVALUATION_IMAGES) * pool[0].numel() * pool.element_size()
-        lanes_per_block = max(1, _EVALUATION_BYTES // per_lane) if self.device.type == "cpu" else 256
+        image_bytes = pool[0].numel() * pool.element_size()
+        chunk = min(max(1, _CHUNK_BYTES // image_bytes), indices.shape[1])
+        lanes_per_block = 256
+        if self.device.type == "cpu":
+            lanes_per_block = max(torch.get_num_threads(), _EVALUATION_BYTES // (chunk * image_bytes))
         blocks = []
         for at in _even_blocks(len(slots), lanes_per_block):
             parts = [
                 self._evaluate_block(pool, slots[at], indices[at, i], labels[at, i], losses, best)
-                for i in _blocks(indices.shape[1], _EVALUATION_IMAGES)
+                for i in _blocks(indices.shape[1], chunk)
             ]
             blocks.append(_join(parts, axis=1))
         return _join(blocks, axis=0)

@@ -320,7 +320,7 @@ def test_evaluation_in_blocks_of_lanes_and_chunks_of_images(monkeypatch: pytest.
     assert blocks.losses is not None
     fields = ("correct", "losses", "finite")
     assert_same_bits([getattr(blocks, f) for f in fields], [getattr(expected, f) for f in fields])
-    monkeypatch.setattr(trainer, "_EVALUATION_IMAGES", 10)  # 37 = 10 + 10 + 10 + 7
+    monkeypatch.setattr(trainer, "_CHUNK_BYTES", 10 * 64 * 4)  # 37 images = 10 + 10 + 10 + 7
     chunks = setup.evaluate()
     assert chunks.losses is not None
     np.testing.assert_allclose(chunks.losses, expected.losses, rtol=1e-5)

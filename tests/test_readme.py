@@ -1,0 +1,37 @@
+"""The README's scripts run as they stand."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parents[1] / "README.md"
+SCRIPTS = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.M | re.S)
+
+
+def test_there_is_a_script_for_each_way_of_use():
+    assert len(SCRIPTS) == 4
+    for script, words in zip(
+        SCRIPTS, ("gymnasium.make(", "make_vec(", "make_sb3_env", "load_dataset"), strict=True
+    ):
+        assert words in script
+        assert len([line for line in script.splitlines() if line.strip()]) <= 12
+
+
+@pytest.mark.parametrize("index", range(len(SCRIPTS)), ids=["make", "make_vec", "sb3", "own data"])
+def test_script_runs(
+    index: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    monkeypatch.chdir(tmp_path)
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPTS[index])
+    names = runpy.run_path(str(script))
+    printed = capsys.readouterr().out
+    if "test_accuracy" in SCRIPTS[index]:
+        assert re.search(r"test accuracy 0\.\d+", printed)
+    if "model.save" in SCRIPTS[index]:
+        assert (tmp_path / "agent.zip").exists()
+        assert names["model"].num_timesteps >= 20_000
+    if "classifier=" in SCRIPTS[index]:
+        assert names["observation"].shape == names["env"].observation_space.shape
