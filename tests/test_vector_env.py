@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
+from packaging.version import Version
 
 from autotrain_env import (
     CNN,
@@ -382,6 +383,8 @@ def test_reset_with_a_mask_leaves_other_lanes_alone_in_every_mode(tiny_vec: Any,
 
 @modes
 def test_gymnasiums_statistics_work_and_have_their_key_to_themselves(tiny_vec: Any, mode: str):
+    if mode == "SameStep" and Version(gymnasium.__version__) < Version("1.4"):
+        pytest.skip("before 1.4 Gymnasium's wrapper miscounts the steps after a reset in the same step")
     env = RecordEpisodeStatistics(tiny_vec(3, autoreset_mode=mode))
     env.reset(seed=0)
     assert "episode" not in env.unwrapped.step(np.array([2, 2, 2]))[4]
