@@ -5,8 +5,6 @@ Run by `make demo`, or `python -m agents.demo --help`.
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +14,12 @@ import numpy as np
 import rich.box
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from stable_baselines3.common.callbacks import BaseCallback
 
 import autotrain_env
-from agents.ppo import REWARD, AgentPolicy, make_ppo
+from agents.algorithms import REWARD, export_policy, load_hyperparameters, make_model
+from agents.progress import Report, bars, portion
 from autotrain_env.evaluation import Policy, evaluate_policy, mean_interval
 from autotrain_env.plotting import plot_comparison, plot_episode
 from autotrain_env.sb3 import make_sb3_env
@@ -92,7 +90,7 @@ class ReportProgress(BaseCallback):
         total: Env steps in all.
     """
 
-    def __init__(self, report: Callable[[float], None], total: int) -> None:
+    def __init__(self, report: Report, total: int) -> None:
         super().__init__()
         self.report = report
         self.total = total
@@ -102,20 +100,11 @@ class ReportProgress(BaseCallback):
         return True
 
 
-def portion(report: Callable[[float], None], index: int, count: int) -> Callable[[float], None]:
-    """Report part `index` of `count` equal parts of the work."""
-
-    def report_part(share: float) -> None:
-        report((index + share) / count)
-
-    return report_part
-
-
 def tune(
     env: gymnasium.vector.VectorEnv[Any, Any, Any],
     schedule: Schedule,
     episodes: int,
-    report: Callable[[float], None],
+    report: Report,
 ) -> float:
     """The rate of the grid with the best validation score at the end, on the tuning seeds."""
     scores = []
@@ -147,10 +136,11 @@ def run(arguments: Arguments, console: Console) -> list[Row]:
     with bars(console) as bar:
         with bar("training the agent") as report:
             train_env = make_sb3_env("AutoTrain-v0", arguments.num_envs, reward=REWARD, **kwargs)
-            config = train_env.get_attr("config")[0]
-            agent = make_ppo(train_env, config, arguments.seed)
-            agent.learn(steps, callback=ReportProgress(report, steps))
-            agent.save(arguments.output / "agent.zip")
+            hyperparameters = load_hyperparameters("ppo", "AutoTrain-v0")
+            model = make_model("ppo", train_env, hyperparameters, arguments.seed)
+            model.learn(steps, callback=ReportProgress(report, steps))
+            agent = export_policy(model, {"id": "AutoTrain-v0", "kwargs": {**kwargs, "reward": REWARD}})
+            agent.save(arguments.output)
         best_rates = {}
         with bar("tuning schedules") as report:
             for i, (name, schedule) in enumerate(SCHEDULES.items()):
@@ -161,7 +151,7 @@ def run(arguments: Arguments, console: Console) -> list[Row]:
                     portion(report, i, len(SCHEDULES)),
                 )
         methods: list[tuple[str, str, float | None, Policy]] = [
-            ("PPO", "agent", None, AgentPolicy(agent)),
+            ("PPO", "agent", None, agent),
             ("random agent", "random initial rates", None, RandomAgent()),
         ]
         methods += [(name, "random initial rates", None, schedule) for name, schedule in SCHEDULES.items()]
@@ -182,31 +172,6 @@ def run(arguments: Arguments, console: Console) -> list[Row]:
                 rows.append(Row(name, group, rate, results))
     write(rows, arguments, steps)
     return rows
-
-
-@contextmanager
-def bars(console: Console) -> Iterator[Callable[[str], Any]]:
-    """Progress bars; yields a function that makes one, as a context that yields how to report."""
-    columns = (
-        TextColumn("{task.description:20}"),
-        BarColumn(),
-        TextColumn("{task.percentage:3.0f}%"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
-
-        @contextmanager
-        def bar(description: str) -> Iterator[Callable[[float], None]]:
-            task = progress.add_task(description, total=1.0)
-
-            def report(share: float) -> None:
-                progress.update(task, completed=min(share, 1.0))
-
-            yield report
-            report(1.0)
-
-        yield bar
 
 
 def summary(rows: list[Row]) -> list[dict[str, Any]]:
@@ -287,7 +252,7 @@ def main() -> None:
     console = Console()
     rows = run(arguments, console)
     console.print(table(rows))
-    console.print(f"Written to {arguments.output}/: comparison.png, episode.png, agent.zip, results.json")
+    console.print(f"Written to {arguments.output}/: comparison.png, episode.png, policy, results.json")
 
 
 if __name__ == "__main__":

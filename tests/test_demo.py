@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
-from stable_baselines3 import PPO
 
 from agents.demo import GRID, Arguments, run, summary, table
+from autotrain_env.policies import load_policy
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def test_files(demo: tuple[list, Path]) -> None:
     assert numbers["summary"] == summary(rows)
     accuracies = [row["test_accuracy"] for row in numbers["episodes"]]
     assert np.mean(accuracies[0]) == pytest.approx(numbers["summary"][0]["mean"])
-    assert PPO.load(output / "agent.zip").observation_space.shape == (4 * 5 * 9,)
+    assert load_policy(output).spec.observation_space.shape == (4 * 5 * 9,)
 
 
 def test_table_shows_every_row(demo: tuple[list, Path]) -> None:

@@ -87,7 +87,16 @@ def test_metadata(metadata: Message) -> None:
     requirements = metadata.get_all("Requires-Dist", [])
     core = [requirement for requirement in requirements if ";" not in requirement]
     names = {re.split(r"[^\w-]", requirement)[0] for requirement in core}
-    assert names == {"gymnasium", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "matplotlib"}
+    assert names == {
+        "gymnasium",
+        "torch",
+        "torchvision",
+        "numpy",
+        "scipy",
+        "scikit-learn",
+        "matplotlib",
+        "safetensors",
+    }
     assert all(re.fullmatch(r"[\w-]+>=[\d.]+", requirement) for requirement in core), core
 
 

@@ -8,8 +8,9 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecMonitor
 
-from agents.ppo import AgentPolicy, CurriculumCallback, action_bias, make_ppo
-from autotrain_env import AutoTrainConfig, Curriculum, TaskDistribution
+from agents.algorithms import export_policy, load_hyperparameters, make_model
+from agents.training import CurriculumCallback
+from autotrain_env import Curriculum, TaskDistribution
 from autotrain_env.evaluation import evaluate_policy
 from autotrain_env.sb3 import make_sb3_env
 from autotrain_env.schedules import Constant, RandomAgent
@@ -114,12 +115,6 @@ def test_maskable_ppo_never_takes_an_impossible_action() -> None:
     assert len(impossible) >= 128 and not any(impossible)
 
 
-def test_initial_logits_follow_the_action_table() -> None:
-    bias = action_bias(AutoTrainConfig())
-    assert bias.tolist() == [0.0] * 5 + [-1.5] * 15 + [-3.0, -4.0]
-    assert len(action_bias(AutoTrainConfig(num_rewinds=1, stop=False))) == 6
-
-
 def test_the_curriculum_follows_success() -> None:
     easy, hard = TaskDistribution(budget=60, initial_learning_rate=0.05), TaskDistribution(budget=60)
     curriculum = Curriculum((easy, hard))
@@ -135,13 +130,15 @@ def test_ppo_learns() -> None:
     """On a small task a little training beats acting at random and leaving the rate alone."""
     kwargs = {"budget": 200, "reward": {"improvement": 5.0}, "observation_layout": "flat"}
     env = make_sb3_env(num_envs=32, **kwargs)
-    model = make_ppo(env, AutoTrainConfig(**kwargs), seed=0, n_steps=10, batch_size=320)
+    model = make_model(
+        "ppo", env, load_hyperparameters("ppo", "AutoTrain-v0"), 0, n_steps=10, batch_size=320
+    )
     model.learn(12_800)
     target = gymnasium.make_vec("AutoTrain-v0", num_envs=32, autoreset_mode="Disabled", **kwargs)
     scores = {
         name: evaluate_policy(target, policy, 64, seed=10**6)["score"]
         for name, policy in {
-            "agent": AgentPolicy(model),
+            "agent": export_policy(model),
             "random": RandomAgent(),
             "constant": Constant(),
         }.items()

@@ -1,0 +1,217 @@
+"""`python -m agents`: train agents on AutoTrain, evaluate them, list what there is."""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import gymnasium
+import rich.box
+import rich.markup
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+import autotrain_env
+from agents.algorithms import ALGORITHMS, REWARD, check_actions, find_algorithm, load_hyperparameters
+from agents.arguments import EnvArguments, given
+from agents.progress import bars
+from agents.runs import RunConfig, RunFolder, find_runs
+from agents.seeds import DEVELOPMENT_SEED, training_seed
+from agents.training import Interrupted, train
+from autotrain_env.errors import check_whole, unknown_name
+from autotrain_env.evaluation import evaluate_policy, mean_interval
+from autotrain_env.policies import load_policy
+
+RUNS = Path("runs/agents")
+
+
+@dataclass
+class Train:
+    """Train an agent in a run folder."""
+
+    algorithm: tyro.conf.Positional[str]
+    """One of: ppo, a2c, dqn, sac, td3, maskable_ppo, recurrent_ppo, qrdqn, trpo, ars."""
+
+    id: str | None = None
+    """Id of the environment; by default AutoTrain-v0, or AutoTrainContinuous-v0 for sac and td3."""
+
+    env: EnvArguments = field(default_factory=EnvArguments)
+    """Arguments of the environment."""
+
+    seed: int = 0
+    """Training seed: of the agent's weights and exploration and of the tasks it meets."""
+
+    train_steps: int | None = None
+    """Env steps to train for, over all lanes; by default what the hyperparameters say."""
+
+    num_envs: int | None = None
+    """Networks trained side by side; by default what the hyperparameters say."""
+
+    checkpoint_steps: int = 19_200
+    """Env steps between two checkpoints, each with an evaluation."""
+
+    evaluation_episodes: int = 64
+    """Episodes of each evaluation while training, on development seeds."""
+
+    output: Path | None = None
+    """Run folder; by default runs/agents/ALGORITHM-ID-SEED."""
+
+    resume: bool = False
+    """Go on from the newest checkpoint of a run with this very configuration."""
+
+    overwrite: bool = False
+    """Replace a run that is there."""
+
+    def run(self, console: Console) -> None:
+        """Train."""
+        config = self.configuration()
+        folder = RunFolder(self.output or RUNS / f"{config.algorithm}-{config.env_id}-{config.seed}")
+        if self.resume and folder.exists:
+            differences = config.differences(folder.config())
+            if differences:
+                raise ValueError(
+                    f"{folder.path} was begun otherwise (now, and then): {'; '.join(differences)}"
+                )
+            if folder.finished:
+                raise FileExistsError(f"{folder.path} holds a finished run: nothing is left to resume")
+        else:
+            folder.begin(config, self.overwrite)
+        try:
+            with bars(console) as bar, bar(f"training {config.algorithm}") as report:
+                result = train(config, folder, report, resume=self.resume)
+        except Interrupted:
+            console.print(f"Saved. Go on with the same command and --resume: {folder.path}", soft_wrap=True)
+            sys.exit(130)
+        score = result["evaluation"]["score"]
+        console.print(
+            f"Trained {result['steps']:,} env steps; mean validation score of the networks {score:.4f} on "
+            f"development seeds. Written to {folder.path}/",
+            soft_wrap=True,
+        )
+
+    def configuration(self) -> RunConfig:
+        """Everything that decides what is computed, checked.
+
+        Raises:
+            ValueError: If something is not allowed.
+        """
+        algorithm = find_algorithm(self.algorithm)
+        env_id = self.id or algorithm.env_id
+        if env_id not in autotrain_env.ENVIRONMENTS:
+            raise unknown_name("id", env_id, autotrain_env.ENVIRONMENTS)
+        kwargs: dict[str, Any] = {"observation_layout": "flat", **given(self.env)}
+        if "reward" not in {**autotrain_env.ENVIRONMENTS[env_id], **kwargs}:
+            kwargs["reward"] = REWARD
+        probe = gymnasium.make(env_id, **kwargs)
+        check_actions(algorithm, probe.action_space, env_id)
+        hyperparameters = load_hyperparameters(algorithm.name, env_id)
+        steps = hyperparameters["n_timesteps"] if self.train_steps is None else self.train_steps
+        num_envs = hyperparameters["n_envs"] if self.num_envs is None else self.num_envs
+        for name, value in (
+            ("train_steps", steps),
+            ("checkpoint_steps", self.checkpoint_steps),
+            ("evaluation_episodes", self.evaluation_episodes),
+        ):
+            check_whole(name, value, 1)
+        training_seed(self.seed, num_envs)
+        return RunConfig(
+            algorithm=algorithm.name,
+            env_id=env_id,
+            env=kwargs,
+            num_envs=num_envs,
+            seed=self.seed,
+            train_steps=int(steps),
+            checkpoint_steps=self.checkpoint_steps,
+            evaluation_episodes=self.evaluation_episodes,
+            hyperparameters=hyperparameters,
+        )
+
+
+@dataclass
+class Evaluate:
+    """Evaluate a run's policy: test results over episodes that training never met."""
+
+    run_folder: tyro.conf.Positional[Path]
+    """Folder of a finished run, or any folder with a policy."""
+
+    env: EnvArguments = field(default_factory=EnvArguments)
+    """Arguments of the environment, in place of those that the policy was trained with."""
+
+    episodes: int = 200
+    """Episodes to play."""
+
+    seed: int = DEVELOPMENT_SEED
+    """Seed of the first episode."""
+
+    num_envs: int = 64
+    """Networks trained side by side."""
+
+    sample: bool = False
+    """Draw actions instead of taking the likeliest."""
+
+    def run(self, console: Console) -> None:
+        """Evaluate."""
+        policy = load_policy(self.run_folder, deterministic=not self.sample)
+        trained = policy.spec.environment
+        kwargs = {**trained["kwargs"], **given(self.env)}
+        env = gymnasium.make_vec(trained["id"], num_envs=self.num_envs, autoreset_mode="Disabled", **kwargs)
+        with bars(console) as bar, bar("evaluating") as report:
+            results = evaluate_policy(env, policy, self.episodes, self.seed, progress=report)
+        table = Table(box=rich.box.SIMPLE_HEAD, title=f"{self.episodes} episodes of {trained['id']}")
+        for name in ("", "mean", "95% interval", "lowest", "highest"):
+            table.add_column(name, justify="left" if not name else "right")
+        for name, values in results.items():
+            mean, low, high = mean_interval(values)
+            numbers = (mean, f"[{low:.4g}, {high:.4g}]", values.min(), values.max())
+            table.add_row(name, *(n if isinstance(n, str) else f"{n:.4g}" for n in numbers))
+        console.print(table)
+
+
+@dataclass
+class List:
+    """List algorithms, environments and runs."""
+
+    folder: Path = RUNS
+    """Where to look for runs."""
+
+    def run(self, console: Console) -> None:
+        """List."""
+        algorithms = Table("algorithm", "acts in", "trained on by default", box=rich.box.SIMPLE_HEAD)
+        for algorithm in ALGORITHMS.values():
+            algorithms.add_row(algorithm.name, " or ".join(algorithm.actions), algorithm.env_id)
+        console.print(algorithms)
+        console.print("environments: " + ", ".join(autotrain_env.ENVIRONMENTS))
+        runs = Table("run", "env steps", "state", "validation score", box=rich.box.SIMPLE_HEAD)
+        for folder in find_runs(self.folder):
+            config = folder.config()
+            checkpoints = folder.checkpoints()
+            state, score = "finished", ""
+            if folder.finished:
+                score = f"{folder.result()['evaluation']['score']:.4f}"
+            else:
+                state = f"unfinished, {int(checkpoints[-1].name):,} saved" if checkpoints else "unfinished"
+            runs.add_row(str(folder.path), f"{config.train_steps:,}", state, score)
+        console.print(runs if runs.row_count else f"no runs in {self.folder}")
+
+
+Command = (
+    Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[List, tyro.conf.subcommand("list")]
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Carry out a command; mistakes of the user end it with a message and status 2."""
+    command: Any = tyro.cli(Command, args=arguments, prog="python -m agents", description=__doc__)
+    console = Console()
+    try:
+        command.run(console)
+    except (ValueError, TypeError, FileNotFoundError, FileExistsError) as error:
+        Console(stderr=True).print(f"[bold red]error:[/] {rich.markup.escape(str(error))}", soft_wrap=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

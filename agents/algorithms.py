@@ -1,0 +1,278 @@
+"""The algorithms that agents are trained with, their hyperparameters, and how to get a policy out."""
+
+import importlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from gymnasium import spaces
+from sb3_contrib import ARS
+from sb3_contrib.ars.policies import ARSPolicy
+from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
+from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
+from sb3_contrib.common.vec_env import AsyncEval
+from sb3_contrib.qrdqn.policies import QRDQNPolicy
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.noise import NormalActionNoise
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.dqn.policies import DQNPolicy
+from stable_baselines3.sac.policies import SACPolicy
+from stable_baselines3.td3.policies import TD3Policy
+from torch import Tensor, nn
+
+from autotrain_env import AutoTrainConfig
+from autotrain_env.errors import unknown_name
+from autotrain_env.policies import PolicySpec, TrainedPolicy
+
+HYPERPARAMETERS = Path(__file__).with_name("hyperparams")
+
+# The default reward, scaled so that value targets are of order 1.
+REWARD = {"improvement": 5.0}
+
+# An untrained policy that stops or re-initialises at random never sees the end of an episode.
+REWIND_BIAS, REINIT_BIAS, STOP_BIAS = -1.5, -3.0, -4.0
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """A row of the table.
+
+    Args:
+        name: As users write it.
+        location: Module and class.
+        actions: Kinds of action spaces that it can act in.
+        env_id: The environment it is trained on where none is named.
+    """
+
+    name: str
+    location: str
+    actions: tuple[str, ...] = ("Discrete", "Box")
+    env_id: str = "AutoTrain-v0"
+
+    @property
+    def model_class(self) -> Any:
+        """The class of models; a subclass of `BaseAlgorithm`."""
+        module, name = self.location.split(":")
+        return getattr(importlib.import_module(module), name)
+
+
+class ResumableARS(ARS):
+    """ARS that tells its callback of a rollout's start before it draws candidates, for resuming there."""
+
+    under_way = False
+
+    def _do_one_update(self, callback: BaseCallback, async_eval: AsyncEval | None) -> None:
+        callback.on_rollout_start()
+        self.under_way = True
+        super()._do_one_update(callback, async_eval)
+        self.under_way = False
+
+
+_CONTINUOUS: dict[str, Any] = {"actions": ("Box",), "env_id": "AutoTrainContinuous-v0"}
+
+ALGORITHMS = {
+    algorithm.name: algorithm
+    for algorithm in (
+        Algorithm("ppo", "stable_baselines3:PPO"),
+        Algorithm("a2c", "stable_baselines3:A2C"),
+        Algorithm("dqn", "stable_baselines3:DQN", ("Discrete",)),
+        Algorithm("sac", "stable_baselines3:SAC", **_CONTINUOUS),
+        Algorithm("td3", "stable_baselines3:TD3", **_CONTINUOUS),
+        Algorithm("maskable_ppo", "sb3_contrib:MaskablePPO", ("Discrete",)),
+        Algorithm("recurrent_ppo", "sb3_contrib:RecurrentPPO"),
+        Algorithm("qrdqn", "sb3_contrib:QRDQN", ("Discrete",)),
+        Algorithm("trpo", "sb3_contrib:TRPO"),
+        Algorithm("ars", "agents.algorithms:ResumableARS"),
+    )
+}
+
+
+def find_algorithm(name: str) -> Algorithm:
+    """The algorithm of a name.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if name not in ALGORITHMS:
+        raise unknown_name("algorithm", name, ALGORITHMS)
+    return ALGORITHMS[name]
+
+
+def check_actions(algorithm: Algorithm, space: Any, env_id: str) -> None:
+    """Raise a `ValueError` unless an algorithm can act in an action space."""
+    kind = type(space).__name__
+    if kind not in algorithm.actions:
+        able = [name for name, other in ALGORITHMS.items() if kind in other.actions] or ["none here"]
+        raise ValueError(
+            f"algorithm={algorithm.name!r} cannot act in {env_id}, whose action space is {space}: it needs "
+            f"{' or '.join(algorithm.actions)}. Algorithms that can: {', '.join(able)}"
+        )
+
+
+def load_hyperparameters(name: str, env_id: str) -> dict[str, Any]:
+    """Hyperparameters from `hyperparams/NAME.yml`, in the layout of RL Baselines3 Zoo.
+
+    Args:
+        name: Of the algorithm.
+        env_id: Of the environment, the file's key.
+
+    Raises:
+        ValueError: If there are none for it.
+    """
+    entries = yaml.safe_load((HYPERPARAMETERS / f"{name}.yml").read_text())
+    if env_id not in entries:
+        raise ValueError(f"hyperparams/{name}.yml has no entry for {env_id}; it has {', '.join(entries)}")
+    return entries[env_id]
+
+
+def make_model(
+    name: str, env: VecEnv, hyperparameters: Mapping[str, Any], seed: int = 0, **replaced: Any
+) -> BaseAlgorithm:
+    """Make an untrained model.
+
+    Args:
+        name: Of the algorithm.
+        env: Where it is trained; from `make_sb3_env`.
+        hyperparameters: From `load_hyperparameters`.
+        seed: Of the policy's weights and its exploration, and of the environment's tasks.
+        replaced: Hyperparameters to use instead.
+    """
+    arguments = {**hyperparameters, **replaced}
+    for of_the_run in ("n_envs", "n_timesteps"):
+        arguments.pop(of_the_run, None)
+    policy = arguments.pop("policy")
+    noise = arguments.pop("noise_std", None)
+    if arguments.pop("noise_type", None) == "normal":
+        assert isinstance(env.action_space, spaces.Box)
+        shape = env.action_space.shape
+        arguments["action_noise"] = NormalActionNoise(np.zeros(shape), np.full(shape, float(noise)))
+    model: BaseAlgorithm = find_algorithm(name).model_class(
+        policy, env, seed=seed, device="cpu", **arguments
+    )
+    config = env.get_attr("config")[0]
+    actor_critic = isinstance(model.policy, (ActorCriticPolicy, MaskableActorCriticPolicy))
+    if actor_critic and config.action_type == "discrete":
+        with torch.no_grad():
+            assert isinstance(model.policy.action_net, nn.Linear)
+            model.policy.action_net.bias.copy_(torch.from_numpy(action_bias(config)))
+    return model
+
+
+def action_bias(config: AutoTrainConfig) -> np.ndarray:
+    """Initial logits of the discrete actions, float32, shape (number of actions,)."""
+    assert config.num_rewinds is not None
+    rewinds = np.full(config.num_rewinds, REWIND_BIAS)
+    rewinds[0] = 0.0
+    verbs = [REINIT_BIAS] * config.reinit + [STOP_BIAS] * config.stop
+    return np.concatenate((np.repeat(rewinds, len(config.lr_factors)), verbs)).astype(np.float32)
+
+
+# --- from a model to a policy -----------------------------------------------------------------------
+
+
+def export_policy(model: BaseAlgorithm, environment: Mapping[str, Any] | None = None) -> TrainedPolicy:
+    """The policy of a model, free of Stable-Baselines3; it acts on observations as `model.predict` does.
+
+    Args:
+        model: Of an algorithm in the table, with a policy of its default kind.
+        environment: Id and keyword arguments of the environment, for the record.
+
+    Raises:
+        ValueError: If its network is of another kind.
+    """
+    head, modules, exploration = _network(model)
+    layers: list[dict[str, Any]] = [{"type": "flatten"}]
+    weights: dict[str, Tensor] = {}
+    for module in map(_with_bias, modules):
+        layer = _describe(module)
+        for name, tensor in module.state_dict().items():
+            weights[f"layers.{len(layers)}.{name}"] = tensor.detach().clone()
+        layers.append(layer)
+    if head == "gaussian":
+        assert isinstance(model.policy, ActorCriticPolicy)
+        weights["log_std"] = model.policy.log_std.detach().clone()
+    assert isinstance(model.observation_space, spaces.Box)
+    assert isinstance(model.action_space, (spaces.Discrete, spaces.Box))
+    spec = PolicySpec(
+        observation_space=model.observation_space,
+        action_space=model.action_space,
+        layers=layers,
+        head=head,
+        masked=isinstance(model.policy, MaskableActorCriticPolicy),
+        exploration=exploration,
+        environment=environment or {},
+        versions={name: version(name) for name in ("autotrain-env", "stable-baselines3", "torch")},
+    )
+    return TrainedPolicy(spec, weights)
+
+
+def _network(model: BaseAlgorithm) -> tuple[str, list[nn.Module], float]:
+    """Head, modules from the flat observation to the head, and probability of random actions."""
+    policy = model.policy
+    if isinstance(policy, DQNPolicy):
+        return "values", _flat(policy.q_net.q_net), float(model.exploration_rate)  # type: ignore[attr-defined]
+    if isinstance(policy, QRDQNPolicy):
+        rate = float(model.exploration_rate)  # type: ignore[attr-defined]
+        return "quantiles", _flat(policy.quantile_net.quantile_net), rate
+    if isinstance(policy, SACPolicy):
+        both = _side_by_side(policy.actor.mu, policy.actor.log_std)  # type: ignore[arg-type]
+        return "squashed_gaussian", [*_flat(policy.actor.latent_pi), both], 0.0
+    if isinstance(policy, TD3Policy):
+        return "deterministic", _flat(policy.actor.mu), 0.0
+    if isinstance(policy, ARSPolicy):
+        head = "values" if isinstance(model.action_space, spaces.Discrete) else "deterministic"
+        return head, _flat(policy.action_net), 0.0
+    assert isinstance(policy, (ActorCriticPolicy, MaskableActorCriticPolicy))
+    recurrent = [policy.lstm_actor] if isinstance(policy, RecurrentActorCriticPolicy) else []
+    hidden = _flat(policy.mlp_extractor.policy_net)
+    head = "categorical" if isinstance(model.action_space, spaces.Discrete) else "gaussian"
+    return head, [*recurrent, *hidden, policy.action_net], 0.0
+
+
+def _flat(network: nn.Module) -> list[nn.Module]:
+    def leaves(module: nn.Module) -> Iterator[nn.Module]:
+        children = list(module.children())
+        for child in children:
+            yield from leaves(child)
+        if not children and not isinstance(module, nn.Sequential):
+            yield module
+
+    return list(leaves(network))
+
+
+def _side_by_side(left: nn.Linear, right: nn.Linear) -> nn.Linear:
+    both = nn.Linear(left.in_features, left.out_features + right.out_features)
+    with torch.no_grad():
+        both.weight.copy_(torch.cat((left.weight, right.weight)))
+        both.bias.copy_(torch.cat((left.bias, right.bias)))
+    return both
+
+
+def _with_bias(module: nn.Module) -> nn.Module:
+    if not isinstance(module, nn.Linear) or "bias" in module.state_dict():
+        return module
+    other = nn.Linear(module.in_features, module.out_features)
+    with torch.no_grad():
+        other.weight.copy_(module.weight)
+        other.bias.zero_()
+    return other
+
+
+def _describe(module: nn.Module) -> dict[str, Any]:
+    if isinstance(module, nn.Linear):
+        return {"type": "linear", "in": module.in_features, "out": module.out_features}
+    if isinstance(module, nn.LSTM) and module.num_layers == 1:
+        return {"type": "lstm", "in": module.input_size, "hidden": module.hidden_size}
+    for kind, known in (("tanh", nn.Tanh), ("relu", nn.ReLU)):
+        if isinstance(module, known):
+            return {"type": kind}
+    raise ValueError(
+        f"a policy with {module} cannot be exported; known are linear, lstm, tanh and relu layers"
+    )

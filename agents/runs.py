@@ -1,0 +1,198 @@
+"""Run folders: what a training run writes, so that it can be repeated, resumed and reported.
+
+| file | what |
+|---|---|
+| `run.json` | the whole configuration, seeds and versions |
+| `checkpoints/STEPS/` | model, environment and random streams, to go on from; the newest ones are kept |
+| `decisions.jsonl` | the MDP log |
+| `evaluations.jsonl` | the evaluation curve |
+| `tensorboard/` | scalars |
+| `policy.json`, `policy.safetensors` | the trained policy, safe to pass on |
+| `result.json` | written last: a run that has it is finished |
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from autotrain_env.errors import check
+from autotrain_env.policies import replace_file
+
+FORMAT = 1
+PACKAGES = ("autotrain-env", "gymnasium", "numpy", "stable-baselines3", "sb3-contrib", "torch")
+KEPT_CHECKPOINTS = 2
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides what a run computes.
+
+    Args:
+        algorithm: Its name in the table.
+        env_id: The environment's id.
+        env: Keyword arguments of the environment.
+        num_envs: Lanes.
+        seed: Training seed.
+        train_steps: Env steps to train for, over all lanes.
+        checkpoint_steps: Env steps between two checkpoints, each with an evaluation.
+        evaluation_episodes: Episodes of each evaluation.
+        hyperparameters: Of the algorithm.
+        versions: Of the libraries.
+    """
+
+    algorithm: str
+    env_id: str
+    env: dict[str, Any]
+    num_envs: int
+    seed: int
+    train_steps: int
+    checkpoint_steps: int
+    evaluation_episodes: int
+    hyperparameters: dict[str, Any]
+    versions: dict[str, str] = field(default_factory=lambda: {name: version(name) for name in PACKAGES})
+
+    def differences(self, other: "RunConfig") -> list[str]:
+        """What differs, in words, an entry for each."""
+        mine, others = as_plain(asdict(self)), as_plain(asdict(other))
+        return [
+            f"{name}: {mine[name]!r} and {others[name]!r}" for name in mine if mine[name] != others[name]
+        ]
+
+
+class RunFolder:
+    """A run's folder.
+
+    Args:
+        path: Where it is.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.decisions = path / "decisions.jsonl"
+        self.evaluations = path / "evaluations.jsonl"
+        self.tensorboard = path / "tensorboard"
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run has begun here."""
+        return (self.path / "run.json").exists()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run is over."""
+        return (self.path / "result.json").exists()
+
+    def begin(self, config: RunConfig, overwrite: bool) -> None:
+        """Make the folder.
+
+        Raises:
+            FileExistsError: If there is something that is not to be overwritten.
+        """
+        if self.path.exists() and any(self.path.iterdir()):
+            if not overwrite:
+                state = (
+                    "a finished run"
+                    if self.finished
+                    else "an unfinished run"
+                    if self.exists
+                    else "other files"
+                )
+                raise FileExistsError(
+                    f"{self.path} holds {state}: use --resume, --overwrite or another --output"
+                )
+            if not self.exists:
+                raise FileExistsError(f"{self.path} holds something that is no run; it is left as it is")
+            shutil.rmtree(self.path)
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._write("run.json", {"format": FORMAT, **asdict(config)})
+
+    def config(self) -> RunConfig:
+        """Read the configuration.
+
+        Raises:
+            FileNotFoundError: If there is no run.
+            ValueError: If the file is damaged or of another format.
+        """
+        content = self._read("run.json")
+        check(
+            content.pop("format", None) == FORMAT, f"{self.path / 'run.json'}: format", content, f"{FORMAT}"
+        )
+        try:
+            return RunConfig(**content)
+        except TypeError as error:
+            raise ValueError(f"{self.path / 'run.json'} is damaged: {error}") from error
+
+    def result(self) -> dict[str, Any]:
+        """Read the result.
+
+        Raises:
+            FileNotFoundError: If the run is not finished.
+            ValueError: If the file is damaged.
+        """
+        if self.exists and not self.finished:
+            raise FileNotFoundError(f"{self.path} holds an unfinished run: result.json is missing")
+        return self._read("result.json")
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Write the result; the last thing that a run does."""
+        self._write("result.json", result)
+
+    def _write(self, name: str, content: dict[str, Any]) -> None:
+        replace_file(self.path / name, (json.dumps(as_plain(content), indent=1) + "\n").encode())
+
+    def _read(self, name: str) -> dict[str, Any]:
+        path = self.path / name
+        if not path.is_file():
+            raise FileNotFoundError(f"{self.path} holds no run: {name} is missing")
+        try:
+            content = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
+        if not isinstance(content, dict):
+            raise ValueError(f"{path} is damaged: it holds no object")
+        return content
+
+    # --- checkpoints ---
+
+    def save_checkpoint(self, steps: int, write: Callable[[Path], None]) -> None:
+        """Write a checkpoint, which appears whole or not at all, and forget the oldest.
+
+        Args:
+            steps: Env steps trained so far.
+            write: Writes it into the folder that it is given.
+        """
+        folder = self.path / "checkpoints"
+        beside = folder / f".unfinished-{os.getpid()}"
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        try:
+            write(beside)
+            for file in beside.iterdir():
+                with file.open("rb") as opened:
+                    os.fsync(opened.fileno())
+            place = folder / f"{steps:010d}"
+            shutil.rmtree(place, ignore_errors=True)
+            beside.rename(place)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+        for old in self.checkpoints()[:-KEPT_CHECKPOINTS]:
+            shutil.rmtree(old)
+
+    def checkpoints(self) -> list[Path]:
+        """Folders of checkpoints, the oldest first."""
+        return sorted(path for path in (self.path / "checkpoints").glob("[0-9]*") if path.is_dir())
+
+
+def as_plain(value: Any) -> Any:
+    """What JSON makes of a value; other things than numbers, texts, lists and mappings as text."""
+    return json.loads(json.dumps(value, default=str))
+
+
+def find_runs(folder: Path) -> list[RunFolder]:
+    """All runs below a folder, by path."""
+    return [RunFolder(path.parent) for path in sorted(folder.rglob("run.json"))]

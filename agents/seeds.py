@@ -1,0 +1,23 @@
+"""Seeds that lie apart: a lane of a vector environment seeded s is seeded s + its number."""
+
+from autotrain_env.errors import check, check_whole
+
+MAX_ENVS = 10_000  # between two training seeds
+MAX_SEEDS = 50_000
+
+TUNING_SEED, DEVELOPMENT_SEED, FINAL_SEED = 1_000_000_000, 1_200_000_000, 1_400_000_000
+"""First episodes of tuning, of evaluations while developing, and of final evaluations."""
+
+
+def training_seed(seed: int, num_envs: int) -> int:
+    """Seed of the environment of a training run, so that no two runs share a lane's seed.
+
+    Args:
+        seed: Training seed, below `MAX_SEEDS`.
+        num_envs: Lanes, at most `MAX_ENVS`.
+    """
+    check_whole("seed", seed, 0)
+    check(seed < MAX_SEEDS, "seed", seed, f"below {MAX_SEEDS}")
+    check_whole("num_envs", num_envs, 1)
+    check(num_envs <= MAX_ENVS, "num_envs", num_envs, f"at most {MAX_ENVS}")
+    return seed * MAX_ENVS

@@ -1,0 +1,427 @@
+"""Trained agents without the library that trained them.
+
+A saved policy is a folder with two files, neither of which can run code when it is read: `policy.json`
+(spaces, environment, layers, versions) and `policy.safetensors` (weights).
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any, cast
+
+import gymnasium
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from autotrain_env.actions import Decisions
+from autotrain_env.errors import check, unknown_name
+from autotrain_env.vector_env import AutoTrainVectorEnv
+
+FORMAT = 1
+JSON_NAME, WEIGHTS_NAME = "policy.json", "policy.safetensors"
+
+HEADS = ("categorical", "values", "quantiles", "gaussian", "squashed_gaussian", "deterministic")
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "flatten": nn.Flatten}
+
+State = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class PolicySpec:
+    """What a policy is, apart from its weights; the content of `policy.json`.
+
+    Args:
+        observation_space: Of one lane.
+        action_space: `Discrete`, or a `Box` of shape (d,).
+        layers: In order, each `{"type": "linear", "in": …, "out": …}`, `{"type": "lstm", "in": …, "hidden":
+            …}` (one at most), or `{"type": "tanh" | "relu" | "flatten"}`.
+        head: How the last layer's numbers become actions. Discrete: `"categorical"` (logits), `"values"`,
+            `"quantiles"` (of values, `num_quantiles` by actions). Box: `"gaussian"` (means; the weights
+            hold `log_std`), `"squashed_gaussian"` (means and logarithms of deviations, and tanh of what is
+            drawn), `"deterministic"`.
+        masked: Whether it was trained with impossible actions masked out.
+        exploration: Probability of a random action where actions of `"values"` or `"quantiles"` are drawn.
+        environment: Id and keyword arguments that it was trained with, for the record.
+        versions: Of the libraries, for the record.
+    """
+
+    observation_space: spaces.Box
+    action_space: spaces.Discrete | spaces.Box
+    layers: Sequence[Mapping[str, Any]]
+    head: str
+    masked: bool = False
+    exploration: float = 0.0
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check that layers follow on each other and fit the spaces."""
+        if self.head not in HEADS:
+            raise unknown_name("head", self.head, HEADS)
+        discrete = self.head in HEADS[:3]
+        check(
+            isinstance(self.action_space, spaces.Discrete) == discrete,
+            "action_space",
+            self.action_space,
+            f"{'Discrete' if discrete else 'a Box'} where head={self.head!r}",
+        )
+        check(0 <= self.exploration <= 1, "exploration", self.exploration, "in [0, 1]")
+        width = int(np.prod(self.observation_space.shape))
+        for layer in self.layers:
+            kind = layer.get("type")
+            if kind in ("linear", "lstm"):
+                check(layer["in"] == width, f"{kind} layer's input", layer["in"], f"{width}")
+                width = layer["out" if kind == "linear" else "hidden"]
+            elif kind not in _ACTIVATIONS:
+                raise unknown_name("layer", kind, ("linear", "lstm", *_ACTIVATIONS))
+        lstms = sum(layer["type"] == "lstm" for layer in self.layers)
+        check(lstms <= 1, "layers", f"{lstms} lstm layers", "one lstm layer at most")
+        count = self.num_actions
+        wanted = {"squashed_gaussian": 2 * count}.get(self.head, count)
+        fits = width % count == 0 and width > 0 if self.head == "quantiles" else width == wanted
+        check(
+            fits, "last layer's output", width, f"{wanted}, as head={self.head!r} and the action space need"
+        )
+
+    @property
+    def num_actions(self) -> int:
+        """Number of discrete actions, or of dimensions."""
+        if isinstance(self.action_space, spaces.Discrete):
+            return int(self.action_space.n)
+        return int(np.prod(self.action_space.shape))
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain numbers and names."""
+        return {
+            "format": FORMAT,
+            "observation_space": _space_as_json(self.observation_space),
+            "action_space": _space_as_json(self.action_space),
+            "layers": [dict(layer) for layer in self.layers],
+            "head": self.head,
+            "masked": self.masked,
+            "exploration": self.exploration,
+            "environment": dict(self.environment),
+            "versions": dict(self.versions),
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "PolicySpec":
+        """Read what `as_json` wrote.
+
+        Raises:
+            ValueError: If the format is another, or a value is not allowed.
+            KeyError: If an entry is missing.
+        """
+        check(content["format"] == FORMAT, "format", content["format"], f"{FORMAT}")
+        return cls(
+            observation_space=cast(spaces.Box, _space_from_json(content["observation_space"])),
+            action_space=_space_from_json(content["action_space"]),
+            layers=content["layers"],
+            head=content["head"],
+            masked=content["masked"],
+            exploration=content["exploration"],
+            environment=content["environment"],
+            versions=content["versions"],
+        )
+
+
+class PolicyNetwork(nn.Module):
+    """The layers of a policy, in order.
+
+    Args:
+        spec: What they are.
+    """
+
+    def __init__(self, spec: PolicySpec) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(_make_layer(layer) for layer in spec.layers)
+        if spec.head == "gaussian":
+            self.log_std = nn.Parameter(torch.zeros(spec.num_actions))
+
+    def forward(
+        self, observation: Tensor, state: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        """Numbers for the head, shape (n, …), and the recurrent layer's next state, both (n, hidden)."""
+        values = observation
+        for layer in self.layers:
+            if isinstance(layer, nn.LSTM):
+                assert state is not None
+                hidden, cell = (part.unsqueeze(0).contiguous() for part in state)
+                values, (hidden, cell) = layer(values.unsqueeze(0), (hidden, cell))
+                values, state = values.squeeze(0), (hidden.squeeze(0), cell.squeeze(0))
+            else:
+                values = layer(values)
+        return values, state
+
+
+class TrainedPolicy:
+    """A trained agent: chooses actions, and serves as a policy of `evaluate_policy`.
+
+    Args:
+        spec: What it is.
+        weights: Float32 tensors by name; see `PolicyNetwork`.
+        deterministic: Whether `decide` takes the likeliest action, or draws.
+
+    Raises:
+        ValueError: If a weight is missing, unknown or of another shape or type.
+    """
+
+    def __init__(self, spec: PolicySpec, weights: Mapping[str, Tensor], deterministic: bool = True) -> None:
+        self.spec = spec
+        self.deterministic = deterministic
+        self.network = PolicyNetwork(spec)
+        _check_weights(self.network.state_dict(), weights)
+        self.network.load_state_dict(dict(weights))
+        self.network.eval()
+        self.generator = torch.Generator().manual_seed(0)
+        self._state: State | None = None
+        self._starts: np.ndarray | None = None
+
+    def seed(self, seed: int) -> None:
+        """Seed what draws actions where they are not deterministic."""
+        self.generator.manual_seed(seed)
+
+    @property
+    def hidden_size(self) -> int | None:
+        """Width of the recurrent layer, `None` where there is none."""
+        sizes = [int(layer["hidden"]) for layer in self.spec.layers if layer["type"] == "lstm"]
+        return sizes[0] if sizes else None
+
+    @torch.no_grad()
+    def predict(
+        self,
+        observation: np.ndarray,
+        mask: np.ndarray | None = None,
+        state: State | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = True,
+    ) -> tuple[np.ndarray, State | None]:
+        """Choose actions.
+
+        Args:
+            observation: Of one lane, or of n lanes with a leading dimension.
+            mask: Which discrete actions are possible, bool, shape (n, actions) or (actions,);
+                `None` for all.
+            state: What the last call returned, for a recurrent policy; `None` at the beginning.
+            episode_start: Lanes whose state is to be forgotten first, bool, shape (n,); `None` for none.
+            deterministic: Whether to take the likeliest action, or to draw.
+
+        Returns:
+            Actions, int64 of shape (n,) or float32 of shape (n, d) (without n for one lane), and the next
+            state, `None` where the policy has none.
+
+        Raises:
+            ValueError: If a shape does not fit.
+        """
+        shape = self.spec.observation_space.shape
+        single = observation.shape == shape
+        batch = observation[None] if single else observation
+        check(
+            batch.shape[1:] == shape, "observation", observation.shape, f"of shape {shape} or (n, *{shape})"
+        )
+        values, state = self._forward(batch, state, episode_start)
+        if self.spec.head in ("categorical", "values", "quantiles"):
+            actions = self._choose(values, self._mask(mask, len(batch)), deterministic)
+        else:
+            check(mask is None, "mask", mask, "None where actions are continuous")
+            actions = self._continuous(values, deterministic)
+        return (actions[0] if single else actions), state
+
+    def _forward(
+        self, batch: np.ndarray, state: State | None, episode_start: np.ndarray | None
+    ) -> tuple[Tensor, State | None]:
+        observation = torch.from_numpy(np.ascontiguousarray(batch, np.float32))
+        size = self.hidden_size
+        if size is None:
+            return self.network(observation, None)[0], None
+        if state is None:
+            state = (np.zeros((len(batch), size), np.float32),) * 2
+        for part in state:
+            check(
+                part.shape == (len(batch), size),
+                "state",
+                part.shape,
+                f"two of shape ({len(batch)}, {size})",
+            )
+        if episode_start is not None:
+            keep = ~np.asarray(episode_start, bool)[:, None]
+            state = (state[0] * keep, state[1] * keep)
+        hidden, cell = (torch.from_numpy(part.astype(np.float32)) for part in state)
+        values, after = self.network(observation, (hidden, cell))
+        return values, (after[0].numpy(), after[1].numpy())
+
+    def _mask(self, mask: np.ndarray | None, count: int) -> Tensor | None:
+        if mask is None:
+            return None
+        mask = np.atleast_2d(np.asarray(mask, bool))
+        wanted = (count, self.spec.num_actions)
+        check(mask.shape == wanted, "mask", mask.shape, f"of shape {wanted}")
+        check(bool(mask.any(1).all()), "mask", mask, "with a possible action in every lane")
+        return torch.from_numpy(mask)
+
+    def _choose(self, values: Tensor, mask: Tensor | None, deterministic: bool) -> np.ndarray:
+        if self.spec.head == "quantiles":
+            values = values.view(len(values), -1, self.spec.num_actions).mean(1)
+        if mask is not None:
+            values = values.masked_fill(~mask, -torch.inf)
+        best = values.argmax(1)
+        if deterministic:
+            return best.numpy()
+        if self.spec.head == "categorical":
+            return torch.multinomial(values.softmax(1), 1, generator=self.generator)[:, 0].numpy()
+        possible = torch.ones_like(values) if mask is None else mask.float()
+        drawn = torch.multinomial(possible, 1, generator=self.generator)[:, 0]
+        explores = torch.rand(len(values), generator=self.generator) < self.spec.exploration
+        return torch.where(explores, drawn, best).numpy()
+
+    def _continuous(self, values: Tensor, deterministic: bool) -> np.ndarray:
+        log_std: Tensor | None = None
+        if self.spec.head == "gaussian":
+            log_std = self.network.log_std
+        elif self.spec.head == "squashed_gaussian":
+            values, log_std = values.chunk(2, 1)
+            log_std = log_std.clamp(-20, 2)  # as Soft Actor-Critic is trained with
+        if log_std is not None and not deterministic:
+            noise = torch.randn(values.shape, generator=self.generator)
+            values = values + log_std.exp() * noise
+        if self.spec.head == "squashed_gaussian":
+            values = values.tanh()
+        space = cast(spaces.Box, self.spec.action_space)
+        return np.clip(values.numpy(), space.low, space.high).astype(np.float32)
+
+    # --- as a policy of `evaluate_policy` ---
+
+    def check_env(self, env: AutoTrainVectorEnv) -> None:
+        """Raise a `ValueError` unless an environment has the spaces that this policy was trained for."""
+        for name in ("observation_space", "action_space"):
+            found, wanted = getattr(env, f"single_{name}"), getattr(self.spec, name)
+            described, allowed = _in_words(found), _in_words(wanted)
+            if described == allowed:
+                allowed += ", with the same bounds"
+            check(found == wanted, f"env.{name}", described, f"{allowed}: the policy was trained for that")
+
+    def reset(self, env: AutoTrainVectorEnv, lanes: np.ndarray) -> None:
+        """Forget the recurrent state of lanes in which a new episode has begun."""
+        self.check_env(env)
+        if self._starts is None or len(self._starts) != len(lanes):
+            self._state, self._starts = None, np.zeros(len(lanes), bool)
+        self._starts |= lanes
+
+    def decide(self, env: AutoTrainVectorEnv, observation: np.ndarray) -> Decisions:
+        """Decide for one env step."""
+        mask = env.action_masks() if self.spec.masked else None
+        actions, self._state = self.predict(
+            observation, mask, self._state, self._starts, deterministic=self.deterministic
+        )
+        self._starts = np.zeros(len(observation), bool)
+        return env.core.decode(actions)
+
+    # --- files ---
+
+    def save(self, folder: str | PathLike[str]) -> None:
+        """Write `policy.json` and `policy.safetensors`; each appears whole or not at all.
+
+        Args:
+            folder: Where; made if it is missing.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {name: tensor.contiguous() for name, tensor in self.network.state_dict().items()}
+        replace_file(folder / WEIGHTS_NAME, safetensors.torch.save(weights))
+        replace_file(folder / JSON_NAME, (json.dumps(self.spec.as_json(), indent=1) + "\n").encode())
+
+
+def load_policy(folder: str | PathLike[str], *, deterministic: bool = True) -> TrainedPolicy:
+    """Load a policy that `TrainedPolicy.save` wrote. No code is run by reading it.
+
+    Args:
+        folder: With `policy.json` and `policy.safetensors`.
+        deterministic: Whether its `decide` takes the likeliest action, or draws.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If a file is damaged, of another format, or the two do not belong together; the message
+            names the file.
+    """
+    json_path, weights_path = Path(folder) / JSON_NAME, Path(folder) / WEIGHTS_NAME
+    for path in (json_path, weights_path):
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path} is missing: a policy is a folder with {JSON_NAME} and {WEIGHTS_NAME}"
+            )
+    try:
+        spec = PolicySpec.from_json(json.loads(json_path.read_bytes()))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{json_path} is no description of a policy: {error!r}") from error
+    try:
+        weights = safetensors.torch.load(weights_path.read_bytes())
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{weights_path} is no safetensors file: {error}") from error
+    try:
+        return TrainedPolicy(spec, weights, deterministic)
+    except ValueError as error:
+        raise ValueError(f"{weights_path} does not fit {json_path}: {error}") from error
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file that appears whole or not at all; what was there stays until then.
+
+    Args:
+        path: The file.
+        content: All of it.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _make_layer(layer: Mapping[str, Any]) -> nn.Module:
+    if layer["type"] == "linear":
+        return nn.Linear(layer["in"], layer["out"])
+    if layer["type"] == "lstm":
+        return nn.LSTM(layer["in"], layer["hidden"])
+    return _ACTIVATIONS[layer["type"]]()
+
+
+def _check_weights(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    names = sorted(set(wanted) ^ set(found))
+    check(not names, "weights", names, "those of the layers, no more and no less")
+    for name, tensor in wanted.items():
+        same = found[name].shape == tensor.shape and found[name].dtype == tensor.dtype
+        described = f"{found[name].dtype} {tuple(found[name].shape)}"
+        check(same, f"weights[{name!r}]", described, f"{tensor.dtype} {tuple(tensor.shape)}")
+
+
+def _in_words(space: gymnasium.Space[Any]) -> str:
+    return f"Box of shape {space.shape}" if isinstance(space, spaces.Box) else str(space)
+
+
+def _space_as_json(space: gymnasium.Space[Any]) -> dict[str, Any]:
+    if isinstance(space, spaces.Discrete):
+        return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
+    assert isinstance(space, spaces.Box)
+    bounds = {"low": space.low.tolist(), "high": space.high.tolist()}
+    return {"type": "Box", "dtype": str(space.dtype), "shape": list(space.shape), **bounds}
+
+
+def _space_from_json(content: Mapping[str, Any]) -> Any:
+    if content["type"] == "Discrete":
+        return spaces.Discrete(content["n"], start=content["start"])
+    if content["type"] != "Box":
+        raise unknown_name("space", content["type"], ("Discrete", "Box"))
+    dtype = np.dtype(content["dtype"])
+    low, high = (np.array(content[name], dtype).reshape(content["shape"]) for name in ("low", "high"))
+    return spaces.Box(low, high, dtype=dtype.type)

@@ -1,0 +1,179 @@
+"""The command line `python -m agents`."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agents.__main__ import main
+from agents.algorithms import ALGORITHMS
+from agents.arguments import describe_arguments
+from agents.runs import RunFolder
+from autotrain_env import ENVIRONMENTS, AutoTrainConfig
+from autotrain_env.policies import load_policy
+
+ENV = ("--env.budget", "60", "--env.classifier", "mlp-6", "--env.train-size", "80")
+STEPS = (
+    "--num-envs",
+    "2",
+    "--train-steps",
+    "120",
+    "--checkpoint-steps",
+    "60",
+    "--evaluation-episodes",
+    "2",
+)
+
+
+def train(folder: Path, *more: str, algorithm: str = "ppo") -> None:
+    main(["train", algorithm, *ENV, *STEPS, "--output", str(folder), *more])
+
+
+def error_of(capsys: Captured, *arguments: str) -> str:
+    with pytest.raises(SystemExit) as exit_:
+        main(list(arguments))
+    assert exit_.value.code == 2
+    return " ".join(capsys.readouterr().err.split())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "ppo"
+    train(folder)
+    return folder
+
+
+def test_train_evaluate_and_list(finished: Path, capsys: Captured):
+    run = RunFolder(finished)
+    config = run.config()
+    assert run.finished and run.result()["steps"] >= 120
+    assert config.env["budget"] == 60 and config.env["classifier"] == "mlp-6" and config.seed == 0
+    main(["evaluate", str(finished), "--episodes", "3", "--num-envs", "2"])
+    printed = capsys.readouterr().out
+    assert "test_accuracy" in printed and "3 episodes of AutoTrain-v0" in printed
+    main(["list", "--folder", str(finished.parent)])
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in (*ALGORITHMS, *ENVIRONMENTS)) and "finished" in printed
+
+
+def test_evaluation_is_repeatable_and_may_be_on_other_tasks(finished: Path, capsys: Captured):
+    outputs = []
+    for more in ((), (), ("--env.classifier", "linear")):
+        main(["evaluate", str(finished), "--episodes", "2", "--num-envs", "2", *more])
+        outputs.append([line for line in capsys.readouterr().out.splitlines() if "test_accuracy" in line])
+    assert outputs[0] == outputs[1] != outputs[2]
+
+
+def test_the_same_command_gives_the_same_policy(finished: Path, tmp_path: Path):
+    train(tmp_path / "again")
+    first, second = (load_policy(folder).network.state_dict() for folder in (finished, tmp_path / "again"))
+    assert all((first[name] == second[name]).all() for name in first)
+    train(tmp_path / "other", "--seed", "1")
+    other = load_policy(tmp_path / "other").network.state_dict()
+    assert any((first[name] != other[name]).any() for name in first)
+
+
+def test_a_run_is_not_overwritten_unless_asked(finished: Path, tmp_path: Path, capsys: Captured):
+    before = {path: path.read_bytes() for path in finished.glob("*.json")}
+    command = ("train", "ppo", *ENV, *STEPS, "--output")
+    assert "holds a finished run" in error_of(capsys, *command, str(finished))
+    assert "nothing is left to resume" in error_of(capsys, *command, str(finished), "--resume")
+    (tmp_path / "mine.txt").write_text("mine")
+    for more in ((), ("--overwrite",)):
+        error_of(capsys, *command, str(tmp_path), *more)
+        assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+    assert before == {path: path.read_bytes() for path in finished.glob("*.json")}
+
+
+def test_resuming_with_another_configuration_says_in_what(tmp_path: Path, capsys: Captured):
+    train(tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
+    command = ("train", "ppo", *ENV, *STEPS, "--output", str(tmp_path / "run"), "--resume")
+    assert "seed: 5 and 0" in error_of(capsys, *command, "--seed", "5")
+    assert "env: {" in error_of(capsys, *command, "--env.inner-steps", "10", "--env.budget", "60")
+    main(list(command))
+    assert RunFolder(tmp_path / "run").finished
+
+
+def test_overwriting(tmp_path: Path):
+    train(tmp_path / "run")
+    train(tmp_path / "run", "--overwrite", "--seed", "2")
+    assert RunFolder(tmp_path / "run").config().seed == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("train", "pppo"), "algorithm='pppo' is not a known name; the nearest known one is 'ppo'"),
+        (
+            ("train", "ppo", "--id", "AutoTrian-v0"),
+            "id='AutoTrian-v0'.*nearest.* is 'AutoTrain-v0'",
+        ),
+        (
+            ("train", "sac", "--id", "AutoTrain-v0"),
+            "'sac' cannot act in AutoTrain-v0.*that can: ppo",
+        ),
+        (
+            ("train", "ppo", "--env.action-type", "multi_discrete"),
+            "cannot act.*MultiDiscrete.*none here",
+        ),
+        (("train", "ppo", "--env.optimizer", "adamm"), "optimizer='adamm'.*'adam'"),
+        (("train", "ppo", "--env.inner-steps", "7"), "history_length=5"),
+        (("train", "ppo", "--train-steps", "-1"), "train_steps=-1"),
+        (("train", "ppo", "--num-envs", "0"), "num_envs=0"),
+        (("train", "ppo", "--checkpoint-steps", "0"), "checkpoint_steps=0"),
+        (("train", "ppo", "--seed", "-1"), "seed=-1"),
+        (("evaluate", "nowhere"), "nowhere/policy.json is missing"),
+    ],
+)
+def test_mistakes_are_named(
+    arguments: tuple[str, ...],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Captured,
+):
+    monkeypatch.chdir(tmp_path)
+    assert re.search(message, error_of(capsys, *arguments))
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_argument_names_the_nearest(capsys: Captured):
+    assert "--env.inner-steps" in error_of(capsys, "train", "ppo", "--env.iner-steps", "20")
+
+
+@pytest.mark.parametrize("name", ["run.json", "result.json"])
+@pytest.mark.parametrize("content", ["{", "[]", '{"format": 9}'])
+def test_a_damaged_run_is_named(name: str, content: str, finished: Path, tmp_path: Path):
+    run = RunFolder(tmp_path)
+    for part in ("run.json", "result.json"):
+        (tmp_path / part).write_bytes((finished / part).read_bytes())
+    (tmp_path / name).write_text(content)
+    if name == "result.json" and content.startswith('{"'):
+        assert run.result() == {"format": 9}  # whatever it holds: only tables read it
+        return
+    with pytest.raises(ValueError, match=name):
+        run.config() if name == "run.json" else run.result()
+
+
+def test_a_run_of_another_version_says_so(finished: Path, tmp_path: Path, capsys: Captured):
+    content: dict[str, Any] = json.loads((finished / "run.json").read_text())
+    content["versions"]["torch"] = "1.0"
+    (tmp_path / "run.json").write_text(json.dumps(content))
+    command = ("train", "ppo", *ENV, *STEPS, "--output", str(tmp_path), "--resume")
+    assert "versions: {" in error_of(capsys, *command)
+
+
+def test_help_says_what_every_argument_does(capsys: Captured):
+    for command in ("train", "evaluate", "list"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        printed = " ".join(capsys.readouterr().out.replace("│", " ").split())
+        if command != "list":
+            for name, text in describe_arguments(AutoTrainConfig).items():
+                if name not in ("baseline", "log_path"):
+                    assert f"--env.{name.replace('_', '-')}" in printed
+                    assert text.split(". ")[0].split(" ")[0] in printed
+    assert describe_arguments(AutoTrainConfig)["inner_steps"].startswith("Optimiser updates")

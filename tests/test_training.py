@@ -1,0 +1,210 @@
+"""Training in a run folder: resuming, being killed, what is refused."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from agents.runs import KEPT_CHECKPOINTS, RunConfig, RunFolder
+from agents.training import Interrupted, Keeper, train
+from autotrain_env.policies import load_policy
+
+ROOT = Path(__file__).parents[1]
+SMALL = {
+    "observation_layout": "flat",
+    "dataset": "digits",
+    "budget": 60,
+    "train_size": 100,
+    "classifier": "mlp-8",
+}
+HYPERPARAMETERS: dict[str, dict[str, Any]] = {
+    "ppo": {"policy": "MlpPolicy", "n_steps": 6, "batch_size": 8, "gamma": 1.0},
+    "recurrent_ppo": {"policy": "MlpLstmPolicy", "n_steps": 6, "batch_size": 8, "gamma": 1.0},
+    "dqn": {"policy": "MlpPolicy", "learning_starts": 16, "buffer_size": 200, "exploration_fraction": 0.8},
+    "sac": {"policy": "MlpPolicy", "learning_starts": 16, "buffer_size": 200},
+    "ars": {"policy": "LinearPolicy", "n_delta": 2, "n_top": 1, "n_eval_episodes": 2},
+}
+
+
+def configuration(algorithm: str = "ppo", **kwargs: Any) -> RunConfig:
+    given: dict[str, Any] = {
+        "algorithm": algorithm,
+        "env_id": "AutoTrainContinuous-v0" if algorithm == "sac" else "AutoTrain-v0",
+        "env": SMALL,
+        "num_envs": 2,
+        "seed": 3,
+        "train_steps": 96,
+        "checkpoint_steps": 24,
+        "evaluation_episodes": 2,
+        "hyperparameters": HYPERPARAMETERS[algorithm],
+    }
+    return RunConfig(**(given | kwargs))
+
+
+def begun(folder: Path, config: RunConfig) -> RunFolder:
+    run = RunFolder(folder)
+    run.begin(config, overwrite=False)
+    return run
+
+
+def silent(share: float) -> None:
+    """Report nothing."""
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def assert_same_runs(left: RunFolder, right: RunFolder) -> None:
+    one, other = (load_policy(run.path).network.state_dict() for run in (left, right))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert rows_of(left.decisions) == rows_of(right.decisions)
+    assert rows_of(left.evaluations) == rows_of(right.evaluations)
+    assert left.result()["steps"] == right.result()["steps"]
+
+
+@pytest.mark.parametrize("algorithm", HYPERPARAMETERS)
+def test_resumed_equals_uninterrupted(algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The same parameters, decisions and evaluations, whatever the process had drawn in between."""
+    config = configuration(algorithm)
+    whole = begun(tmp_path / "whole", config)
+    train(config, whole, silent)
+
+    parts = begun(tmp_path / "parts", config)
+    on_step = Keeper._on_step
+
+    def fail(self: Keeper) -> bool:
+        if self.model.num_timesteps >= 60:
+            raise RuntimeError("the power went off")
+        return on_step(self)
+
+    monkeypatch.setattr(Keeper, "_on_step", fail)
+    with pytest.raises(RuntimeError, match="power"):
+        train(config, parts, silent)
+    assert not parts.finished and len(parts.checkpoints()) > 0
+    monkeypatch.undo()
+    torch.manual_seed(99)
+    np.random.seed(99)
+    random.seed(99)
+    train(config, parts, silent, resume=True)
+    assert_same_runs(whole, parts)
+
+
+def test_what_a_run_leaves(tmp_path: Path):
+    config = configuration()
+    run = begun(tmp_path / "run", config)
+    shares: list[float] = []
+    result = train(config, run, shares.append)
+    assert result["steps"] == 96 and run.finished and run.result() == result
+    assert shares == sorted(shares) and shares[-1] == 1.0
+    assert not run.config().differences(config)
+    assert [int(path.name) for path in run.checkpoints()] == [72, 96][-KEPT_CHECKPOINTS:]
+    assert [row["train_steps"] for row in rows_of(run.evaluations)] == [24, 48, 72, 96]
+    rows = rows_of(run.decisions)
+    assert len(rows) == 96 and {row["lane"] for row in rows} == {0, 1}
+    assert list(run.tensorboard.glob("events*"))
+    assert load_policy(run.path).spec.environment == {"id": "AutoTrain-v0", "kwargs": SMALL}
+    assert not list(run.path.rglob(".*"))
+
+
+def test_evaluations_do_not_touch_training(tmp_path: Path):
+    runs = []
+    for name, episodes in (("few", 1), ("many", 5)):
+        config = configuration(evaluation_episodes=episodes)
+        run = begun(tmp_path / name, config)
+        train(config, run, silent)
+        runs.append(load_policy(run.path).network.state_dict())
+    assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
+
+
+def test_training_seeds_share_no_task(tmp_path: Path):
+    seen = []
+    for seed in (0, 1):
+        config = configuration(seed=seed, train_steps=24)
+        run = begun(tmp_path / str(seed), config)
+        train(config, run, silent)
+        seen.append({row["episode_seed"] for row in rows_of(run.decisions)})
+    assert seen[0] and not seen[0] & seen[1]
+
+
+def test_ctrl_c_saves_and_leaves(tmp_path: Path):
+    config = configuration()
+    whole, parts = begun(tmp_path / "whole", config), begun(tmp_path / "parts", config)
+    train(config, whole, silent)
+
+    interrupted: list[float] = []
+
+    def interrupt(share: float) -> None:
+        if share > 0.3 and not interrupted:
+            interrupted.append(share)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        train(config, parts, interrupt)
+    assert interrupted and not parts.finished
+    assert int(parts.checkpoints()[-1].name) == 36  # the end of the rollout that was under way
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    train(config, parts, silent, resume=True)
+    assert_same_runs(whole, parts)
+
+
+COMMAND = (sys.executable, "-m", "agents", "train", "ppo", "--num-envs", "2", "--env.budget", "60")
+SMALL_STEPS = ("--checkpoint-steps", "60", "--evaluation-episodes", "1", "--train-steps", "600")
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_every_run_resumes(tmp_path: Path):
+    """What was done before the newest checkpoint is kept; the end is that of an undisturbed run."""
+    config_args = (*COMMAND, *SMALL_STEPS, "--output")
+    start = time.monotonic()
+    subprocess.run([*config_args, tmp_path / "whole"], cwd=ROOT, check=True, capture_output=True)
+    usual = time.monotonic() - start
+    generator, folder, saved = random.Random(0), tmp_path / "parts", 0
+    for _ in range(20):
+        process = subprocess.Popen([*config_args, folder, "--resume"], cwd=ROOT, stdout=-3, stderr=-3)
+        try:
+            process.wait(timeout=generator.uniform(0, 1.2 * usual))
+        except subprocess.TimeoutExpired:
+            process.kill()
+        process.wait()
+        run = RunFolder(folder)
+        if run.finished:
+            break
+        checkpoints = [int(path.name) for path in run.checkpoints()]
+        assert not checkpoints or checkpoints[-1] >= saved
+        saved = checkpoints[-1] if checkpoints else saved
+    while not RunFolder(folder).finished:
+        subprocess.run([*config_args, folder, "--resume"], cwd=ROOT, check=True, capture_output=True)
+    assert_same_runs(RunFolder(tmp_path / "whole"), RunFolder(folder))
+
+
+def test_a_full_disk_leaves_the_newest_checkpoint(tmp_path: Path):
+    run = begun(tmp_path / "run", configuration())
+    run.save_checkpoint(10, lambda folder: (folder / "file").write_text("good") and None)
+
+    def full(folder: Path) -> None:
+        (folder / "file").write_text("ha")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        run.save_checkpoint(20, full)
+    (only,) = (run.path / "checkpoints").iterdir()
+    assert only.name == "0000000010" and (only / "file").read_text() == "good"
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path):
+    config = configuration(train_steps=48)
+    run = begun(tmp_path / "run", config)
+    train(config, run, silent)
+    (run.checkpoints()[-1] / "state.pkl").write_bytes(b"nonsense")
+    with pytest.raises(ValueError, match="state.pkl is damaged"):
+        train(config, run, silent, resume=True)
