@@ -16,15 +16,10 @@ from autotrain_env.policies import load_policy
 
 ENV = ("--env.budget", "60", "--env.classifier", "mlp-6", "--env.train-size", "80")
 STEPS = (
-    "--num-envs",
-    "2",
-    "--train-steps",
-    "120",
-    "--checkpoint-steps",
-    "60",
-    "--evaluation-episodes",
-    "2",
+    *("--num-envs", "2", "--train-steps", "120"),
+    *("--checkpoint-steps", "60", "--evaluation-episodes", "2"),
 )
+Captured = pytest.CaptureFixture[str]
 
 
 def train(folder: Path, *more: str, algorithm: str = "ppo") -> None:
