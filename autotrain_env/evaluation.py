@@ -61,7 +61,9 @@ def evaluate_policy(
     |---|---|
     | `test_accuracy`, `test_loss` | of the last weights |
     | `best_holdout_test_accuracy`, `best_holdout_test_loss` | of those best on the guarded holdout |
-    | `score`, `holdout_score` | at the end: on the reward's split, and the guarded answer |
+    | `score`, `train_score` | at the end: on the reward's split, and on the train subset |
+    | `holdout_score` | at the end: the guarded answer |
+    | `initial_train_score` | of the untrained network: tells whether two methods met the same tasks |
     | `return` | sum of rewards |
     | `updates`, `steps` | optimiser updates used, env steps |
     | `initial_learning_rate`, `learning_rate` | of the task (within the bounds), and at the end |
@@ -132,7 +134,9 @@ def _episode_row(info: dict[str, Any], lane: int, episode_return: float) -> dict
     return {
         **{name: info[name][lane] for name in FINAL_COLUMNS},
         "score": past["score"][-1],
+        "train_score": past["train_score"][-1],
         "holdout_score": past["holdout_score"][-1],
+        "initial_train_score": past["train_score"][0],
         "return": episode_return,
         "updates": past["updates"][-1],
         "steps": len(past["updates"]) - 1,

@@ -168,23 +168,23 @@ def test_killed_at_random_moments_every_run_resumes(tmp_path: Path):
     start = time.monotonic()
     subprocess.run([*config_args, tmp_path / "whole"], cwd=ROOT, check=True, capture_output=True)
     usual = time.monotonic() - start
-    generator, folder, saved = random.Random(0), tmp_path / "parts", 0
-    for _ in range(20):
-        process = subprocess.Popen([*config_args, folder, "--resume"], cwd=ROOT, stdout=-3, stderr=-3)
-        try:
-            process.wait(timeout=generator.uniform(0, 1.2 * usual))
-        except subprocess.TimeoutExpired:
-            process.kill()
-        process.wait()
-        run = RunFolder(folder)
-        if run.finished:
-            break
-        checkpoints = [int(path.name) for path in run.checkpoints()]
-        assert not checkpoints or checkpoints[-1] >= saved
-        saved = checkpoints[-1] if checkpoints else saved
-    while not RunFolder(folder).finished:
-        subprocess.run([*config_args, folder, "--resume"], cwd=ROOT, check=True, capture_output=True)
-    assert_same_runs(RunFolder(tmp_path / "whole"), RunFolder(folder))
+    generator, kills, round_ = random.Random(0), 0, 0
+    while kills < 20:
+        run = RunFolder(tmp_path / f"parts{round_}")
+        saved = [0]
+        while not run.finished:
+            process = subprocess.Popen([*config_args, run.path, "--resume"], cwd=ROOT, stdout=-3, stderr=-3)
+            try:
+                process.wait(timeout=generator.uniform(0, usual))
+                assert process.returncode == 0
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                kills += 1
+            saved.append(max([saved[-1], *(int(path.name) for path in run.checkpoints())]))
+            assert not run.checkpoints() or int(run.checkpoints()[-1].name) == saved[-1]  # none is lost
+        assert_same_runs(RunFolder(tmp_path / "whole"), run)
+        round_ += 1
 
 
 def test_a_full_disk_leaves_the_newest_checkpoint(tmp_path: Path):
