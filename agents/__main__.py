@@ -1,5 +1,6 @@
-"""`python -m agents`: train agents on AutoTrain, evaluate them, list what there is."""
+"""Train agents on AutoTrain, evaluate them, compare them with schedules, list what there is."""
 
+import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +16,14 @@ from rich.table import Table
 import autotrain_env
 from agents.algorithms import ALGORITHMS, REWARD, check_actions, find_algorithm, load_hyperparameters
 from agents.arguments import EnvArguments, given
+from agents.comparing import as_table, evaluate_methods, group_runs, summarize
 from agents.progress import bars
-from agents.runs import RunConfig, RunFolder, find_runs
+from agents.runs import RunConfig, RunFolder, as_plain, find_runs
 from agents.seeds import DEVELOPMENT_SEED, training_seed
 from agents.training import Interrupted, train
-from autotrain_env.errors import check_whole, unknown_name
+from autotrain_env.errors import check, check_whole, unknown_name
 from autotrain_env.evaluation import evaluate_policy, mean_interval
-from autotrain_env.policies import load_policy
+from autotrain_env.policies import load_policy, replace_file
 
 RUNS = Path("runs/agents")
 
@@ -169,6 +171,65 @@ class Evaluate:
 
 
 @dataclass
+class Compare:
+    """Compare runs with each other and with schedules, on the same episodes."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders of finished runs; those that differ in their training seed alone are one method. The first
+    method's lead over every other is reported."""
+
+    schedules: tuple[str, ...] = ("constant", "step", "cosine", "reduce_on_plateau")
+    """Schedules to compare with, each at the tasks' own rates and at the best of 8 rates for all tasks."""
+
+    env: EnvArguments = field(default_factory=EnvArguments)
+    """Arguments of the environment, in place of those that the runs were trained with."""
+
+    episodes: int = 200
+    """Episodes of each run and schedule."""
+
+    tuning_episodes: int = 32
+    """Episodes for each rate that is tried, on seeds of their own."""
+
+    seed: int = DEVELOPMENT_SEED
+    """Seed of the first episode."""
+
+    num_envs: int = 64
+    """Networks trained side by side."""
+
+    output: Path = Path("runs/comparison.json")
+    """File for the numbers."""
+
+    def run(self, console: Console) -> None:
+        """Compare."""
+        check_whole("episodes", self.episodes, 1)
+        check_whole("tuning_episodes", self.tuning_episodes, 1)
+        check(len(self.runs) > 0, "runs", self.runs, "one or more run folders")
+        groups = group_runs(list(self.runs))
+        with bars(console) as bar, bar("playing episodes") as report:
+            methods = evaluate_methods(
+                groups,
+                list(self.schedules),
+                given(self.env),
+                self.episodes,
+                self.tuning_episodes,
+                self.seed,
+                self.num_envs,
+                report,
+            )
+        summaries = summarize(methods)
+        console.print(as_table(summaries))
+        self.output.parent.mkdir(parents=True, exist_ok=True)
+        numbers = {
+            "version": autotrain_env.__version__,
+            "seed": self.seed,
+            "env": given(self.env),
+            "summary": summaries,
+        }
+        replace_file(self.output, (json.dumps(as_plain(numbers), indent=1) + "\n").encode())
+        console.print(f"Written to {self.output}", soft_wrap=True)
+
+
+@dataclass
 class List:
     """List algorithms, environments and runs."""
 
@@ -198,6 +259,7 @@ class List:
 Command = (
     Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[List, tyro.conf.subcommand("list")]
 )
 
@@ -205,7 +267,7 @@ Command = (
 def main(arguments: list[str] | None = None) -> None:
     """Carry out a command; mistakes of the user end it with a message and status 2."""
     command: Any = tyro.cli(Command, args=arguments, prog="python -m agents", description=__doc__)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 120)
     try:
         command.run(console)
     except (ValueError, TypeError, FileNotFoundError, FileExistsError) as error:

@@ -19,7 +19,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 import autotrain_env
 from agents.algorithms import REWARD, export_policy, load_hyperparameters, make_model
+from agents.baselines import tune
 from agents.progress import Report, bars, portion
+from agents.seeds import DEVELOPMENT_SEED, training_seed
 from autotrain_env.evaluation import Policy, evaluate_policy, mean_interval
 from autotrain_env.plotting import plot_comparison, plot_episode
 from autotrain_env.sb3 import make_sb3_env
@@ -32,10 +34,6 @@ SCHEDULES: dict[str, Schedule] = {
     "cosine": Cosine(),
     "reduce on plateau": ReduceOnPlateau(),
 }
-GRID = np.geomspace(1e-3, 10, 8)  # learning rates, over the range that tasks start from
-
-# Seeds of training, tuning and evaluation lie apart; a lane of training uses one seed for all its episodes.
-TUNING_SEED, EVALUATION_SEED = 1_000_000, 2_000_000
 
 
 @dataclass
@@ -100,21 +98,6 @@ class ReportProgress(BaseCallback):
         return True
 
 
-def tune(
-    env: gymnasium.vector.VectorEnv[Any, Any, Any],
-    schedule: Schedule,
-    episodes: int,
-    report: Report,
-) -> float:
-    """The rate of the grid with the best validation score at the end, on the tuning seeds."""
-    scores = []
-    for i, rate in enumerate(GRID):
-        tried = schedule.with_learning_rate(float(rate))
-        results = evaluate_policy(env, tried, episodes, TUNING_SEED, progress=portion(report, i, len(GRID)))
-        scores.append(results["score"].mean())
-    return float(GRID[int(np.argmax(scores))])
-
-
 def run(arguments: Arguments, console: Console) -> list[Row]:
     """Train, tune and evaluate; writes the figures, the agent and the numbers.
 
@@ -138,6 +121,7 @@ def run(arguments: Arguments, console: Console) -> list[Row]:
             train_env = make_sb3_env("AutoTrain-v0", arguments.num_envs, reward=REWARD, **kwargs)
             hyperparameters = load_hyperparameters("ppo", "AutoTrain-v0")
             model = make_model("ppo", train_env, hyperparameters, arguments.seed)
+            train_env.seed(training_seed(arguments.seed, arguments.num_envs))
             model.learn(steps, callback=ReportProgress(report, steps))
             agent = export_policy(model, {"id": "AutoTrain-v0", "kwargs": {**kwargs, "reward": REWARD}})
             agent.save(arguments.output)
@@ -148,7 +132,7 @@ def run(arguments: Arguments, console: Console) -> list[Row]:
                     env,
                     schedule,
                     arguments.tuning_episodes,
-                    portion(report, i, len(SCHEDULES)),
+                    portion(report, i, 1, len(SCHEDULES)),
                 )
         methods: list[tuple[str, str, float | None, Policy]] = [
             ("PPO", "agent", None, agent),
@@ -165,9 +149,9 @@ def run(arguments: Arguments, console: Console) -> list[Row]:
                     env,
                     policy,
                     arguments.episodes,
-                    EVALUATION_SEED,
+                    DEVELOPMENT_SEED,
                     history=i == 0,
-                    progress=portion(report, i, len(methods)),
+                    progress=portion(report, i, 1, len(methods)),
                 )
                 rows.append(Row(name, group, rate, results))
     write(rows, arguments, steps)

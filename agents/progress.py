@@ -36,10 +36,10 @@ def bars(console: Console) -> Iterator[Callable[[str], Any]]:
         yield bar
 
 
-def portion(report: Report, index: int, count: int) -> Report:
-    """Report part `index` of `count` equal parts of the work."""
+def portion(report: Report, start: float, size: float, total: float) -> Report:
+    """Report a part of the work, from `start` to `start + size` of `total`."""
 
     def report_part(share: float) -> None:
-        report((index + share) / count)
+        report((start + share * size) / total)
 
     return report_part

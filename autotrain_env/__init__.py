@@ -10,6 +10,7 @@ from autotrain_env.data import Dataset, SplitSizes
 from autotrain_env.datasets import load_dataset, register_dataset
 from autotrain_env.env import AutoTrainEnv
 from autotrain_env.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+from autotrain_env.policies import load_policy
 from autotrain_env.synthetic_data import synthetic
 from autotrain_env.tasks import Choice, Curriculum, LogUniform, RandomSeed, Task, TaskDistribution, Uniform
 from autotrain_env.vector_env import AutoTrainVectorEnv
@@ -42,6 +43,7 @@ __all__ = [
     "TaskDistribution",
     "Uniform",
     "load_dataset",
+    "load_policy",
     "register_dataset",
     "synthetic",
 ]

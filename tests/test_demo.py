@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from agents.demo import GRID, Arguments, run, summary, table
+from agents.baselines import GRID
+from agents.demo import Arguments, run, summary, table
 from autotrain_env.policies import load_policy
 
 
