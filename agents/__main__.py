@@ -60,7 +60,7 @@ class Train:
     """Run folder; by default runs/agents/ALGORITHM-ID-SEED."""
 
     resume: bool = False
-    """Go on from the newest checkpoint of a run with this very configuration."""
+    """Go on from the newest checkpoint of a run with this very configuration; begin it if there is none."""
 
     overwrite: bool = False
     """Replace a run that is there."""
