@@ -1,4 +1,4 @@
-"""Train agents on AutoTrain, evaluate them, compare them with schedules, list what there is."""
+"""Train agents on AutoTrain, evaluate them, compare them with schedules, replay an episode."""
 
 import json
 import sys
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import gymnasium
+import numpy as np
 import rich.box
 import rich.markup
 import tyro
@@ -23,7 +24,8 @@ from agents.seeds import DEVELOPMENT_SEED, training_seed
 from agents.training import Interrupted, train
 from autotrain_env.errors import check, check_whole, unknown_name
 from autotrain_env.evaluation import evaluate_policy, mean_interval
-from autotrain_env.policies import load_policy, replace_file
+from autotrain_env.plotting import plot_episode
+from autotrain_env.policies import TrainedPolicy, load_policy, replace_file
 
 RUNS = Path("runs/agents")
 
@@ -155,12 +157,12 @@ class Evaluate:
     def run(self, console: Console) -> None:
         """Evaluate."""
         policy = load_policy(self.run_folder, deterministic=not self.sample)
-        trained = policy.spec.environment
-        kwargs = {**trained["kwargs"], **given(self.env)}
-        env = gymnasium.make_vec(trained["id"], num_envs=self.num_envs, autoreset_mode="Disabled", **kwargs)
+        env = environment_of(policy, given(self.env), self.num_envs)
         with bars(console) as bar, bar("evaluating") as report:
             results = evaluate_policy(env, policy, self.episodes, self.seed, progress=report)
-        table = Table(box=rich.box.SIMPLE_HEAD, title=f"{self.episodes} episodes of {trained['id']}")
+        table = Table(
+            box=rich.box.SIMPLE_HEAD, title=f"{self.episodes} episodes of {policy.spec.environment['id']}"
+        )
         for name in ("", "mean", "95% interval", "lowest", "highest"):
             table.add_column(name, justify="left" if not name else "right")
         for name, values in results.items():
@@ -168,6 +170,67 @@ class Evaluate:
             numbers = (mean, f"[{low:.4g}, {high:.4g}]", values.min(), values.max())
             table.add_row(name, *(n if isinstance(n, str) else f"{n:.4g}" for n in numbers))
         console.print(table)
+
+
+@dataclass
+class Replay:
+    """Play an episode with a run's policy: print its decisions, draw the controlled run."""
+
+    run_folder: tyro.conf.Positional[Path]
+    """Folder of a finished run, or any folder with a policy."""
+
+    env: EnvArguments = field(default_factory=EnvArguments)
+    """Arguments of the environment, in place of those that the policy was trained with."""
+
+    seed: int = DEVELOPMENT_SEED
+    """Seed of the episode."""
+
+    sample: bool = False
+    """Draw actions instead of taking the likeliest."""
+
+    output: Path = Path("runs/replay.png")
+    """File for the picture."""
+
+    def run(self, console: Console) -> None:
+        """Replay."""
+        policy = load_policy(self.run_folder, deterministic=not self.sample)
+        env = environment_of(policy, given(self.env), 1)
+        results = evaluate_policy(env, policy, 1, self.seed, history=True)
+        history = results["history"][0]
+        table = Table("updates", "action", "learning rate", "loss", "train", "holdout", "score", "reward")
+        table.box = rich.box.SIMPLE_HEAD
+        for step in range(len(history["updates"])):
+            numbers = ("learning_rate", "loss", "train_score", "holdout_score", "score", "reward")
+            values = (float(np.ravel(history[name][step])[-1]) for name in numbers)
+            table.add_row(
+                str(history["updates"][step]),
+                history["action"][step],
+                *(f"{value:.3g}" for value in values),
+            )
+        console.print(table)
+        accuracy = float(results["test_accuracy"][0])
+        console.print(
+            f"test accuracy {accuracy:.4f}; loss, train and holdout are those after each env step"
+        )
+        self.output.parent.mkdir(parents=True, exist_ok=True)
+        plot_episode(history).savefig(self.output, dpi=120)
+        console.print(f"Written to {self.output}", soft_wrap=True)
+
+
+def environment_of(
+    policy: TrainedPolicy, overrides: dict[str, Any], num_envs: int
+) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
+    """The environment that a policy was trained in, some arguments replaced, for an evaluation.
+
+    Raises:
+        ValueError: If the policy does not say which it was.
+    """
+    trained = policy.spec.environment
+    check(
+        set(trained) == {"id", "kwargs"}, "policy.json: environment", dict(trained), "an id and its kwargs"
+    )
+    kwargs = trained["kwargs"] | overrides
+    return gymnasium.make_vec(trained["id"], num_envs=num_envs, autoreset_mode="Disabled", **kwargs)
 
 
 @dataclass
@@ -260,6 +323,7 @@ Command = (
     Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
+    | Annotated[Replay, tyro.conf.subcommand("replay")]
     | Annotated[List, tyro.conf.subcommand("list")]
 )
 

@@ -164,7 +164,7 @@ def test_a_run_of_another_version_says_so(finished: Path, tmp_path: Path, capsys
 
 
 def test_help_says_what_every_argument_does(capsys: Captured):
-    for command in ("train", "evaluate", "compare", "list"):
+    for command in ("train", "evaluate", "compare", "replay", "list"):
         with pytest.raises(SystemExit):
             main([command, "--help"])
         printed = " ".join(capsys.readouterr().out.replace("│", " ").split())
@@ -174,6 +174,15 @@ def test_help_says_what_every_argument_does(capsys: Captured):
                     assert f"--env.{name.replace('_', '-')}" in printed
                     assert text.split(". ")[0].split(" ")[0] in printed
     assert describe_arguments(AutoTrainConfig)["inner_steps"].startswith("Optimiser updates")
+
+
+def test_replay(finished: Path, tmp_path: Path, capsys: Captured):
+    main(["replay", str(finished), "--output", str(tmp_path / "run.png")])
+    printed = capsys.readouterr().out
+    assert (tmp_path / "run.png").read_bytes().startswith(b"\x89PNG")
+    rows = [line.split() for line in printed.splitlines() if line[:10].strip().isdigit()]
+    assert [int(row[0]) for row in rows] == [0, 20, 40, 60] and rows[0][1] == "reset"
+    assert re.search(r"test accuracy 0\.\d+", printed)
 
 
 # --- compare ---
