@@ -64,7 +64,10 @@ class Algorithm:
 
 
 class ResumableARS(ARS):
-    """ARS that tells its callback of a rollout's start before it draws candidates, for resuming there."""
+    """ARS that tells its callback of a rollout's start before it draws candidates, for resuming there.
+
+    It counts the env steps of each lane, too, where the original counts all lanes for every single one.
+    """
 
     under_way = False
 
@@ -73,6 +76,11 @@ class ResumableARS(ARS):
         self.under_way = True
         super()._do_one_update(callback, async_eval)
         self.under_way = False
+
+    def _trigger_callback(
+        self, _locals: dict[str, Any], _globals: dict[str, Any], callback: BaseCallback, n_envs: int
+    ) -> None:
+        super()._trigger_callback(_locals, _globals, callback, n_envs=1)
 
 
 _CONTINUOUS: dict[str, Any] = {"actions": ("Box",), "env_id": "AutoTrainContinuous-v0"}
