@@ -334,7 +334,7 @@ def main(arguments: list[str] | None = None) -> None:
     console = Console(width=None if sys.stdout.isatty() else 120)
     try:
         command.run(console)
-    except (ValueError, TypeError, FileNotFoundError, FileExistsError) as error:
+    except (ValueError, TypeError, OSError) as error:
         Console(stderr=True).print(f"[bold red]error:[/] {rich.markup.escape(str(error))}", soft_wrap=True)
         sys.exit(2)
 

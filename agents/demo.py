@@ -236,7 +236,7 @@ def main() -> None:
     console = Console()
     rows = run(arguments, console)
     console.print(table(rows))
-    console.print(f"Written to {arguments.output}/: comparison.png, episode.png, policy, results.json")
+    console.print(f"Written to {arguments.output}/: comparison.png, episode.png, policy.*, results.json")
 
 
 if __name__ == "__main__":

@@ -93,6 +93,8 @@ class RunFolder:
         Raises:
             FileExistsError: If there is something that is not to be overwritten.
         """
+        if self.path.exists() and not self.path.is_dir():
+            raise FileExistsError(f"{self.path} is no folder")
         if self.path.exists() and any(self.path.iterdir()):
             if not overwrite:
                 state = (

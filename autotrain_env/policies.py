@@ -21,7 +21,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from autotrain_env.actions import Decisions
-from autotrain_env.errors import check, unknown_name
+from autotrain_env.errors import check, check_whole, unknown_name
 from autotrain_env.vector_env import AutoTrainVectorEnv
 
 FORMAT = 1
@@ -79,6 +79,7 @@ class PolicySpec:
             if kind in ("linear", "lstm"):
                 check(layer["in"] == width, f"{kind} layer's input", layer["in"], f"{width}")
                 width = layer["out" if kind == "linear" else "hidden"]
+                check_whole(f"{kind} layer's output", width, 1)
             elif kind not in _ACTIVATIONS:
                 raise unknown_name("layer", kind, ("linear", "lstm", *_ACTIVATIONS))
         lstms = sum(layer["type"] == "lstm" for layer in self.layers)
@@ -176,9 +177,12 @@ class TrainedPolicy:
     def __init__(self, spec: PolicySpec, weights: Mapping[str, Tensor], deterministic: bool = True) -> None:
         self.spec = spec
         self.deterministic = deterministic
-        self.network = PolicyNetwork(spec)
+        with torch.device("meta"):  # no memory yet: a description may ask for any amount
+            self.network = PolicyNetwork(spec)
         _check_weights(self.network.state_dict(), weights)
-        self.network.load_state_dict(dict(weights))
+        self.network.load_state_dict(
+            {name: tensor.clone() for name, tensor in weights.items()}, assign=True
+        )
         self.network.eval()
         self.generator = torch.Generator().manual_seed(0)
         self._state: State | None = None
@@ -358,7 +362,7 @@ def load_policy(folder: str | PathLike[str], *, deterministic: bool = True) -> T
             )
     try:
         spec = PolicySpec.from_json(json.loads(json_path.read_bytes()))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{json_path} is no description of a policy: {error!r}") from error
     try:
         weights = safetensors.torch.load(weights_path.read_bytes())

@@ -187,6 +187,10 @@ def test_a_missing_file_is_named(name: str, tmp_path: Path):
         ({"head": "categorial"}, "nearest known one is 'categorical'"),
         ({"head": "gaussian"}, "action_space=Discrete.*a Box"),
         ({"layers": [{"type": "linear", "in": 5, "out": 4}]}, "linear layer's input=5.*must be 6"),
+        ({"layers": ["linear"]}, "AttributeError"),
+        ({"layers": None}, "TypeError"),
+        ({"layers": [{"type": "linear", "in": 6, "out": -4}]}, "linear layer's output=-4"),
+        ({"layers": [{"type": "linear", "in": 6}]}, "KeyError"),
         ({"layers": [{"type": "gelu"}]}, "layer='gelu' is not a known name"),
         ({"layers": [{"type": "flatten"}]}, "last layer's output=6.*must be 4"),
         ({"action_space": {"type": "Discrete", "n": 5, "start": 0}}, "last layer's output=4.*must be 5"),
@@ -218,6 +222,20 @@ def test_weights_that_do_not_fit_are_refused(change: dict[str, Any], message: st
     weights = {name: tensor for name, tensor in weights.items() if tensor is not None}
     (tmp_path / "policy.safetensors").write_bytes(safetensors.torch.save(weights))
     with pytest.raises(ValueError, match=f"policy.safetensors does not fit.*{message}"):
+        load_policy(tmp_path)
+
+
+def test_a_description_that_asks_for_too_much_memory_takes_none(tmp_path: Path):
+    policy().save(tmp_path)
+    path = tmp_path / "policy.json"
+    huge = [
+        {"type": "flatten"},
+        {"type": "linear", "in": 6, "out": 10**12},
+        {"type": "tanh"},
+        {"type": "linear", "in": 10**12, "out": 4},
+    ]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"layers": huge}))
+    with pytest.raises(ValueError, match="policy.safetensors does not fit.*1000000000000"):
         load_policy(tmp_path)
 
 

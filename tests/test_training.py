@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from agents.algorithms import ALGORITHMS
 from agents.runs import KEPT_CHECKPOINTS, RunConfig, RunFolder
 from agents.training import Interrupted, Keeper, train
 from autotrain_env.policies import load_policy
@@ -26,11 +27,18 @@ SMALL = {
     "train_size": 100,
     "classifier": "mlp-8",
 }
+ON_POLICY = {"policy": "MlpPolicy", "n_steps": 6, "gamma": 1.0}
+OFF_POLICY = {"policy": "MlpPolicy", "learning_starts": 16, "buffer_size": 200}
 HYPERPARAMETERS: dict[str, dict[str, Any]] = {
-    "ppo": {"policy": "MlpPolicy", "n_steps": 6, "batch_size": 8, "gamma": 1.0},
-    "recurrent_ppo": {"policy": "MlpLstmPolicy", "n_steps": 6, "batch_size": 8, "gamma": 1.0},
-    "dqn": {"policy": "MlpPolicy", "learning_starts": 16, "buffer_size": 200, "exploration_fraction": 0.8},
-    "sac": {"policy": "MlpPolicy", "learning_starts": 16, "buffer_size": 200},
+    "ppo": ON_POLICY | {"batch_size": 6},
+    "maskable_ppo": ON_POLICY | {"batch_size": 6},
+    "recurrent_ppo": ON_POLICY | {"policy": "MlpLstmPolicy", "batch_size": 6},
+    "trpo": ON_POLICY | {"batch_size": 6},
+    "a2c": ON_POLICY,
+    "dqn": OFF_POLICY | {"exploration_fraction": 0.8},
+    "qrdqn": OFF_POLICY | {"exploration_fraction": 0.8},
+    "sac": OFF_POLICY,
+    "td3": OFF_POLICY | {"noise_type": "normal", "noise_std": 0.2},
     "ars": {"policy": "LinearPolicy", "n_delta": 2, "n_top": 1, "n_eval_episodes": 2},
 }
 
@@ -38,7 +46,7 @@ HYPERPARAMETERS: dict[str, dict[str, Any]] = {
 def configuration(algorithm: str = "ppo", **kwargs: Any) -> RunConfig:
     given: dict[str, Any] = {
         "algorithm": algorithm,
-        "env_id": "AutoTrainContinuous-v0" if algorithm == "sac" else "AutoTrain-v0",
+        "env_id": ALGORITHMS[algorithm].env_id,
         "env": SMALL,
         "num_envs": 2,
         "seed": 3,
@@ -72,7 +80,7 @@ def assert_same_runs(left: RunFolder, right: RunFolder) -> None:
     assert left.result()["steps"] == right.result()["steps"]
 
 
-@pytest.mark.parametrize("algorithm", HYPERPARAMETERS)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_resumed_equals_uninterrupted(algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The same parameters, decisions and evaluations, whatever the process had drawn in between."""
     config = configuration(algorithm)
