@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +18,14 @@ from autotrain_env.data import Dataset, SplitSizes, from_recipe
 from autotrain_env.errors import unknown_name
 from autotrain_env.image_sets import IMAGE_SETS, load_image_set, resolve_data_root
 from autotrain_env.sampling import cut_off_test_part
-from autotrain_env.synthetic_data import synthetic
+from autotrain_env.synthetic_data import KINDS, synthetic
 
 DatasetSpec: TypeAlias = "str | Dataset | tuple[Any, Any] | torch.utils.data.Dataset[Any]"
 
 _BUILT_IN_NAMES = ("digits", "synthetic", *IMAGE_SETS)
+_SYNTHETIC_NAME = re.compile(
+    rf"({'|'.join(KINDS)})-(\d+)-(\d+)-(0|1|0?\.\d+)"
+)  # kind, seed, size, difficulty
 _DIGITS_TEST_SIZE = 697
 
 # Built-in sets by name and folder: held until the process ends.
@@ -41,6 +45,8 @@ def load_dataset(
     | `mnist`, `fashion_mnist`, `kmnist` | (1, 28, 28) | 60,000 + 10,000 | 4,000 / 500 / 500 |
     | `cifar10` | (3, 32, 32) | 50,000 + 10,000 | 4,000 / 500 / 500 |
     | `synthetic` (`synthetic()`) | (64,) | 3,200 + 800 | 1,336 / 864 / 1,000 |
+
+    | `KIND-SEED-SIZE-DIFFICULTY`, such as `teacher-3-4000-0.5` | (64,) | 80% + 20% of the size | as above |
 
     All have 10 classes. The digits are scikit-learn's, with a fixed stratified test part; the image
     sets are torchvision's, with their official test part.
@@ -71,6 +77,10 @@ def load_dataset(
     if isinstance(spec, str):
         if spec in _REGISTRY:
             return _load_registered(spec)
+        described = _SYNTHETIC_NAME.fullmatch(spec)
+        if described:
+            kind, seed, size, difficulty = described.groups()
+            return synthetic(kind, seed=int(seed), size=int(size), difficulty=float(difficulty))
         return _load_built_in(spec, data_root, download)
     if isinstance(spec, tuple) and len(spec) == 2:
         return Dataset.from_arrays(*spec)
@@ -103,7 +113,7 @@ def register_dataset(
     """
     if not isinstance(name, str):
         raise TypeError(f"name={name!r}: must be a string")
-    if not name or name in _BUILT_IN_NAMES:
+    if not name or name in _BUILT_IN_NAMES or _SYNTHETIC_NAME.fullmatch(name):
         raise ValueError(
             f"name={name!r}: must not be empty or one of the built-in names "
             f"{', '.join(map(repr, _BUILT_IN_NAMES))}"

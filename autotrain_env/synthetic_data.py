@@ -51,8 +51,8 @@ def synthetic(
     Raises:
         ValueError: If an argument is out of its range or `kind` is unknown.
     """
-    if kind not in _KINDS:
-        raise unknown_name("kind", kind, _KINDS)
+    if kind not in KINDS:
+        raise unknown_name("kind", kind, KINDS)
     check_whole("seed", seed, 0)
     check_whole("num_classes", num_classes, 2)
     check_whole("num_features", num_features, 1)
@@ -65,7 +65,7 @@ def _make(
     kind: str, seed: int, num_classes: int, num_features: int, size: int, difficulty: float
 ) -> Dataset:
     generator = np.random.default_rng(seed)
-    features, labels = _KINDS[kind](generator, num_classes, num_features, size, difficulty)
+    features, labels = KINDS[kind](generator, num_classes, num_features, size, difficulty)
     pool_size = size - max(1, round(_TEST_FRACTION * size))
     return Dataset.from_arrays(
         features[:pool_size],
@@ -110,4 +110,4 @@ def _teacher_network(
     return features, np.argmax(logits + difficulty**2 * noise, axis=1).astype(np.int64)
 
 
-_KINDS = {"gaussian_mixture": _gaussian_mixture, "teacher": _teacher_network}
+KINDS = {"gaussian_mixture": _gaussian_mixture, "teacher": _teacher_network}

@@ -289,6 +289,26 @@ PRESETS: dict[str, TaskDistribution | Curriculum] = {
         optimizer=Choice(("sgd", "momentum", "adam")),
         batch_size=Choice((32, 64)),
     ),
+    # for policies that are to be carried over to other data: small noisy sets, on which a low rate early
+    # is best, and large ones, on which training pays until the end
+    "many": TaskDistribution(
+        dataset=Choice(
+            (
+                "digits",
+                "digits",
+                "gaussian_mixture-1-1500-0.3",
+                "gaussian_mixture-2-4000-0.4",
+                "gaussian_mixture-3-4000-0.6",
+                "gaussian_mixture-4-12000-0.4",
+                "gaussian_mixture-5-12000-0.6",
+                "gaussian_mixture-6-30000-0.5",
+            )
+        ),
+        label_noise=Choice((0.0, 0.1, 0.2, 0.4)),
+        holdout_size=300,
+        validation_size=400,
+        classifier=Choice(("mlp", "mlp-64-32", "mlp-100")),
+    ),
 }
 
 

@@ -189,10 +189,13 @@ def test_presets_make_environments_without_a_download(preset: str):
         )
     }
     several = {name for name, values in kinds.items() if len(values) > 1}
-    if preset == "mixed":
-        assert several == kinds.keys()
-    else:
-        assert several == ({"split_seed"} if preset == "default" else set())
+    varied = {
+        "default": {"split_seed"},
+        "rates": set(),
+        "mixed": kinds.keys(),
+        "many": {"split_seed", "dataset", "classifier", "label_noise"},
+    }
+    assert several == varied[preset]
     assert len({task.initial_learning_rate for task in tasks}) == 12
 
 
