@@ -1,6 +1,5 @@
 """Train agents on AutoTrain, evaluate them, compare them with schedules, replay an episode."""
 
-import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,15 +16,20 @@ from rich.table import Table
 import autotrain_env
 from agents.algorithms import ALGORITHMS, REWARD, check_actions, find_algorithm, load_hyperparameters
 from agents.arguments import EnvArguments, given
-from agents.comparing import as_table, evaluate_methods, group_runs, summarize
+from agents.comparing import Plan, collect, group_runs, parse_targets
+from agents.final import note_look
 from agents.progress import bars
-from agents.runs import RunConfig, RunFolder, as_plain, find_runs
-from agents.seeds import DEVELOPMENT_SEED, training_seed
+from agents.records import load_records
+from agents.reporting import write_report
+from agents.runs import RunConfig, RunFolder, find_runs
+from agents.seeds import DEVELOPMENT_SEED, FINAL_SEED, training_seed
+from agents.summaries import as_table, summarize
+from agents.targets import FINAL, TARGETS, Target
 from agents.training import Interrupted, train
 from autotrain_env.errors import check, check_whole, unknown_name
 from autotrain_env.evaluation import evaluate_policy, mean_interval
 from autotrain_env.plotting import plot_episode
-from autotrain_env.policies import TrainedPolicy, load_policy, replace_file
+from autotrain_env.policies import TrainedPolicy, load_policy
 
 RUNS = Path("runs/agents")
 
@@ -235,61 +239,150 @@ def environment_of(
 
 @dataclass
 class Compare:
-    """Compare runs with each other and with schedules, on the same episodes."""
+    """Compare runs with each other and with baselines, on the same episodes.
+
+    Every method leaves a record in the output folder; what has one there already is not played again.
+    """
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Folders of finished runs; those that differ in their training seed alone are one method. The first
     method's lead over every other is reported."""
 
-    schedules: tuple[str, ...] = ("constant", "step", "cosine", "reduce_on_plateau")
-    """Schedules to compare with, each at the tasks' own rates and at the best of 8 rates for all tasks."""
+    targets: tuple[str, ...] = ("own",)
+    """What to compare on: own (the tasks that the first run was trained on), or development targets such as
+    default or mnist_noisy; `list` names them."""
+
+    baselines: tuple[str, ...] = ("constant", "step", "cosine", "reduce_on_plateau", "random")
+    """Schedules, and do_nothing, random, hypergradient, schedulefree, prodigy, population, search."""
+
+    ways: tuple[str, ...] = ("own", "one", "configuration")
+    """Ways to choose a schedule's rate and own parameters: own (the task's initial rate), one (best for all
+    training tasks), configuration (best on 20 other seeds of the target), episode (8 runs of every very
+    episode, the best by validation), holdout (as configuration, trained on train + holdout)."""
 
     env: EnvArguments = field(default_factory=EnvArguments)
-    """Arguments of the environment, in place of those that the runs were trained with."""
+    """Arguments of the environment, in place of those of runs and targets."""
 
-    episodes: int = 200
-    """Episodes of each run and schedule."""
+    episodes: int | None = None
+    """Episodes of each run and baseline; by default as many as the target says."""
 
-    tuning_episodes: int = 32
-    """Episodes for each rate that is tried, on seeds of their own."""
+    configuration_episodes: int = 20
+    """Episodes of each trial when tuning for a target, on seeds of their own."""
+
+    one_episodes: int = 64
+    """Episodes of each trial when tuning for all training tasks, on seeds of their own."""
 
     seed: int = DEVELOPMENT_SEED
     """Seed of the first episode."""
 
-    num_envs: int = 64
-    """Networks trained side by side."""
+    num_envs: int | None = None
+    """Networks trained side by side; by default as many as the target says."""
 
-    output: Path = Path("runs/comparison.json")
-    """File for the numbers."""
+    output: Path = Path("runs/comparison")
+    """Folder for the records."""
 
     def run(self, console: Console) -> None:
         """Compare."""
-        check_whole("episodes", self.episodes, 1)
-        check_whole("tuning_episodes", self.tuning_episodes, 1)
         check(len(self.runs) > 0, "runs", self.runs, "one or more run folders")
-        groups = group_runs(list(self.runs))
-        with bars(console) as bar, bar("playing episodes") as report:
-            methods = evaluate_methods(
-                groups,
-                list(self.schedules),
-                given(self.env),
-                self.episodes,
-                self.tuning_episodes,
-                self.seed,
-                self.num_envs,
-                report,
-            )
-        summaries = summarize(methods)
-        console.print(as_table(summaries))
-        self.output.parent.mkdir(parents=True, exist_ok=True)
-        numbers = {
-            "version": autotrain_env.__version__,
-            "seed": self.seed,
-            "env": given(self.env),
-            "summary": summaries,
-        }
-        replace_file(self.output, (json.dumps(as_plain(numbers), indent=1) + "\n").encode())
-        console.print(f"Written to {self.output}", soft_wrap=True)
+        targets = parse_targets(self.targets)
+        final = [target.name for target in targets if target.stage == FINAL]
+        check(
+            not final, "targets", final, "development targets; final ones are for `python -m agents final`"
+        )
+        play_and_print(self, console, targets, self.seed)
+
+
+@dataclass
+class Final:
+    """Evaluate runs on final targets. Every look is counted, in looks.jsonl of the output folder."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders of finished runs, as for compare."""
+
+    targets: tuple[str, ...] = tuple(target.name for target in TARGETS.values() if target.stage == FINAL)
+    """Final targets."""
+
+    baselines: tuple[str, ...] = ("constant", "step", "cosine", "reduce_on_plateau")
+    """As for compare."""
+
+    ways: tuple[str, ...] = ("own", "one", "configuration")
+    """As for compare."""
+
+    env: EnvArguments = field(default_factory=EnvArguments)
+    """Arguments of the environment, in place of those of runs and targets."""
+
+    episodes: int | None = None
+    """Episodes of each run and baseline; by default as many as the target says."""
+
+    configuration_episodes: int = 20
+    """Episodes of each trial when tuning for a target, on seeds of their own."""
+
+    one_episodes: int = 64
+    """Episodes of each trial when tuning for all training tasks, on seeds of their own."""
+
+    num_envs: int | None = None
+    """Networks trained side by side; by default as many as the target says."""
+
+    output: Path = Path("agents/results/final")
+    """Folder for the records and for looks.jsonl."""
+
+    def run(self, console: Console) -> None:
+        """Look."""
+        check(len(self.runs) > 0, "runs", self.runs, "one or more run folders")
+        targets = parse_targets(self.targets)
+        other = [target.name for target in targets if target.stage != FINAL]
+        check(not other, "targets", other, "final targets")
+        group_runs(list(self.runs))
+        count = note_look(self.output / "looks.jsonl", list(self.runs), self.targets)
+        console.print(f"Look number {count} at final targets; noted in {self.output}/looks.jsonl")
+        play_and_print(self, console, targets, FINAL_SEED)
+
+
+def play_and_print(
+    command: Compare | Final, console: Console, targets: tuple[Target, ...], seed: int
+) -> None:
+    """Play what has no record yet, and print the tables."""
+    for name in ("episodes", "num_envs"):
+        if getattr(command, name) is not None:
+            check_whole(name, getattr(command, name), 1)
+    for name in ("configuration_episodes", "one_episodes"):
+        check_whole(name, getattr(command, name), 1)
+    plan = Plan(
+        targets=targets,
+        baselines=command.baselines,
+        ways=command.ways,
+        seed=seed,
+        env=given(command.env),
+        episodes=command.episodes,
+        configuration_episodes=command.configuration_episodes,
+        one_episodes=command.one_episodes,
+        num_envs=command.num_envs,
+    )
+    groups = group_runs(list(command.runs))
+    with bars(console) as bar, bar("playing episodes") as report:
+        records = collect(groups, plan, command.output, report)
+    for target, found in records.items():
+        console.print(as_table(target, summarize(found)))
+    console.print(f"Records in {command.output}/", soft_wrap=True)
+
+
+@dataclass
+class Report:
+    """Write a page (HTML), figures (PNG) and numbers (CSV) from records."""
+
+    records: tyro.conf.Positional[tuple[Path, ...]] = (Path("agents/results"),)
+    """Records, or folders of records, as compare writes them."""
+
+    first: str | None = None
+    """Method whose lead over the others is reported; by default the agent with the most training seeds."""
+
+    output: Path = Path("runs/report")
+    """Folder for index.html, the figures and numbers.csv."""
+
+    def run(self, console: Console) -> None:
+        """Write the report."""
+        page = write_report(load_records(self.records), self.output, self.first)
+        console.print(f"Written to {page}, with the figures and numbers.csv beside it", soft_wrap=True)
 
 
 @dataclass
@@ -306,6 +399,10 @@ class List:
             algorithms.add_row(algorithm.name, " or ".join(algorithm.actions), algorithm.env_id)
         console.print(algorithms)
         console.print("environments: " + ", ".join(autotrain_env.ENVIRONMENTS))
+        targets = Table("target", "stage", "to policies of the tasks many", box=rich.box.SIMPLE_HEAD)
+        for target in TARGETS.values():
+            targets.add_row(target.name, target.stage, target.group)
+        console.print(targets)
         runs = Table("run", "env steps", "state", "validation score", box=rich.box.SIMPLE_HEAD)
         for folder in find_runs(self.folder):
             config = folder.config()
@@ -323,6 +420,8 @@ Command = (
     Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
+    | Annotated[Final, tyro.conf.subcommand("final")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Replay, tyro.conf.subcommand("replay")]
     | Annotated[List, tyro.conf.subcommand("list")]
 )

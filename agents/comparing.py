@@ -1,47 +1,116 @@
-"""Comparing trained agents with each other and with schedules, on the same tasks."""
+"""Comparing agents with each other and with baselines, on the same episodes.
+
+`collect` plays what has no record yet.
+"""
 
 import dataclasses
-from dataclasses import dataclass, field
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
-import rich.box
-from rich.table import Table
-
-from agents.baselines import GRID, tune
+from agents.baselines import (
+    SEARCHED,
+    VARIANTS,
+    Environment,
+    Populations,
+    Results,
+    Tuned,
+    best_of_rates,
+    search_schedules,
+    train_populations,
+    tune,
+)
 from agents.progress import Report, portion
+from agents.records import Record, describe
 from agents.runs import RunFolder, as_plain
 from agents.seeds import MAX_ENVS, MAX_SEEDS
-from agents.statistics import bootstrap, compare, interquartile_mean, worst_share
+from agents.targets import DEVELOPMENT, SEEN, TARGETS, Target, find_target
+from agents.torch_optimizers import OPTIMIZERS, run_optimizer, tune_optimizer
+from autotrain_env.config import TASK_FIELDS
 from autotrain_env.errors import check, unknown_name
-from autotrain_env.evaluation import Policy, evaluate_policy
-from autotrain_env.policies import load_policy
-from autotrain_env.schedules import SCHEDULES, Schedule, as_schedule
+from autotrain_env.evaluation import evaluate_policy
+from autotrain_env.policies import WEIGHTS_NAME, load_policy
+from autotrain_env.schedules import RandomAgent, Schedule, as_schedule
+from autotrain_env.vector_env import AutoTrainVectorEnv
 
-OWN_RATES, ONE_RATE = "each task's own rate", "one rate for all tasks"
+AGENT, OTHER = "agent", "no schedule"
+OWN, ONE, CONFIGURATION, EPISODE, WITH_HOLDOUT = (
+    "each task's own rate",
+    "one for all training tasks",
+    "tuned for this configuration",
+    "best of 8 of each episode",
+    "tuned, trained on train + holdout",
+)
+WAYS = {
+    "own": OWN,
+    "one": ONE,
+    "configuration": CONFIGURATION,
+    "episode": EPISODE,
+    "holdout": WITH_HOLDOUT,
+}
+OTHERS = ("do_nothing", "random", *OPTIMIZERS, "population", "search")
+BASELINES = (*VARIANTS, *OTHERS)
+SEARCH_EPISODES = 5
+OWN_TASKS = Target("own", DEVELOPMENT, SEEN)
+"""The tasks that the first run was trained on."""
 
-Environment = gymnasium.vector.VectorEnv[Any, Any, Any]
 
-
-@dataclass
-class Method:
-    """One method and its results.
+@dataclass(frozen=True)
+class Plan:
+    """What is to be compared.
 
     Args:
-        name: Of the method.
-        group: `"agents"`, or how a schedule's rate was chosen.
-        runs: Folders of its runs, one for each training seed; none of a schedule.
-        learning_rate: The tuned rate of a schedule, if any.
-        results: Columns of `evaluate_policy`, each of shape (seeds, episodes).
+        targets: On which targets.
+        baselines: Names; see `BASELINES`.
+        ways: In which ways schedules are tuned; see `WAYS`.
+        seed: Of the first episode.
+        env: Arguments of the environment, in place of what runs and targets say.
+        episodes: Of every method; `None` for as many as the target says.
+        configuration_episodes: Episodes of each trial when tuning for a configuration.
+        one_episodes: Episodes of each trial when tuning for all training tasks.
+        num_envs: Networks trained side by side; `None` for as many as the target says.
+        search_updates: Updates of the random search; `None` for what training the first policy took.
     """
 
-    name: str
-    group: str = "agents"
-    runs: list[str] = field(default_factory=list)
-    learning_rate: float | None = None
-    results: dict[str, np.ndarray] = field(default_factory=dict)
+    targets: tuple[Target, ...]
+    baselines: tuple[str, ...]
+    ways: tuple[str, ...]
+    seed: int
+    env: dict[str, Any] = dataclasses.field(default_factory=dict)
+    episodes: int | None = None
+    configuration_episodes: int = 20
+    one_episodes: int = 64
+    num_envs: int | None = None
+    search_updates: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the names and the seed."""
+        for name in self.baselines:
+            if name not in BASELINES:
+                raise unknown_name("baseline", name, BASELINES)
+        for name in self.ways:
+            if name not in WAYS:
+                raise unknown_name("way", name, WAYS)
+        first = MAX_SEEDS * MAX_ENVS
+        check(self.seed >= first, "seed", self.seed, f"at least {first}: below that are those of training")
+
+
+def parse_targets(names: Iterable[str]) -> tuple[Target, ...]:
+    """Targets of these names; `"own"` stands for the tasks that the runs were trained on.
+
+    Raises:
+        ValueError: If one is unknown, or there is none.
+    """
+    names = tuple(names)
+    known = {OWN_TASKS.name: OWN_TASKS, **TARGETS}
+    check(len(names) > 0, "targets", names, f"one or more of {', '.join(known)}")
+    return tuple(known[name] if name in known else find_target(name) for name in names)
 
 
 def group_runs(folders: list[Path]) -> dict[str, list[RunFolder]]:
@@ -68,152 +137,330 @@ def group_runs(folders: list[Path]) -> dict[str, list[RunFolder]]:
         twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
         check(not twice, "runs", [str(run.path) for run in runs], f"of different seeds; twice: {twice}")
         alone = [other["algorithm"] for other, _ in methods].count(config["algorithm"]) == 1
-        named[config["algorithm"] if alone else f"{config['algorithm']} ({runs[0].path.name})"] = runs
+        name = config["algorithm"] if alone else runs[0].path.name.removesuffix(f"-{seeds[0]}")
+        check(
+            name not in named, "runs", str(runs[0].path), "in folders named after their method, and -SEED"
+        )
+        named[name] = runs
     return named
 
 
-def make_env(run: RunFolder, overrides: dict[str, Any], num_envs: int) -> Environment:
-    """The environment that a run was trained in, some of its arguments replaced, for an evaluation."""
-    config = run.config()
-    kwargs = config.env | overrides
-    return gymnasium.make_vec(config.env_id, num_envs=num_envs, autoreset_mode="Disabled", **kwargs)
+# --- playing ---------------------------------------------------------------------------------------------
 
 
-def evaluate_methods(
-    groups: dict[str, list[RunFolder]],
-    schedules: list[str],
-    overrides: dict[str, Any],
-    episodes: int,
-    tuning_episodes: int,
-    seed: int,
-    num_envs: int,
-    report: Report,
-) -> list[Method]:
-    """Let every method play the same episodes: agents, then schedules at the tasks' own rates and tuned.
+@dataclass(frozen=True)
+class Job:
+    """A record to be made.
 
     Args:
-        groups: Runs by method; see `group_runs`.
-        schedules: Names.
-        overrides: Arguments of the environment.
-        episodes: Episodes of each run and schedule.
-        tuning_episodes: Episodes for each rate that is tried, on tuning seeds.
-        seed: Of the first episode.
-        num_envs: Lanes.
+        method: As in a record, as are the next four.
+        kind: What it is.
+        seed: Training seed.
+        target: The target.
+        setup: What decides its results.
+        play: Makes the record's other parts; told to whom to report.
+        work: Roughly how many episodes that takes.
+    """
+
+    method: str
+    kind: str
+    seed: int | None
+    target: Target
+    setup: dict[str, Any]
+    play: Callable[[Report], dict[str, Any]]
+    work: float
+
+    @property
+    def record(self) -> Record:
+        """The record, without results."""
+        empty: dict[str, np.ndarray] = {}
+        setup = as_plain(self.setup)
+        return Record(self.method, self.kind, self.seed, self.target.name, setup, 0.0, empty)
+
+
+def collect(
+    groups: dict[str, list[RunFolder]], plan: Plan, folder: Path, report: Report
+) -> dict[str, list[Record]]:
+    """Play whatever has no record in the folder yet, and write it there.
+
+    Args:
+        groups: Runs by method; see `group_runs`. The first run's environment is that of all baselines.
+        plan: What to compare.
+        folder: For the records.
         report: Told how far it is.
 
+    Returns:
+        Records of every target, agents first.
+
     Raises:
-        ValueError: If there are fewer than two methods, the seeds overlap with those of training, or two
-            methods did not meet the same tasks.
+        ValueError: If there are fewer than two methods, or two methods did not meet the same tasks.
     """
-    check(len(groups) + len(schedules) > 1, "methods", [*groups, *schedules], "two or more")
-    first = MAX_SEEDS * MAX_ENVS
-    check(seed >= first, "seed", seed, f"at least {first}: below that are the seeds of training")
-    for name in schedules:
-        if name not in SCHEDULES:
-            raise unknown_name("schedule", name, SCHEDULES)
-    methods: list[Method] = []
-    tuning = len(GRID) * tuning_episodes
-    total = episodes * (sum(map(len, groups.values())) + 2 * len(schedules)) + tuning * len(schedules)
-    played = 0
-
-    def part(size: int) -> Report:
-        nonlocal played
-        played += size
-        return portion(report, played - size, size, total)
-
-    def play(env: Environment, policy: Policy) -> dict[str, np.ndarray]:
-        return evaluate_policy(env, policy, episodes, seed, progress=part(episodes))
-
-    for name, runs in groups.items():
-        columns = []
-        for run in runs:
-            env = make_env(run, overrides, num_envs)
-            columns.append(play(env, load_policy(run.path)))
-        stacked = {key: np.stack([c[key] for c in columns]) for key in columns[0]}
-        paths = [str(run.path) for run in runs]
-        methods.append(Method(name, runs=paths, results=stacked))
-    env = make_env(next(iter(groups.values()))[0], overrides, num_envs)
-    tuned = []
-    for name in schedules:
-        schedule = as_schedule(name)
-        methods.append(Method(name, OWN_RATES, results=_one(play(env, schedule))))
-        if isinstance(schedule, Schedule):
-            rate = tune(env, schedule, tuning_episodes, part(tuning))
-            results = _one(play(env, schedule.with_learning_rate(rate)))
-            tuned.append(Method(name, ONE_RATE, learning_rate=rate, results=results))
-    methods += tuned
-    check_pairing(methods)
-    return methods
+    tuned: dict[str, Tuned] = {}
+    players = [Player(groups, plan, target, tuned) for target in plan.targets]
+    jobs = [job for player in players for job in player.jobs()]
+    count = len({(job.method, job.kind) for job in jobs})
+    check(count > 1, "methods", [*groups, *plan.baselines], "two or more")
+    records: dict[str, list[Record]] = {target.name: [] for target in plan.targets}
+    total, done = sum(job.work for job in jobs), 0.0
+    for job in jobs:
+        record = _known(folder, job)
+        if record is None:
+            start = time.monotonic()
+            parts = job.play(portion(report, done, job.work, total))
+            seconds = (time.monotonic() - start) / len(parts["columns"]["test_accuracy"])
+            cost = {"seconds": seconds} | parts.pop("cost", {})
+            record = dataclasses.replace(job.record, **parts, cost=cost)
+            record.save(folder)
+        done += job.work
+        report(done / total)
+        records[job.target.name].append(record)
+    for found in records.values():
+        check_pairing(found)
+    return records
 
 
-def _one(results: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name: values[None] for name, values in results.items()}
+def _known(folder: Path, job: Job) -> Record | None:
+    path = folder / job.record.file_name
+    if not path.exists():
+        return None
+    record = Record.load(path)
+    return record if record.setup == json.loads(json.dumps(job.record.setup)) else None
 
 
-def check_pairing(methods: list[Method]) -> None:
-    """Raise a `ValueError` unless all methods met the same tasks, by their untrained networks."""
-    wanted = methods[0].results["initial_train_score"][0]
-    for method in methods:
-        for run, found in enumerate(method.results["initial_train_score"]):
-            check(
-                np.array_equal(found, wanted),
-                "tasks",
-                f"those of {method.name} (run {run})",
-                f"those of {methods[0].name}: give the tasks to all by --env",
+class Player:
+    """Plays all methods on one target.
+
+    Args:
+        groups: Runs by method.
+        plan: What to compare.
+        target: On what.
+        tuned: Schedules tuned for all training tasks so far, by what they were tuned on; is added to.
+    """
+
+    def __init__(
+        self, groups: dict[str, list[RunFolder]], plan: Plan, target: Target, tuned: dict[str, Tuned]
+    ) -> None:
+        self.groups, self.plan, self.target, self.tuned = groups, plan, target, tuned
+        self.episodes = plan.episodes or target.episodes
+        self.first = next(iter(groups.values()))[0] if groups else None
+
+    def kwargs(self, env: dict[str, Any]) -> dict[str, Any]:
+        """Arguments of the environment: the run's, the target's tasks, the plan's."""
+        tasks = ("tasks", *TASK_FIELDS) if self.target is not OWN_TASKS else ()
+        kept = {name: value for name, value in env.items() if name not in tasks}
+        return {**kept, **self.target.env, **self.plan.env}
+
+    def make(self, env_id: str, kwargs: dict[str, Any], num_envs: int | None = None) -> Environment:
+        """An environment for evaluations."""
+        count = num_envs or self.plan.num_envs or self.target.num_envs
+        return gymnasium.make_vec(env_id, num_envs=count, autoreset_mode="Disabled", **kwargs)
+
+    def jobs(self) -> Iterator[Job]:
+        """Everything that is to be on record."""
+        for name, runs in self.groups.items():
+            for run in runs:
+                yield self._agent(name, run)
+        for name in self.plan.baselines:
+            if name in VARIANTS:
+                yield from self._schedule(name)
+            else:
+                yield self._other(name)
+
+    # --- agents ---
+
+    def _agent(self, name: str, run: RunFolder) -> Job:
+        config = run.config()
+        kwargs = self.kwargs(config.env)
+        weights = hashlib.sha256((run.path / WEIGHTS_NAME).read_bytes()).hexdigest()
+        setup = self._setup(config.env_id, kwargs, policy=weights)
+
+        def play(report: Report) -> dict[str, Any]:
+            env = self.make(config.env_id, kwargs)
+            policy = load_policy(run.path)
+            results = evaluate_policy(
+                env, policy, self.episodes, self.plan.seed, history=True, progress=report
             )
-
-
-def summarize(methods: list[Method]) -> list[dict[str, Any]]:
-    """Plain numbers of every method; differences are the first method's lead over each."""
-    summaries = []
-    for method in methods:
-        accuracy = method.results["test_accuracy"]
-        found = compare(methods[0].results["test_accuracy"], accuracy)
-        summaries.append(
-            {
-                "method": method.name,
-                "group": method.group,
-                "runs": method.runs,
-                "learning_rate": method.learning_rate,
-                "seeds": len(accuracy),
-                "episodes": accuracy.shape[1],
-                "test_accuracy": dataclasses.asdict(bootstrap(accuracy, np.mean)),
-                "interquartile_mean": interquartile_mean(accuracy),
-                "median": float(np.median(accuracy)),
-                "worst_5_percent": worst_share(accuracy),
-                "best_holdout_test_accuracy": float(method.results["best_holdout_test_accuracy"].mean()),
-                "train_accuracy": float(method.results["train_score"].mean()),
-                "lead_of_first": dataclasses.asdict(found.difference),
-                "probability_that_first_is_better": dataclasses.asdict(found.probability),
-                "first_is": found.verdict,
+            result = run.result()
+            inner_steps = _core_of(env).config.inner_steps
+            cost = {
+                "train_updates": result["steps"] * inner_steps,
+                "train_minutes": result["minutes_since_start_or_resume"],
             }
-        )
-    return summaries
+            curve = [json.loads(line) for line in run.evaluations.read_text().splitlines()]
+            kept = ("train_steps", "score", "return", "rewinds", "reinits", "steps", "learning_rate")
+            learning_curve = [{key: point[key] for key in kept} for point in curve]
+            described = describe(results, examples=True)
+            return {
+                "chance": _chance(env),
+                "cost": cost,
+                "learning_curve": learning_curve,
+                **described,
+            }
+
+        return Job(name, AGENT, config.seed, self.target, setup, play, self.episodes)
+
+    def _setup(self, env_id: str, kwargs: dict[str, Any], **more: Any) -> dict[str, Any]:
+        return {
+            "id": env_id,
+            "env": kwargs,
+            "episodes": self.episodes,
+            "episode_seed": self.plan.seed,
+            **more,
+        }
+
+    # --- schedules ---
+
+    def _baseline_env(self, **more: Any) -> tuple[str, dict[str, Any]]:
+        """Id and arguments for baselines: the first run's, but the holdout is read unguarded."""
+        env_id, env = ("AutoTrain-v0", {})
+        if self.first is not None:
+            env_id, env = self.first.config().env_id, self.first.config().env
+        return env_id, {**self.kwargs(env), "thresholdout": False, **more}
+
+    def _schedule(self, name: str) -> Iterator[Job]:
+        for way in self.plan.ways:
+            if way == "holdout" and name not in SEARCHED:
+                continue
+            yield self._tuned(name, WAYS[way])
+
+    def _tuned(self, name: str, way: str) -> Job:
+        plan = self.plan
+        schedule = as_schedule(name)
+        assert isinstance(schedule, Schedule)
+        env_id, kwargs = self._baseline_env(**({"train_on_holdout": True} if way == WITH_HOLDOUT else {}))
+        trial_episodes = {
+            CONFIGURATION: plan.configuration_episodes,
+            WITH_HOLDOUT: plan.configuration_episodes,
+        }
+        trials = trial_episodes.get(way, plan.one_episodes if way == ONE else 0)
+        setup = self._setup(env_id, kwargs, tuning_episodes=trials)
+        if way == ONE:
+            setup["tuned_on"] = self._training_env()
+        tuning_work = trials * (len(VARIANTS[name]) * 3 + 8)
+        work = tuning_work + self.episodes * (8 if way == EPISODE else 1)
+
+        def play(report: Report) -> dict[str, Any]:
+            env = self.make(env_id, kwargs)
+            part = portion(report, tuning_work, work - tuning_work, work)
+            if way == EPISODE:
+                results = best_of_rates(env, schedule, self.episodes, plan.seed, part)
+                return self._described(env, results)
+            if way == OWN:
+                results = evaluate_policy(
+                    env, schedule, self.episodes, plan.seed, history=True, progress=part
+                )
+                return self._described(env, results)
+            tuning_report = portion(report, 0, tuning_work, work)
+            if way == ONE:
+                tuned = self._tuned_for_all(name, trials, tuning_report)
+            else:
+                few = self.make(env_id, kwargs, min(trials, plan.num_envs or self.target.num_envs))
+                tuned = tune(few, name, trials, tuning_report, VARIANTS[name])
+            results = evaluate_policy(
+                env, tuned.schedule, self.episodes, plan.seed, history=True, progress=part
+            )
+            chosen = {"learning_rate": tuned.learning_rate, **tuned.parameters}
+            return self._described(env, results, tuned.updates) | {"chosen": chosen}
+
+        return Job(name, way, None, self.target, setup, play, work)
+
+    def _training_env(self) -> dict[str, Any]:
+        """Id and arguments of the environment that agents were trained in."""
+        config = None if self.first is None else self.first.config()
+        env_id, env = ("AutoTrain-v0", {}) if config is None else (config.env_id, config.env)
+        own = self.plan.env if self.target is OWN_TASKS else {}
+        return as_plain({"id": env_id, **env, **own, "thresholdout": False})
+
+    def _tuned_for_all(self, name: str, episodes: int, report: Report) -> Tuned:
+        env = self._training_env()
+        key = json.dumps([env, name, episodes])
+        if key not in self.tuned:
+            made = self.make(env.pop("id"), env, min(episodes, 64))
+            self.tuned[key] = tune(made, name, episodes, report, VARIANTS[name])
+        return self.tuned[key]
+
+    def _described(self, env: Environment, results: Results, updates: int = 0) -> dict[str, Any]:
+        return {
+            "chance": _chance(env),
+            "cost": {"updates_to_choose": updates},
+            **describe(results, examples=False),
+        }
+
+    # --- the others ---
+
+    def _other(self, name: str) -> Job:
+        plan, episodes = self.plan, self.episodes
+        env_id, kwargs = self._baseline_env()
+        trials = plan.configuration_episodes if name in OPTIMIZERS else 0
+        setup = self._setup(env_id, kwargs, tuning_episodes=trials)
+        method = name.replace("_", " ")
+        kind, work = OTHER, float(episodes)
+        if name == "search":
+            setup["search_updates"] = self._search_updates()
+            kind, work = EPISODE, self._search_updates() / 600
+        elif name == "population":
+            kind, work = EPISODE, 8.0 * episodes
+        elif name in OPTIMIZERS:
+            work = 8.0 * (episodes + trials * len(OPTIMIZERS[name].rates))
+
+        def play(report: Report) -> dict[str, Any]:
+            if name in OPTIMIZERS:
+                env = self.make(env_id, kwargs, 1)
+                few = trials * len(OPTIMIZERS[name].rates)
+                tuning = portion(report, 0, few, few + episodes)
+                rate, updates = tune_optimizer(env, name, trials, tuning)
+                part = portion(report, few, episodes, few + episodes)
+                results = run_optimizer(env, name, rate, episodes, plan.seed, part)
+                return self._described(env, results, updates) | {"chosen": {"learning_rate": rate}}
+            if name == "population":
+                count = plan.num_envs or self.target.num_envs
+                size = Populations.SIZE
+                env = self.make(env_id, kwargs, max(size, count // size * size))
+                return self._described(env, train_populations(env, episodes, plan.seed, report))
+            env = self.make(env_id, kwargs)
+            if name == "search":
+                budget = _budget(env)
+                tried = min(SEARCH_EPISODES, episodes)
+                results = search_schedules(env, tried, self._search_updates(), budget, plan.seed, report)
+                return self._described(env, results)
+            policy = RandomAgent() if name == "random" else as_schedule("constant")
+            results = evaluate_policy(env, policy, episodes, plan.seed, history=True, progress=report)
+            return self._described(env, results)
+
+        return Job(method, kind, None, self.target, setup, play, work)
+
+    def _search_updates(self) -> int:
+        if self.plan.search_updates is not None:
+            return self.plan.search_updates
+        check(self.first is not None, "search_updates", None, "given where there is no run")
+        assert self.first is not None
+        return int(self.first.result()["steps"] * self.first.config().env.get("inner_steps", 20))
 
 
-def as_table(summaries: list[dict[str, Any]]) -> Table:
-    """The summary as a table of percentages; "best kept" is of the weights best on the holdout."""
-    first = summaries[0]
-    title = f"test accuracy [%], {first['episodes']} paired episodes; the lead of {first['method']}"
-    table = Table(title=title, box=rich.box.SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0))
-    for name in ("method", "mean", "IQM", "worst 5%", "best kept", "lead", "first is"):
-        left = name in ("method", "first is")
-        table.add_column(name, justify="left" if left else "right", no_wrap=name != "first is")
-    group = ""
-    for row in summaries:
-        if row["group"] != group:
-            group = row["group"]
-            table.add_row(f"[bold]{group}")
-        mean, lead = ({k: 100 * v for k, v in row[k].items()} for k in ("test_accuracy", "lead_of_first"))
-        rate, is_first = row["learning_rate"], row is first
-        detail = f" ({rate:.2g})" if rate is not None else f" × {row['seeds']}" if row["seeds"] > 1 else ""
-        table.add_row(
-            f" {row['method']}{detail}",
-            "{mean:.1f} [{low:.1f}, {high:.1f}]".format(**mean),
-            f"{100 * row['interquartile_mean']:.1f}",
-            f"{100 * row['worst_5_percent']:.1f}",
-            f"{100 * row['best_holdout_test_accuracy']:.1f}",
-            "" if is_first else "{mean:+.1f} [{low:+.1f}, {high:+.1f}]".format(**lead),
-            "" if is_first else row["first_is"],
+def _core_of(env: Environment) -> Any:
+    vector_env = env.unwrapped
+    assert isinstance(vector_env, AutoTrainVectorEnv)
+    return vector_env.core
+
+
+def _chance(env: Environment) -> float:
+    return float(np.mean(1 / _core_of(env).lanes.num_classes))
+
+
+def _budget(env: Environment) -> int:
+    return int(max(_core_of(env).config.task_distribution.levels[0].possible("budget")))
+
+
+def check_pairing(records: list[Record]) -> None:
+    """Raise a `ValueError` unless all methods met the same tasks, by their untrained networks."""
+    wanted = records[0].columns["initial_train_score"]
+    for record in records:
+        found = record.columns["initial_train_score"]
+        same = len(found) <= len(wanted) and np.allclose(found, wanted[: len(found)], rtol=1e-5)
+        seed = "" if record.seed is None else f" (seed {record.seed})"
+        check(
+            bool(same),
+            "tasks",
+            f"those of {record.method}{seed}",
+            f"those of {records[0].method}: give the tasks to all by --env or --targets",
         )
-    return table

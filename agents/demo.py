@@ -25,15 +25,10 @@ from agents.seeds import DEVELOPMENT_SEED, training_seed
 from autotrain_env.evaluation import Policy, evaluate_policy, mean_interval
 from autotrain_env.plotting import plot_comparison, plot_episode
 from autotrain_env.sb3 import make_sb3_env
-from autotrain_env.schedules import Constant, Cosine, RandomAgent, ReduceOnPlateau, Schedule, StepDecay
+from autotrain_env.schedules import RandomAgent, as_schedule
 
 ALIASES = {"fashion": "fashion_mnist"}
-SCHEDULES: dict[str, Schedule] = {
-    "constant": Constant(),
-    "step": StepDecay(),
-    "cosine": Cosine(),
-    "reduce on plateau": ReduceOnPlateau(),
-}
+SCHEDULES = ("constant", "step", "cosine", "reduce_on_plateau")
 
 
 @dataclass
@@ -125,24 +120,20 @@ def run(arguments: Arguments, console: Console) -> list[Row]:
             model.learn(steps, callback=ReportProgress(report, steps))
             agent = export_policy(model, {"id": "AutoTrain-v0", "kwargs": {**kwargs, "reward": REWARD}})
             agent.save(arguments.output)
-        best_rates = {}
         with bar("tuning schedules") as report:
-            for i, (name, schedule) in enumerate(SCHEDULES.items()):
-                best_rates[name] = tune(
-                    env,
-                    schedule,
-                    arguments.tuning_episodes,
-                    portion(report, i, 1, len(SCHEDULES)),
-                )
+            parts = [portion(report, i, 1, len(SCHEDULES)) for i in range(len(SCHEDULES))]
+            tuned = {
+                name: tune(env, name, arguments.tuning_episodes, part)
+                for name, part in zip(SCHEDULES, parts, strict=True)
+            }
         methods: list[tuple[str, str, float | None, Policy]] = [
             ("PPO", "agent", None, agent),
             ("random agent", "random initial rates", None, RandomAgent()),
         ]
-        methods += [(name, "random initial rates", None, schedule) for name, schedule in SCHEDULES.items()]
-        methods += [
-            (name, "best of grid", best_rates[name], schedule.with_learning_rate(best_rates[name]))
-            for name, schedule in SCHEDULES.items()
-        ]
+        for name in SCHEDULES:
+            methods.append((name.replace("_", " "), "random initial rates", None, as_schedule(name)))
+        for name, best in tuned.items():
+            methods.append((name.replace("_", " "), "best of grid", best.learning_rate, best.schedule))
         with bar("evaluating") as report:
             for i, (name, group, rate, policy) in enumerate(methods):
                 results = evaluate_policy(

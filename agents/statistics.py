@@ -2,10 +2,10 @@
 
 Results of a method are an array of shape (training seeds, tasks); of one that is not trained, (1, tasks).
 Intervals come from a two-level bootstrap: training seeds are drawn, then tasks within each group, and both
-methods of a difference see the same draw. scipy's bootstrap has one level only.
+methods of a difference see the same draw. scipy's bootstrap has one level only; that of rliable draws the
+runs of each task by themselves, which loses what makes a training seed good or bad on all tasks.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,11 +52,14 @@ class Comparison:
 def compare(
     method: np.ndarray, other: np.ndarray, groups: np.ndarray | None = None, *, seed: int = 0
 ) -> Comparison:
-    """Compare two methods.
+    """Compare two methods on the same tasks.
+
+    With as many training seeds on both sides, seed i is held against seed i, and both are drawn together;
+    otherwise every seed is held against every other, and each side's are drawn by themselves.
 
     Args:
         method: Results, shape (seeds, tasks).
-        other: Results, shape (seeds, tasks): as many seeds, or one of the two has one.
+        other: Results, shape (other seeds, tasks).
         groups: The group of each task, shape (tasks,); `None` for one group.
         seed: Of the bootstrap.
 
@@ -64,48 +67,56 @@ def compare(
         ValueError: If the shapes do not fit.
     """
     method, other = _results("method", method), _results("other", other)
-    seeds_fit = len(other) == len(method) or 1 in (len(other), len(method))
-    check(
-        seeds_fit and other.shape[1] == method.shape[1],
-        "other",
-        other.shape,
-        f"of {method.shape[1]} tasks, with one training seed or {len(method)}",
-    )
-    difference = method - other
+    check(other.shape[1] == method.shape[1], "other", other.shape, f"of {method.shape[1]} tasks")
+    generator = np.random.default_rng(seed)
+    mine, others = len(method), len(other)
+    if mine == others:
+        left = right = np.arange(mine)
+        weights = _draw(generator, mine)
+    else:
+        left, right = np.repeat(np.arange(mine), others), np.tile(np.arange(others), mine)
+        weights = _draw(generator, mine)[:, left] * _draw(generator, others)[:, right]
+    tasks = _draw_tasks(generator, method.shape[1], groups)
+    difference = method[left] - other[right]
     better = (difference > 0) + 0.5 * (difference == 0)
-    return Comparison(
-        bootstrap(difference, np.mean, groups, seed=seed), bootstrap(better, np.mean, groups, seed=seed)
-    )
+    return Comparison(_interval(difference, weights, tasks), _interval(better, weights, tasks))
 
 
-def bootstrap(
-    results: np.ndarray,
-    statistic: Callable[[np.ndarray], float | np.floating],
-    groups: np.ndarray | None = None,
-    *,
-    seed: int = 0,
-) -> Interval:
-    """A statistic of all results with its percentile interval.
+def bootstrap(results: np.ndarray, groups: np.ndarray | None = None, *, seed: int = 0) -> Interval:
+    """The mean of all results with its percentile interval.
 
     Args:
         results: Shape (seeds, tasks).
-        statistic: From a flat array to a number.
         groups: The group of each task, shape (tasks,); `None` for one group.
         seed: Of the draws.
     """
     results = _results("results", results)
-    num_seeds, num_tasks = results.shape
-    groups = np.zeros(num_tasks, np.int64) if groups is None else np.asarray(groups)
-    check(groups.shape == (num_tasks,), "groups", groups.shape, f"of shape ({num_tasks},)")
-    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
     generator = np.random.default_rng(seed)
-    drawn = np.empty(RESAMPLES)
-    for i in range(RESAMPLES):
-        seeds = generator.integers(num_seeds, size=num_seeds)
-        tasks = np.concatenate([generator.choice(group, len(group)) for group in members])
-        drawn[i] = statistic(results[np.ix_(seeds, tasks)].ravel())
+    weights = _draw(generator, len(results))
+    return _interval(results, weights, _draw_tasks(generator, results.shape[1], groups))
+
+
+def _draw(generator: np.random.Generator, count: int) -> np.ndarray:
+    """How often each of `count` things is drawn, as shares, in every resample: (RESAMPLES, count)."""
+    return generator.multinomial(count, np.full(count, 1 / count), RESAMPLES) / count
+
+
+def _draw_tasks(generator: np.random.Generator, count: int, groups: np.ndarray | None) -> np.ndarray:
+    """Shares of tasks, drawn within each group, (RESAMPLES, tasks)."""
+    groups = np.zeros(count, np.int64) if groups is None else np.asarray(groups)
+    check(groups.shape == (count,), "groups", groups.shape, f"of shape ({count},)")
+    shares = np.empty((RESAMPLES, count))
+    for group in np.unique(groups):
+        members = np.flatnonzero(groups == group)
+        shares[:, members] = _draw(generator, len(members)) * (len(members) / count)
+    return shares
+
+
+def _interval(values: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> Interval:
+    """Mean of values (n, tasks), and its interval over resamples given as shares of rows and columns."""
+    drawn = np.einsum("rt,rt->r", rows @ values, columns)
     low, high = np.quantile(drawn, (0.025, 0.975))
-    return Interval(float(statistic(results.ravel())), float(low), float(high))
+    return Interval(float(values.mean()), float(low), float(high))
 
 
 def interquartile_mean(values: np.ndarray) -> float:

@@ -64,6 +64,8 @@ class AutoTrainConfig:
         initial_learning_rate: Learning rate at the start of an episode.
         initialization: Scheme of the first network.
         budget: Updates per episode, a multiple of `inner_steps`.
+        train_on_holdout: Whether gradients are computed on the holdout part, too: a control for schedules,
+            which need no holdout. What is read on the holdout is then no estimate of anything.
         data_root: Folder of the torchvision datasets; `None` for the environment variable
             `AUTOTRAIN_DATA`, or else a folder in the user's cache.
         download: Whether missing torchvision datasets may be downloaded.
@@ -127,6 +129,7 @@ class AutoTrainConfig:
     initial_learning_rate: Any = None
     initialization: Any = None
     budget: Any = None
+    train_on_holdout: bool = False
     data_root: str | PathLike[str] | None = None
     download: bool = False
 

@@ -259,6 +259,14 @@ class Split:
     std: torch.Tensor
     train_subset: slice
 
+    def with_holdout_in_train(self) -> Split:
+        """The same split, the holdout's images and labels appended to the train part; all else is kept."""
+        return replace(
+            self,
+            train_index=np.concatenate((self.train_index, self.holdout_index)),
+            train_labels=np.concatenate((self.train_labels, self.holdout_labels)),
+        )
+
 
 def split_dataset(dataset: Dataset, sizes: SplitSizes, seed: int, label_noise: float = 0.0) -> Split:
     """Divide the pool of a data set at random, stratified by class.

@@ -125,6 +125,8 @@ class EpisodeMaker:
         config.check_budget(task.budget)
         dataset = self._load(task)
         split = split_dataset(dataset, self._sizes(task, dataset), task.split_seed, task.label_noise)
+        if config.train_on_holdout:
+            split = split.with_holdout_in_train()
         offset = self._pool_offset(dataset)
         subset = split.train_subset
         parts = (split.train_index[subset], split.holdout_index, split.validation_index)

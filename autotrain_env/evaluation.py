@@ -1,7 +1,7 @@
 """The one evaluation loop, for trained agents and schedules alike."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -46,7 +46,7 @@ def evaluate_policy(
     env: VectorEnv[Any, Any, Any],
     policy: Policy,
     episodes: int,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     *,
     history: bool = False,
     progress: Callable[[float], object] | None = None,
@@ -75,7 +75,8 @@ def evaluate_policy(
         env: An `AutoTrainVectorEnv` in autoreset mode `DISABLED`. It is left with all lanes ended.
         policy: An agent or a schedule.
         episodes: How many episodes to play.
-        seed: Seed of the first one.
+        seed: Seed of the first one, or a seed for each: episodes of one seed meet the same task, and
+            differ in the policy's decisions alone.
         history: Whether to keep histories.
         progress: Called after each env step with the share of the work that is done, 0 to 1.
 
@@ -84,10 +85,10 @@ def evaluate_policy(
 
     Raises:
         TypeError: If the environment is of another kind.
-        ValueError: If it resets by itself, or `episodes` is below 1.
+        ValueError: If it resets by itself, `episodes` is below 1, or there are not as many seeds.
     """
     check_whole("episodes", episodes, 1)
-    check_whole("seed", seed, 0)
+    seeds = _episode_seeds(seed, episodes)
     vector_env = _check_env(env)
     num_envs, state = vector_env.num_envs, vector_env.core.lanes
     episode = np.arange(num_envs)  # that each lane plays, or is to begin
@@ -97,7 +98,9 @@ def evaluate_policy(
     rows: list[dict[str, Any]] = [{} for _ in range(episodes)]
     while True:
         if due.any():
-            observation, _ = vector_env.reset(seed=(seed + episode).tolist(), options={"reset_mask": due})
+            # a lane without an episode plays the last one, and is stopped at once
+            chosen = seeds[np.minimum(episode, episodes - 1)].tolist()
+            observation, _ = vector_env.reset(seed=chosen, options={"reset_mask": due})
             policy.reset(vector_env, due.copy())
             returns[due] = 0
         elif not state.running.any():
@@ -115,6 +118,16 @@ def evaluate_policy(
         if progress is not None:
             finished = sum(map(bool, rows))
             progress((finished + float((state.updates / state.budget)[state.running].sum())) / episodes)
+
+
+def _episode_seeds(seed: int | Sequence[int], episodes: int) -> np.ndarray:
+    if isinstance(seed, (int, np.integer)):
+        check_whole("seed", seed, 0)
+        return seed + np.arange(episodes)
+    for one in seed:
+        check_whole("seed", one, 0)
+    check(len(seed) == episodes, "seed", f"{len(seed)} seeds", f"one, or a seed for each of {episodes}")
+    return np.array(seed, np.int64)
 
 
 def _check_env(env: VectorEnv[Any, Any, Any]) -> AutoTrainVectorEnv:
