@@ -14,7 +14,14 @@ from rich.console import Console
 from rich.table import Table
 
 import autotrain_env
-from agents.algorithms import ALGORITHMS, REWARD, check_actions, find_algorithm, load_hyperparameters
+from agents.algorithms import (
+    ALGORITHMS,
+    REWARD,
+    check_actions,
+    find_algorithm,
+    load_hyperparameters,
+    replaced_hyperparameters,
+)
 from agents.arguments import EnvArguments, given
 from agents.comparing import Plan, collect, group_runs, parse_targets
 from agents.final import note_look
@@ -55,6 +62,9 @@ class Train:
 
     num_envs: int | None = None
     """Networks trained side by side; by default what the hyperparameters say."""
+
+    hyperparameters: tuple[str, ...] = ()
+    """Hyperparameters in place of those in agents/hyperparams/, such as learning_rate=0.001 n_epochs=4."""
 
     checkpoint_steps: int = 19_200
     """Env steps between two checkpoints, each with an evaluation."""
@@ -113,7 +123,9 @@ class Train:
             kwargs["reward"] = REWARD
         probe = gymnasium.make(env_id, **kwargs)
         check_actions(algorithm, probe.action_space, env_id)
-        hyperparameters = load_hyperparameters(algorithm.name, env_id)
+        hyperparameters = replaced_hyperparameters(
+            self.hyperparameters, load_hyperparameters(algorithm.name, env_id)
+        )
         steps = hyperparameters["n_timesteps"] if self.train_steps is None else self.train_steps
         num_envs = hyperparameters["n_envs"] if self.num_envs is None else self.num_envs
         for name, value in (

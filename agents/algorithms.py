@@ -1,7 +1,7 @@
 """The algorithms that agents are trained with, their hyperparameters, and how to get a policy out."""
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +21,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.dqn.policies import DQNPolicy
 from stable_baselines3.sac.policies import SACPolicy
@@ -28,10 +29,12 @@ from stable_baselines3.td3.policies import TD3Policy
 from torch import Tensor, nn
 
 from autotrain_env import AutoTrainConfig
-from autotrain_env.errors import unknown_name
+from autotrain_env.errors import check, unknown_name
 from autotrain_env.policies import PolicySpec, TrainedPolicy
 
 HYPERPARAMETERS = Path(__file__).with_name("hyperparams")
+
+_LINEAR = "lin_"  # before a rate that falls to 0 during training, as RL Baselines3 Zoo writes it
 
 # The default reward, scaled so that value targets are of order 1.
 REWARD = {"improvement": 5.0}
@@ -140,6 +143,27 @@ def load_hyperparameters(name: str, env_id: str) -> dict[str, Any]:
     return entries[env_id]
 
 
+def replaced_hyperparameters(given: Iterable[str], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Hyperparameters from words such as `learning_rate=lin_0.001`, the values written as YAML.
+
+    Args:
+        given: The words.
+        known: The hyperparameters that they replace or add to.
+
+    Raises:
+        ValueError: If a word has no `=`, or its value is no YAML.
+    """
+    hyperparameters = dict(known)
+    for word in given:
+        name, equals, value = word.partition("=")
+        check(bool(name and equals), "hyperparameters", word, "NAME=VALUE")
+        try:
+            hyperparameters[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ValueError(f"hyperparameters={word!r}: the value must be YAML: {error}") from error
+    return hyperparameters
+
+
 def make_model(
     name: str, env: VecEnv, hyperparameters: Mapping[str, Any], seed: int = 0, **replaced: Any
 ) -> BaseAlgorithm:
@@ -155,6 +179,9 @@ def make_model(
     arguments = {**hyperparameters, **replaced}
     for of_the_run in ("n_envs", "n_timesteps"):
         arguments.pop(of_the_run, None)
+    for rate in ("learning_rate", "clip_range"):
+        if str(arguments.get(rate)).startswith(_LINEAR):
+            arguments[rate] = LinearSchedule(float(arguments[rate].removeprefix(_LINEAR)), 0.0, 1.0)
     policy = arguments.pop("policy")
     noise = arguments.pop("noise_std", None)
     if arguments.pop("noise_type", None) == "normal":

@@ -32,12 +32,12 @@ def _combinations(**values: Sequence[float]) -> tuple[dict[str, float], ...]:
 
 VARIANTS: dict[str, tuple[dict[str, float], ...]] = {
     "constant": (),
-    "step": _combinations(factor=(0.1, 0.3, 0.5), every=(0.2, 1 / 3, 0.5)),
+    "step": _combinations(factor=(0.1, 0.3), every=(0.2, 1 / 3, 0.5)),
     "exponential": _combinations(final_factor=(0.1, 0.01, 0.001)),
     "cosine": _combinations(final_factor=(0.0, 0.01, 0.1)),
     "one_cycle": _combinations(rise=(0.1, 0.3, 0.5)),
     "warmup_cosine": _combinations(warmup=(0.05, 0.1, 0.2)),
-    "reduce_on_plateau": _combinations(factor=(0.1, 0.3, 0.5), patience=(1, 3, 5)),
+    "reduce_on_plateau": _combinations(factor=(0.1, 0.3), patience=(1, 3, 5)),
     "early_stopping": _combinations(patience=(3, 5, 10)),
 }
 """A schedule's own parameters that are tried beside its default ones."""
@@ -129,7 +129,7 @@ def best_of_rates(
 
 
 def _best(results: Results) -> Results:
-    """Of results of shape (episodes, runs), the run with the best validation score, and all runs' updates."""
+    """Of results of shape (episodes, runs), the run with the best validation score; updates of all runs."""
     chosen = results["score"].argmax(axis=1)
     best = {name: values[np.arange(len(values)), chosen] for name, values in results.items()}
     return best | {"updates": results["updates"].sum(axis=1)}
@@ -140,8 +140,8 @@ class Populations:
     """Population-based training of the learning rate (Jaderberg et al., arXiv:1711.09846) as a policy.
 
     Lanes 8 j … 8 j + 7 are a population, which begins at the 8 rates of the grid. After every interval,
-    each member among the worst quarter by validation score becomes a copy of one among the best quarter, weights,
-    optimiser state and all, and multiplies its rate by 0.8 or 1.25.
+    each member among the worst quarter by validation score becomes a copy of one among the best quarter,
+    weights, optimiser state and all, and multiplies its rate by 0.8 or 1.25.
 
     Args:
         interval: Env steps between two exchanges.
@@ -228,7 +228,7 @@ SEARCHED = ("constant", "step", "exponential", "cosine", "one_cycle", "warmup_co
 
 
 def random_schedule(generator: np.random.Generator, num_steps: int) -> np.ndarray:
-    """Rates of a schedule drawn at random: its kind, own parameters and peak rate, float64, (num_steps,)."""
+    """Rates of a schedule of random kind, parameters and peak rate, float64, shape (num_steps,)."""
     name = SEARCHED[generator.integers(len(SEARCHED))]
     own = VARIANTS[name][generator.integers(len(VARIANTS[name]))] if VARIANTS[name] else {}
     schedule = SCHEDULES[name](**own)  # type: ignore[arg-type]

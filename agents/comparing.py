@@ -14,6 +14,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+
 from agents.baselines import (
     SEARCHED,
     VARIANTS,
@@ -34,7 +35,7 @@ from agents.targets import DEVELOPMENT, SEEN, TARGETS, Target, find_target
 from agents.torch_optimizers import OPTIMIZERS, run_optimizer, tune_optimizer
 from autotrain_env.config import TASK_FIELDS
 from autotrain_env.errors import check, unknown_name
-from autotrain_env.evaluation import evaluate_policy
+from autotrain_env.evaluation import Policy, evaluate_policy
 from autotrain_env.policies import WEIGHTS_NAME, load_policy
 from autotrain_env.schedules import RandomAgent, Schedule, as_schedule
 from autotrain_env.vector_env import AutoTrainVectorEnv
@@ -205,11 +206,8 @@ def collect(
     for job in jobs:
         record = _known(folder, job)
         if record is None:
-            start = time.monotonic()
             parts = job.play(portion(report, done, job.work, total))
-            seconds = (time.monotonic() - start) / len(parts["columns"]["test_accuracy"])
-            cost = {"seconds": seconds} | parts.pop("cost", {})
-            record = dataclasses.replace(job.record, **parts, cost=cost)
+            record = dataclasses.replace(job.record, **parts)
             record.save(folder)
         done += job.work
         report(done / total)
@@ -277,12 +275,11 @@ class Player:
         def play(report: Report) -> dict[str, Any]:
             env = self.make(config.env_id, kwargs)
             policy = load_policy(run.path)
-            results = evaluate_policy(
-                env, policy, self.episodes, self.plan.seed, history=True, progress=report
-            )
+            results, seconds = self._play(env, policy, report)
             result = run.result()
             inner_steps = _core_of(env).config.inner_steps
             cost = {
+                "seconds": seconds,
                 "train_updates": result["steps"] * inner_steps,
                 "train_minutes": result["minutes_since_start_or_resume"],
             }
@@ -343,24 +340,20 @@ class Player:
             env = self.make(env_id, kwargs)
             part = portion(report, tuning_work, work - tuning_work, work)
             if way == EPISODE:
-                results = best_of_rates(env, schedule, self.episodes, plan.seed, part)
-                return self._described(env, results)
-            if way == OWN:
-                results = evaluate_policy(
-                    env, schedule, self.episodes, plan.seed, history=True, progress=part
+                return self._described(
+                    env, *_timed(best_of_rates, env, schedule, self.episodes, plan.seed, part)
                 )
-                return self._described(env, results)
+            if way == OWN:
+                return self._described(env, *self._play(env, schedule, part))
             tuning_report = portion(report, 0, tuning_work, work)
             if way == ONE:
                 tuned = self._tuned_for_all(name, trials, tuning_report)
             else:
                 few = self.make(env_id, kwargs, min(trials, plan.num_envs or self.target.num_envs))
                 tuned = tune(few, name, trials, tuning_report, VARIANTS[name])
-            results = evaluate_policy(
-                env, tuned.schedule, self.episodes, plan.seed, history=True, progress=part
-            )
             chosen = {"learning_rate": tuned.learning_rate, **tuned.parameters}
-            return self._described(env, results, tuned.updates) | {"chosen": chosen}
+            played = self._play(env, tuned.schedule, part)
+            return self._described(env, *played, tuned.updates) | {"chosen": chosen}
 
         return Job(name, way, None, self.target, setup, play, work)
 
@@ -379,10 +372,17 @@ class Player:
             self.tuned[key] = tune(made, name, episodes, report, VARIANTS[name])
         return self.tuned[key]
 
-    def _described(self, env: Environment, results: Results, updates: int = 0) -> dict[str, Any]:
+    def _play(self, env: Environment, policy: Policy, report: Report) -> tuple[Results, float]:
+        return _timed(
+            evaluate_policy, env, policy, self.episodes, self.plan.seed, history=True, progress=report
+        )
+
+    def _described(
+        self, env: Environment, results: Results, seconds: float, updates: int = 0
+    ) -> dict[str, Any]:
         return {
             "chance": _chance(env),
-            "cost": {"updates_to_choose": updates},
+            "cost": {"updates_to_choose": updates, "seconds": seconds},
             **describe(results, examples=False),
         }
 
@@ -410,22 +410,21 @@ class Player:
                 tuning = portion(report, 0, few, few + episodes)
                 rate, updates = tune_optimizer(env, name, trials, tuning)
                 part = portion(report, few, episodes, few + episodes)
-                results = run_optimizer(env, name, rate, episodes, plan.seed, part)
-                return self._described(env, results, updates) | {"chosen": {"learning_rate": rate}}
+                played = _timed(run_optimizer, env, name, rate, episodes, plan.seed, part)
+                return self._described(env, *played, updates) | {"chosen": {"learning_rate": rate}}
             if name == "population":
                 count = plan.num_envs or self.target.num_envs
                 size = Populations.SIZE
                 env = self.make(env_id, kwargs, max(size, count // size * size))
-                return self._described(env, train_populations(env, episodes, plan.seed, report))
+                return self._described(env, *_timed(train_populations, env, episodes, plan.seed, report))
             env = self.make(env_id, kwargs)
             if name == "search":
-                budget = _budget(env)
                 tried = min(SEARCH_EPISODES, episodes)
-                results = search_schedules(env, tried, self._search_updates(), budget, plan.seed, report)
-                return self._described(env, results)
+                updates, budget = self._search_updates(), _budget(env)
+                found = _timed(search_schedules, env, tried, updates, budget, plan.seed, report)
+                return self._described(env, *found)
             policy = RandomAgent() if name == "random" else as_schedule("constant")
-            results = evaluate_policy(env, policy, episodes, plan.seed, history=True, progress=report)
-            return self._described(env, results)
+            return self._described(env, *self._play(env, policy, report))
 
         return Job(method, kind, None, self.target, setup, play, work)
 
@@ -435,6 +434,13 @@ class Player:
         check(self.first is not None, "search_updates", None, "given where there is no run")
         assert self.first is not None
         return int(self.first.result()["steps"] * self.first.config().env.get("inner_steps", 20))
+
+
+def _timed(play: Callable[..., Results], *arguments: Any, **named: Any) -> tuple[Results, float]:
+    """Results, and the seconds that each episode took."""
+    start = time.monotonic()
+    results = play(*arguments, **named)
+    return results, (time.monotonic() - start) / len(results["score"])
 
 
 def _core_of(env: Environment) -> Any:

@@ -1,1 +1,194 @@
-def write_report(records, output, first): ...
+"""The report: one self-contained page, its figures as PNG, its numbers as CSV; from records alone."""
+
+import base64
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from matplotlib.figure import Figure
+
+import autotrain_env
+from agents.comparing import AGENT, CONFIGURATION, EPISODE, ONE, OWN, check_pairing
+from agents.figures import (
+    Label,
+    plot_actions,
+    plot_examples,
+    plot_learning_curves,
+    plot_profiles,
+    plot_progress,
+)
+from agents.records import Record
+from agents.summaries import by_method, summarize, summarize_groups
+from agents.targets import SEEN, TARGETS
+from autotrain_env.errors import check
+from autotrain_env.plotting import plot_comparison
+from autotrain_env.policies import replace_file
+
+TEMPLATE = Path(__file__).with_name("report.html")
+CURVES = 8  # methods in a figure at most
+TUNED_RATES = 8  # what a person would try instead of a policy
+
+
+def write_report(records: Sequence[Record], output: Path, first: str | None = None) -> Path:
+    """Write `index.html`, `numbers.csv`, and the figures.
+
+    Args:
+        records: Of any methods, seeds and targets.
+        output: Folder.
+        first: Method whose lead over the others is reported; by default the agent with the most seeds.
+
+    Returns:
+        The page.
+
+    Raises:
+        ValueError: If there is no such method, or methods did not meet the same tasks.
+    """
+    targets: dict[str, list[Record]] = {}
+    for record in records:
+        targets.setdefault(record.target, []).append(record)
+    leader = _leader(records, first)
+    ordered = {
+        name: sorted(found, key=lambda record: (record.label != leader, record.kind != AGENT))
+        for name, found in targets.items()
+        if any(record.label == leader for record in found)
+    }
+    output.mkdir(parents=True, exist_ok=True)
+    sections = []
+    for name, found in ordered.items():
+        check_pairing(found)
+        sections.append(_section(name, found, output))
+    page = jinja2.Template(TEMPLATE.read_text(), autoescape=True).render(
+        version=autotrain_env.__version__,
+        first=leader[1],
+        groups=summarize_groups(ordered) if len(ordered) > 1 else [],
+        targets=sections,
+    )
+    _write_numbers(output / "numbers.csv", sections)
+    replace_file(output / "index.html", page.encode())
+    return output / "index.html"
+
+
+def _leader(records: Sequence[Record], first: str | None) -> Label:
+    labels = {label: len(found) for label, found in by_method(records).items()}
+    if first is not None:
+        named = [label for label in labels if label[1] == first]
+        check(bool(named), "first", first, f"one of {', '.join(sorted({name for _, name in labels}))}")
+        return next((label for label in named if label[0] == AGENT), named[0])
+    agents = {label: count for label, count in labels.items() if label[0] == AGENT}
+    candidates = agents or labels
+    return max(candidates, key=lambda label: candidates[label])
+
+
+def _section(name: str, records: list[Record], output: Path) -> dict[str, Any]:
+    rows = summarize(records)
+    for number, row in enumerate(rows):
+        row["is_first"] = number == 0
+    kinds: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        kinds.setdefault(row["kind"], []).append(row)
+    figures = []
+    for title, caption, figure in _figures(records, rows):
+        data = _png(figure)
+        replace_file(output / f"{name}_{title}.png", data)
+        figures.append({"caption": caption, "data": base64.b64encode(data).decode()})
+    return {
+        "name": name,
+        "group": TARGETS[name].group if name in TARGETS else SEEN,
+        "episodes": rows[0]["episodes"],
+        "env": ", ".join(f"{key}={value}" for key, value in records[0].setup["env"].items()),
+        "kinds": kinds,
+        "rows": rows,
+        "figures": figures,
+        "cost": _cost(rows[0]),
+    }
+
+
+def _figures(records: list[Record], rows: list[dict[str, Any]]) -> Iterator[tuple[str, str, Figure]]:
+    """File names, captions and figures of a section."""
+    points = [
+        {"method": row["method"].replace("_", " "), "group": row["kind"], **row["test_accuracy"]}
+        for row in rows
+        if row["kind"] != OWN
+    ]
+    yield (
+        "comparison",
+        "Mean test accuracy with its interval; own rates are left out.",
+        plot_comparison(points),
+    )
+    shown = _shown(rows)
+    yield (
+        "profiles",
+        "Share of episodes above each accuracy; bands are 95% intervals.",
+        plot_profiles(records, shown),
+    )
+    yield (
+        "progress",
+        "Means over episodes. Seconds are those of this evaluation, many networks side by side.",
+        plot_progress(records, shown),
+    )
+    agents = [label for label in by_method(records) if label[0] == AGENT]
+    if not agents:
+        return
+    yield (
+        "learning",
+        "Validation accuracy of networks, on development seeds.",
+        plot_learning_curves(records),
+    )
+    yield "actions", "What the policy did, and when.", plot_actions(records, agents[0])
+    for number, figure in enumerate(plot_examples(by_method(records)[agents[0]][0])):
+        rate = ("highest", "median")[number]
+        caption = f"A run controlled by {agents[0][1]}: the episode with the {rate} initial rate."
+        yield f"episode_{rate}", caption, figure
+
+
+def _shown(rows: list[dict[str, Any]]) -> list[Label]:
+    """Methods for figures of curves: the first, agents, and the tuned schedules with the best means."""
+    others = [row for row in rows[1:] if row["kind"] in (CONFIGURATION, ONE, EPISODE)]
+    others.sort(key=lambda row: (row["kind"] != CONFIGURATION, -row["test_accuracy"]["mean"]))
+    agents = [row for row in rows[1:] if row["kind"] == AGENT]
+    chosen = [rows[0], *agents[: CURVES // 2], *others]
+    return [(row["kind"], row["method"]) for row in chosen[:CURVES]]
+
+
+def _cost(row: dict[str, Any]) -> str:
+    """What training the policy cost, and when it has paid."""
+    cost = row["cost"]
+    if not cost["train_updates"]:
+        return ""
+    saved = (TUNED_RATES - 1) * row["updates"]
+    return (
+        f"Training {row['method']} took {cost['train_updates']:,.0f} updates and "
+        f"{cost['train_minutes']:.1f} minutes a seed; against runs at {TUNED_RATES} rates for every new network "
+        f"it has paid after {cost['train_updates'] / saved:,.0f} networks, counted in updates."
+    )
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _write_numbers(path: Path, sections: list[dict[str, Any]]) -> None:
+    rows = [{"target": section["name"], **_flat(row)} for section in sections for row in section["rows"]]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, names, restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    replace_file(path, buffer.getvalue().encode())
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in row.items():
+        if name == "is_first":
+            continue
+        if isinstance(value, dict):
+            flat |= {f"{name}_{key}": entry for key, entry in value.items()}
+        else:
+            flat[name] = value
+    return flat

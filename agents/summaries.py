@@ -116,7 +116,10 @@ def summarize_groups(records: dict[str, list[Record]]) -> list[dict[str, Any]]:
 
 
 def as_table(target: str, summaries: list[dict[str, Any]]) -> Table:
-    """The summary of one target as a table of percentages; best kept: weights that were best on the holdout."""
+    """The summary of one target as a table of percentages.
+
+    "Best kept" is of the weights that were best on the holdout, "gap" train minus test accuracy.
+    """
     first = summaries[0]
     title = (
         f"{target}: test accuracy [%], {first['episodes']} paired episodes; the lead of {first['method']}"

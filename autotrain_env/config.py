@@ -76,6 +76,10 @@ class AutoTrainConfig:
         max_lr_factor: Largest factor of a continuous action.
         rewind_sampling: Whether a continuous action's rewind is drawn (`"sample"`) or the likeliest
             (`"argmax"`).
+        rewind_minibatches: What follows a rewind: `"fresh"` minibatches, or the `"same"` ones that followed
+            that state before.
+        rewind_noise: Standard deviation of normal noise that a rewind adds to every parameter, over the root
+            mean square of the tensor that it belongs to.
         reinit: Whether the agent may re-initialise.
         stop: Whether the agent may stop.
         reinit_learning_rate: Rate after a re-initialisation: `"keep"`, `"initial"` or a number. The
@@ -139,6 +143,8 @@ class AutoTrainConfig:
     num_rewinds: int | None = None
     max_lr_factor: float = 5.0
     rewind_sampling: str = "sample"
+    rewind_minibatches: str = "fresh"
+    rewind_noise: float = 0.0
     reinit: bool = True
     stop: bool = True
     reinit_learning_rate: str | float = "keep"
@@ -212,6 +218,7 @@ class AutoTrainConfig:
             ("reward_split", REWARD_SPLITS),
             ("terminal_state", TERMINAL_STATES),
             ("rewind_sampling", ("sample", "argmax")),
+            ("rewind_minibatches", ("fresh", "same")),
             ("backend", BACKENDS),
             ("dtype", tuple(DTYPES)),
         ):
@@ -242,7 +249,7 @@ class AutoTrainConfig:
                 raise unknown_name("reinit_learning_rate", rate, ("keep", "initial", "a number"))
         else:
             check(0 < rate < math.inf, "reinit_learning_rate", rate, '"keep", "initial" or above 0')
-        for name in ("thresholdout_threshold", "thresholdout_sigma"):
+        for name in ("thresholdout_threshold", "thresholdout_sigma", "rewind_noise"):
             check(0 <= getattr(self, name) < math.inf, name, getattr(self, name), "finite, at least 0")
 
     def _check_reward(self) -> None:

@@ -134,6 +134,7 @@ class AutoTrainCore:
                 slots = self.lanes.slot[lanes[at]]
                 stack.set_network(slots, np.stack([drawn[i][row] for i in at]))
                 stack.snapshot(slots)
+            self._keep_samplers(lanes)
             if measure:
                 self._measure_untrained(lanes)
 
@@ -238,7 +239,24 @@ class AutoTrainCore:
         self.lanes.diverged[moved] = False
         for stack, at in self._by_stack(moved):
             stack.rewind(self.lanes.slot[moved[at]], by[at])
+        for lane, far in zip(moved.tolist(), by.tolist(), strict=True):
+            self._after_rewind(lane, far)
         return distance
+
+    def _after_rewind(self, lane: int, distance: int) -> None:
+        """Bring the same minibatches again, or add noise, where that was asked for."""
+        episode = self._episode(lane)
+        if self.config.rewind_minibatches == "same":
+            episode.rewind_sampler(distance)
+        if self.config.rewind_noise > 0:
+            self._stack(lane).add_noise(
+                int(self.lanes.slot[lane]), self.config.rewind_noise, episode.noise_generator
+            )
+
+    def _keep_samplers(self, lanes: np.ndarray) -> None:
+        if self.config.rewind_minibatches == "same":
+            for lane in lanes.tolist():
+                self._episode(lane).keep_sampler(self.config.num_snapshots)
 
     def _set_rates(self, lanes: np.ndarray, rates: np.ndarray, reinit: np.ndarray) -> None:
         base = self.lanes.learning_rate[lanes].copy()
@@ -274,6 +292,7 @@ class AutoTrainCore:
         self._take_scores(good, scores.take(scores.finite))
         for stack, at in self._by_stack(good):
             stack.snapshot(state.slot[good[at]])
+        self._keep_samplers(good)
         lineage = self.metrics.lineage_updates[good, 0]
         self.metrics.push(good, self._trained_rows(good), lineage + self.config.inner_steps)
         self._keep_best(good)

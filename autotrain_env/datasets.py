@@ -23,9 +23,8 @@ from autotrain_env.synthetic_data import KINDS, synthetic
 DatasetSpec: TypeAlias = "str | Dataset | tuple[Any, Any] | torch.utils.data.Dataset[Any]"
 
 _BUILT_IN_NAMES = ("digits", "synthetic", *IMAGE_SETS)
-_SYNTHETIC_NAME = re.compile(
-    rf"({'|'.join(KINDS)})-(\d+)-(\d+)-(0|1|0?\.\d+)"
-)  # kind, seed, size, difficulty
+# kind, seed, size, difficulty, features (64 where they are not said)
+_SYNTHETIC_NAME = re.compile(rf"({'|'.join(KINDS)})-(\d+)-(\d+)-([01]|[01]?\.\d+)(?:-(\d+))?")
 _DIGITS_TEST_SIZE = 697
 
 # Built-in sets by name and folder: held until the process ends.
@@ -46,7 +45,8 @@ def load_dataset(
     | `cifar10` | (3, 32, 32) | 50,000 + 10,000 | 4,000 / 500 / 500 |
     | `synthetic` (`synthetic()`) | (64,) | 3,200 + 800 | 1,336 / 864 / 1,000 |
 
-    | `KIND-SEED-SIZE-DIFFICULTY`, such as `teacher-3-4000-0.5` | (64,) | 80% + 20% of the size | as above |
+    Other synthetic sets are named `KIND-SEED-SIZE-DIFFICULTY` or `KIND-SEED-SIZE-DIFFICULTY-FEATURES`, such as
+    `teacher-3-4000-0.5`, after the arguments of `synthetic()`.
 
     All have 10 classes. The digits are scikit-learn's, with a fixed stratified test part; the image
     sets are torchvision's, with their official test part.
@@ -79,8 +79,14 @@ def load_dataset(
             return _load_registered(spec)
         described = _SYNTHETIC_NAME.fullmatch(spec)
         if described:
-            kind, seed, size, difficulty = described.groups()
-            return synthetic(kind, seed=int(seed), size=int(size), difficulty=float(difficulty))
+            kind, seed, size, difficulty, features = described.groups()
+            return synthetic(
+                kind,
+                seed=int(seed),
+                size=int(size),
+                difficulty=float(difficulty),
+                num_features=int(features or 64),
+            )
         return _load_built_in(spec, data_root, download)
     if isinstance(spec, tuple) and len(spec) == 2:
         return Dataset.from_arrays(*spec)

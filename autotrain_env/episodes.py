@@ -1,8 +1,9 @@
 """Episodes: a task made concrete, with its data, its network's shape and its random streams."""
 
+import copy
 import itertools
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,14 @@ from autotrain_env.sampling import EpochSampler
 from autotrain_env.tasks import Task
 from autotrain_env.thresholdout import Thresholdout
 
-_STREAMS = {"task": 0, "initialization": 1, "minibatches": 2, "thresholdout": 3, "actions": 4}
+_STREAMS = {
+    "task": 0,
+    "initialization": 1,
+    "minibatches": 2,
+    "thresholdout": 3,
+    "actions": 4,
+    "rewind_noise": 5,
+}
 
 
 def stream(episode_seed: int, name: str, *more: int) -> np.random.Generator:
@@ -28,7 +36,8 @@ def stream(episode_seed: int, name: str, *more: int) -> np.random.Generator:
 
     Args:
         episode_seed: The number drawn for the episode.
-        name: `"task"`, `"initialization"`, `"minibatches"`, `"thresholdout"` or `"actions"`.
+        name: `"task"`, `"initialization"`, `"minibatches"`, `"thresholdout"`, `"actions"` or
+            `"rewind_noise"`.
         more: Further keys: for `"initialization"`, the number of the attempt.
     """
     sequence = np.random.SeedSequence(episode_seed, spawn_key=(_STREAMS[name], *more))
@@ -52,8 +61,24 @@ class Episode:
     sampler: EpochSampler
     thresholdout: Thresholdout
     action_generator: np.random.Generator
+    noise_generator: np.random.Generator
     curve: tuple[np.ndarray, np.ndarray] | None
     attempt: int = 0
+    # What follows each row, the newest first; only where rewinds bring the same minibatches again.
+    samplers: list[EpochSampler] = field(default_factory=list)
+
+    def keep_sampler(self, rows: int) -> None:
+        """Remember which minibatches follow the state of this moment.
+
+        Args:
+            rows: How many states are remembered at most.
+        """
+        self.samplers = [copy.deepcopy(self.sampler), *self.samplers[: rows - 1]]
+
+    def rewind_sampler(self, distance: int) -> None:
+        """Let the minibatches come again that followed the state `distance` rows back."""
+        self.samplers = self.samplers[distance:]
+        self.sampler = copy.deepcopy(self.samplers[0])
 
 
 class EpisodeMaker:
@@ -153,6 +178,7 @@ class EpisodeMaker:
                 config.thresholdout,
             ),
             action_generator=stream(seed, "actions"),
+            noise_generator=stream(seed, "rewind_noise"),
             curve=baseline_curve(config, task),
         )
 

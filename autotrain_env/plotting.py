@@ -64,7 +64,7 @@ def plot_episode(
     _draw_learning_rate(rate, run)
     for axes in (actions, loss, score, rate):
         _mark_events(axes, run)
-        _tidy(axes)
+        tidy(axes)
     rate.set_xlabel("updates of the budget used")
     rate.set_xlim(-0.01 * run.end, 1.01 * run.end)
     figure.align_ylabels([actions, loss, score, rate])
@@ -233,7 +233,8 @@ def _log_axis(axes: Axes) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _tidy(axes: Axes) -> None:
+def tidy(axes: Axes) -> None:
+    """Faint horizontal lines, no box: how all pictures look."""
     axes.grid(axis="y", color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
@@ -305,7 +306,7 @@ def plot_comparison(
     axes.set_ylim(position - 0.4, -0.6)
     axes.margins(x=0.04)
     axes.set_xlabel(label)
-    _tidy(axes)
+    tidy(axes)
     axes.grid(axis="x", color="#DDDDDD", linewidth=0.6)
     axes.tick_params(axis="y", length=0)
     return _whole(figure)

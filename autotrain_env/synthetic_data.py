@@ -29,6 +29,10 @@ def synthetic(
     `"gaussian_mixture"`: every class is a mixture of two Gaussians in equal shares. Their standard
     deviation grows with the difficulty, from 0.07 to 0.7 of the typical distance between centres.
 
+    `"correlated_mixture"`: the same problem, seen through a linear map with singular values 1, 1/2, 1/3, …
+    (up to a factor), so that features are correlated, as pixels are. What can be attained is the same, but
+    training is ill-conditioned, and the best learning rate is lower by an order of magnitude.
+
     `"teacher"`: normally distributed features, labelled by a random network with one hidden layer
     of 32 tanh units whose logits, standardised over the images, receive Gumbel noise of scale
     difficulty²: at 0 the labels are exact, at 1 they are drawn from the softmax.
@@ -94,6 +98,21 @@ def _gaussian_mixture(
     return features / math.sqrt(1 + noise_std**2), labels
 
 
+def _correlated_mixture(
+    generator: np.random.Generator,
+    num_classes: int,
+    num_features: int,
+    size: int,
+    difficulty: float,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    features, labels = _gaussian_mixture(generator, num_classes, num_features, size, difficulty)
+    shape = (num_features, num_features)
+    left, right = (np.linalg.qr(generator.standard_normal(shape)).Q for _ in range(2))
+    singular_values = 1 / np.arange(1, num_features + 1)
+    singular_values *= math.sqrt(num_features / np.square(singular_values).sum())
+    return features @ (left * singular_values @ right.T), labels
+
+
 def _teacher_network(
     generator: np.random.Generator,
     num_classes: int,
@@ -110,4 +129,8 @@ def _teacher_network(
     return features, np.argmax(logits + difficulty**2 * noise, axis=1).astype(np.int64)
 
 
-KINDS = {"gaussian_mixture": _gaussian_mixture, "teacher": _teacher_network}
+KINDS = {
+    "gaussian_mixture": _gaussian_mixture,
+    "correlated_mixture": _correlated_mixture,
+    "teacher": _teacher_network,
+}

@@ -296,18 +296,18 @@ PRESETS: dict[str, TaskDistribution | Curriculum] = {
             (
                 "digits",
                 "digits",
-                "gaussian_mixture-1-1500-0.3",
-                "gaussian_mixture-2-4000-0.4",
-                "gaussian_mixture-3-4000-0.6",
-                "gaussian_mixture-4-12000-0.4",
-                "gaussian_mixture-5-12000-0.6",
-                "gaussian_mixture-6-30000-0.5",
+                "gaussian_mixture-1-1500-0.1",
+                "gaussian_mixture-2-4000-0.1",
+                "gaussian_mixture-3-12000-0.5",
+                "correlated_mixture-4-1500-0.2",
+                "correlated_mixture-5-4000-0.1",
+                "correlated_mixture-6-12000-0.3",
             )
         ),
         label_noise=Choice((0.0, 0.1, 0.2, 0.4)),
         holdout_size=300,
         validation_size=400,
-        classifier=Choice(("mlp", "mlp-64-32", "mlp-100")),
+        classifier=Choice(("mlp", "mlp-64-32")),
     ),
 }
 

@@ -141,6 +141,20 @@ class LaneStack:
         """Restore states from the ring; shapes as in `SnapshotRing.rewind`."""
         self.state[self._index(slots)] = self.ring.rewind(slots, distance)
 
+    def add_noise(self, slot: int, scale: float, generator: np.random.Generator) -> None:
+        """Add normal noise to a lane's parameters.
+
+        Args:
+            slot: Its place.
+            scale: Standard deviation over the root mean square of each tensor.
+            generator: Where the noise comes from.
+        """
+        row = self.state[slot]
+        for entry in self.architecture.layout.parameters:
+            tensor = row[entry.start : entry.stop]
+            noise = torch.from_numpy(generator.standard_normal(len(tensor))).to(tensor)
+            tensor += scale * tensor.square().mean().sqrt() * noise
+
     def copy_slot(self, source: int, target: int) -> None:
         """Copy everything of one slot to another."""
         for tensor in (self.state, self.best, self.shift, self.scale, self.ring.rows):

@@ -284,6 +284,38 @@ def test_a_rewind_keeps_the_rate_and_draws_fresh_minibatches():
     assert any(not np.array_equal(once[name], again[name]) for name in once)
 
 
+@pytest.mark.parametrize("distance", [1, 2])
+def test_a_rewind_brings_the_same_minibatches_where_asked_for(distance: int):
+    core = make_core(rewind_minibatches="same")
+    start(core)
+    decide(core, 0.05)
+    seen = [weights(core)]
+    for _ in range(distance):
+        decide(core, 0.05)
+        seen.append(weights(core))
+    for rewind in (distance, 0) if distance == 2 else (1,):
+        decide(core, 0.05, rewind=rewind)
+    for name, value in weights(core).items():
+        np.testing.assert_array_equal(value, seen[-1][name], err_msg=name)
+    decide(core, 0.05, reinit=True)
+    decide(core, 0.05, rewind=1)  # the re-init's own network, and minibatches that follow it
+
+
+def test_a_rewind_adds_noise_where_asked_for():
+    core = make_core(rewind_noise=0.1, classifier="mlp-64")
+    start(core)
+    decide(core, 0.05)
+    before = weights(core)
+    decide(core, FREEZE)
+    for name, value in weights(core).items():
+        np.testing.assert_allclose(value, before[name], atol=1e-6)
+    decide(core, FREEZE, rewind=1)
+    for name, value in weights(core).items():
+        noise = (value - before[name]).ravel()
+        scale = 0.1 * np.sqrt(np.mean(np.square(before[name])))
+        assert abs(noise.std() / scale - 1) < 4 / np.sqrt(2 * len(noise)) + 0.02, name
+
+
 def test_a_rewind_past_the_oldest_row_never_makes_a_new_network():
     """In the prototype it re-initialised."""
     core = make_core(initial_states="zeros")

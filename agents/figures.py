@@ -1,0 +1,166 @@
+"""Figures of a report, made from records alone."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from agents.records import Record
+from agents.statistics import bootstrap
+from agents.summaries import by_method, stacked
+from autotrain_env.plotting import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILION,
+    plot_episode,
+    tidy,
+)
+
+SIZE = (7.2, 4.0)  # [inches]
+COLOURS = (VERMILION, BLUE, GREEN, ORANGE, PURPLE, SKY, BLACK, GREY)
+ACTION_COLOURS = {
+    "lower the rate": BLUE,
+    "keep it": "#D0D0D0",
+    "raise it": ORANGE,
+    "rewind": PURPLE,
+    "re-init": BLACK,
+    "stop": VERMILION,
+}
+Label = tuple[str, str]
+
+
+def _axes(title: str, xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=SIZE, dpi=100, layout="constrained")
+    axes = figure.subplots()
+    axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    tidy(axes)
+    return figure, axes
+
+
+def _name(label: Label) -> str:
+    kind, method = label
+    return method.replace("_", " ") if kind == "agent" else f"{method.replace('_', ' ')}, {kind}"
+
+
+def plot_profiles(records: Sequence[Record], shown: Sequence[Label]) -> Figure:
+    """Performance profiles: the share of episodes above each accuracy, with the agents' 95% bands.
+
+    Args:
+        records: Of one target.
+        shown: Methods to draw.
+    """
+    methods = by_method(records)
+    figure, axes = _axes("performance profiles", "test accuracy τ [%]", "share of episodes above τ")
+    everything = np.concatenate([stacked(methods[label], "test_accuracy").ravel() for label in shown])
+    low = float(np.quantile(everything, 0.02))
+    thresholds = np.linspace(max(low - 0.05, 0), min(float(everything.max()) + 0.01, 1), 80)
+    for label, colour in zip(shown, COLOURS * len(shown), strict=False):
+        accuracy = stacked(methods[label], "test_accuracy")
+        shares = np.array([(accuracy > threshold).mean() for threshold in thresholds])
+        axes.plot(100 * thresholds, shares, color=colour, label=_name(label), linewidth=1.6)
+        if len(accuracy) > 1:
+            ends = [bootstrap((accuracy > threshold).astype(float)) for threshold in thresholds]
+            band = np.array([(end.low, end.high) for end in ends]).T
+            axes.fill_between(100 * thresholds, *band, color=colour, alpha=0.2, linewidth=0)
+    axes.legend(frameon=False, fontsize="small", loc="lower left")
+    return figure
+
+
+def plot_learning_curves(records: Sequence[Record]) -> Figure:
+    """Validation score while agents were trained, a line for each training seed."""
+    agents = {
+        label: found for label, found in by_method(records).items() if any(r.learning_curve for r in found)
+    }
+    figure, axes = _axes("agents while they learn", "env steps of training", "validation accuracy [%]")
+    for (label, found), colour in zip(agents.items(), COLOURS * len(agents), strict=False):
+        for number, record in enumerate(found):
+            steps = [point["train_steps"] for point in record.learning_curve]
+            scores = [100 * point["score"] for point in record.learning_curve]
+            name = _name(label) if number == 0 else None
+            axes.plot(steps, scores, color=colour, label=name, linewidth=1.2, marker=".")
+    axes.set_xlim(left=0)
+    if agents:
+        axes.legend(frameon=False, fontsize="small", loc="lower right", ncols=2)
+    return figure
+
+
+def plot_progress(records: Sequence[Record], shown: Sequence[Label]) -> Figure:
+    """Validation accuracy and learning rate of the networks, over updates and over seconds.
+
+    Args:
+        records: Of one target.
+        shown: Methods to draw.
+    """
+    methods = by_method(records)
+    figure = Figure(figsize=(SIZE[0], 6.0), dpi=100, layout="constrained")
+    over_updates, over_seconds, rates = figure.subplots(3, 1)
+    ends = []
+    for label, colour in zip(shown, COLOURS * len(shown), strict=False):
+        found = methods[label]
+        longest = max((record.curve for record in found), key=lambda curve: len(curve["updates"]))
+        updates = np.array(longest["updates"])
+        padded = {
+            name: np.mean([_padded(record.curve[name], len(updates)) for record in found], axis=0)
+            for name in ("score", "learning_rate")
+        }
+        seconds = np.mean([record.cost["seconds"] for record in found]) * updates / updates[-1]
+        over_updates.plot(updates, 100 * padded["score"], color=colour, label=_name(label), linewidth=1.5)
+        over_seconds.plot(seconds[1:], 100 * padded["score"][1:], color=colour, linewidth=1.5)
+        ends.append(100 * padded["score"][-1])
+        rates.plot(updates, padded["learning_rate"], color=colour, linewidth=1.5)
+    for axes in (over_updates, over_seconds):
+        axes.set_ylabel("validation\naccuracy [%]")
+        axes.set_ylim(min(ends) - 12, max(ends) + 2)
+    over_seconds.set_xscale("log")
+    over_seconds.set_xlabel("seconds for one network, all runs that it was chosen from included")
+    rates.set(xlabel="updates of one run", ylabel="learning rate\n(geometric mean)", yscale="log")
+    for axes in (over_updates, over_seconds, rates):
+        tidy(axes)
+    figure.legend(
+        *over_updates.get_legend_handles_labels(),
+        frameon=False,
+        fontsize="small",
+        loc="outside upper left",
+        ncols=2,
+    )
+    return figure
+
+
+def _padded(values: Sequence[float], length: int) -> np.ndarray:
+    array = np.asarray(values, float)
+    return np.concatenate((array, np.repeat(array[-1:], length - len(array))))
+
+
+def plot_actions(records: Sequence[Record], label: Label) -> Figure:
+    """How often a policy took each action, and when."""
+    found = by_method(records)[label]
+    steps = max(len(next(iter(record.actions.values()))) for record in found)
+    shares = []
+    for name in ACTION_COLOURS:
+        rows = [np.asarray(record.actions[name], float) for record in found]
+        shares.append(np.mean([np.pad(row, (0, steps - len(row))) for row in rows], axis=0))
+    figure, axes = _axes(f"actions of {_name(label)}", "env step", "share of episodes")
+    axes.stackplot(
+        np.arange(steps),
+        *shares,
+        labels=list(ACTION_COLOURS),
+        colors=list(ACTION_COLOURS.values()),
+        step="post",
+    )
+    axes.set(xlim=(0, steps - 1), ylim=(0, 1))
+    axes.legend(frameon=False, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=6)
+    return figure
+
+
+def plot_examples(record: Record) -> list[Figure]:
+    """Controlled runs of a record: those with the highest and the median initial rate."""
+    return [
+        plot_episode({name: np.asarray(values) for name, values in example.items()})
+        for example in record.examples
+    ]
