@@ -284,6 +284,10 @@ class Compare:
     one_episodes: int = 64
     """Episodes of each trial when tuning for all training tasks, on seeds of their own."""
 
+    controls: bool = False
+    """Evaluate every run under all controls, too: with the actions of other episodes, without each kind of
+    action, without each part of the observation, and with changes of the environment."""
+
     seed: int = DEVELOPMENT_SEED
     """Seed of the first episode."""
 
@@ -335,6 +339,9 @@ class Final:
     num_envs: int | None = None
     """Networks trained side by side; by default as many as the target says."""
 
+    controls: bool = False
+    """As for compare."""
+
     output: Path = Path("agents/results/final")
     """Folder for the records and for looks.jsonl."""
 
@@ -369,6 +376,7 @@ def play_and_print(
         configuration_episodes=command.configuration_episodes,
         one_episodes=command.one_episodes,
         num_envs=command.num_envs,
+        controls=command.controls,
     )
     groups = group_runs(list(command.runs))
     with bars(console) as bar, bar("playing episodes") as report:

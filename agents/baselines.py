@@ -18,7 +18,7 @@ from agents.progress import Report, portion
 from agents.seeds import TUNING_SEED
 from autotrain_env.actions import Decisions
 from autotrain_env.errors import check
-from autotrain_env.evaluation import evaluate_policy
+from autotrain_env.evaluation import EpisodeCounter, evaluate_policy
 from autotrain_env.schedules import SCHEDULES, BudgetSchedule, Schedule, as_schedule
 from autotrain_env.vector_env import AutoTrainVectorEnv
 
@@ -206,17 +206,15 @@ class RateTable(Schedule):
 
     def __init__(self, rates: np.ndarray) -> None:
         self.rates = rates
-        self.episode = np.empty(0, np.int64)
+        self.counter = EpisodeCounter()
 
     def reset(self, env: AutoTrainVectorEnv, lanes: np.ndarray) -> None:
-        """Go on to the next episode in the given lanes, in the order of `evaluate_policy`."""
-        if len(self.episode) != env.num_envs:
-            self.episode = np.arange(env.num_envs) - env.num_envs
-        self.episode[lanes] += env.num_envs
+        """Go on to the next episode in the given lanes."""
+        self.counter.reset(env, lanes)
 
     def learning_rates(self, env: AutoTrainVectorEnv) -> np.ndarray:
         """The table's."""
-        episode = np.clip(self.episode, 0, len(self.rates) - 1)
+        episode = np.minimum(self.counter.episode, len(self.rates) - 1)
         return self.rates[episode, np.minimum(env.core.lanes.steps, self.rates.shape[1] - 1)]
 
     def with_learning_rate(self, learning_rate: float | None) -> "RateTable":

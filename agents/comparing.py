@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import time
@@ -27,6 +28,7 @@ from agents.baselines import (
     train_populations,
     tune,
 )
+from agents.controls import Recorder, changed_env, control_names, make_control
 from agents.progress import Report, portion
 from agents.records import Record, describe
 from agents.runs import RunFolder, as_plain
@@ -40,7 +42,7 @@ from autotrain_env.policies import WEIGHTS_NAME, load_policy
 from autotrain_env.schedules import RandomAgent, Schedule, as_schedule
 from autotrain_env.vector_env import AutoTrainVectorEnv
 
-AGENT, OTHER = "agent", "no schedule"
+AGENT, CONTROL, OTHER = "agent", "control", "no schedule"
 OWN, ONE, CONFIGURATION, EPISODE, WITH_HOLDOUT = (
     "each task's own rate",
     "one for all training tasks",
@@ -76,6 +78,7 @@ class Plan:
         configuration_episodes: Episodes of each trial when tuning for a configuration.
         one_episodes: Episodes of each trial when tuning for all training tasks.
         num_envs: Networks trained side by side; `None` for as many as the target says.
+        controls: Whether every run is evaluated under all controls, too.
         search_updates: Updates of the random search; `None` for what training the first policy took.
     """
 
@@ -88,6 +91,7 @@ class Plan:
     configuration_episodes: int = 20
     one_episodes: int = 64
     num_envs: int | None = None
+    controls: bool = False
     search_updates: int | None = None
 
     def __post_init__(self) -> None:
@@ -258,6 +262,10 @@ class Player:
         for name, runs in self.groups.items():
             for run in runs:
                 yield self._agent(name, run)
+        if self.plan.controls:
+            for name, runs in self.groups.items():
+                for run in runs:
+                    yield from self._controls(name, run)
         for name in self.plan.baselines:
             if name in VARIANTS:
                 yield from self._schedule(name)
@@ -295,6 +303,28 @@ class Player:
             }
 
         return Job(name, AGENT, config.seed, self.target, setup, play, self.episodes)
+
+    def _controls(self, name: str, run: RunFolder) -> Iterator[Job]:
+        config = run.config()
+        weights = hashlib.sha256((run.path / WEIGHTS_NAME).read_bytes()).hexdigest()
+
+        @functools.cache
+        def recorder() -> Recorder:
+            recorded = Recorder(load_policy(run.path), self.episodes)
+            env = self.make(config.env_id, self.kwargs(config.env))
+            evaluate_policy(env, recorded, self.episodes, self.plan.seed)
+            return recorded
+
+        for control in control_names():
+            kwargs = {**self.kwargs(config.env), **changed_env(control)}
+            setup = self._setup(config.env_id, kwargs, policy=weights, control=control)
+
+            def play(report: Report, control: str = control, kwargs: Any = kwargs) -> dict[str, Any]:
+                env = self.make(config.env_id, kwargs)
+                policy = make_control(control, load_policy(run.path), recorder)
+                return self._described(env, *self._play(env, policy, report))
+
+            yield Job(control, f"{CONTROL}: {name}", config.seed, self.target, setup, play, self.episodes)
 
     def _setup(self, env_id: str, kwargs: dict[str, Any], **more: Any) -> dict[str, Any]:
         return {

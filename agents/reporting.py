@@ -161,8 +161,8 @@ def _cost(row: dict[str, Any]) -> str:
     saved = (TUNED_RATES - 1) * row["updates"]
     return (
         f"Training {row['method']} took {cost['train_updates']:,.0f} updates and "
-        f"{cost['train_minutes']:.1f} minutes a seed; against runs at {TUNED_RATES} rates for every new network "
-        f"it has paid after {cost['train_updates'] / saved:,.0f} networks, counted in updates."
+        f"{cost['train_minutes']:.1f} minutes a seed; against runs at {TUNED_RATES} rates for every new "
+        f"network it has paid after {cost['train_updates'] / saved:,.0f} networks, counted in updates."
     )
 
 

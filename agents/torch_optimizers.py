@@ -17,7 +17,7 @@ from agents.baselines import GRID, Environment, Results
 from agents.progress import Report, portion
 from agents.seeds import TUNING_SEED
 from autotrain_env.episodes import Episode
-from autotrain_env.errors import check_whole
+from autotrain_env.errors import check
 from autotrain_env.vector_env import AutoTrainVectorEnv
 
 MOMENTUM = 0.9
@@ -102,7 +102,7 @@ def run_optimizer(
         unguarded.
     """
     vector_env: AutoTrainVectorEnv = env.unwrapped  # type: ignore[assignment]
-    check_whole("num_envs", vector_env.num_envs, 1)
+    check(vector_env.num_envs == 1, "num_envs", vector_env.num_envs, "1")
     rows = []
     for k in range(episodes):
         vector_env.reset(seed=[seed + k])

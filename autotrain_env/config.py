@@ -78,8 +78,8 @@ class AutoTrainConfig:
             (`"argmax"`).
         rewind_minibatches: What follows a rewind: `"fresh"` minibatches, or the `"same"` ones that followed
             that state before.
-        rewind_noise: Standard deviation of normal noise that a rewind adds to every parameter, over the root
-            mean square of the tensor that it belongs to.
+        rewind_noise: Standard deviation of normal noise that a rewind adds to every parameter, over the
+            root mean square of the tensor that it belongs to.
         reinit: Whether the agent may re-initialise.
         stop: Whether the agent may stop.
         reinit_learning_rate: Rate after a re-initialisation: `"keep"`, `"initial"` or a number. The

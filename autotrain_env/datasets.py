@@ -45,8 +45,8 @@ def load_dataset(
     | `cifar10` | (3, 32, 32) | 50,000 + 10,000 | 4,000 / 500 / 500 |
     | `synthetic` (`synthetic()`) | (64,) | 3,200 + 800 | 1,336 / 864 / 1,000 |
 
-    Other synthetic sets are named `KIND-SEED-SIZE-DIFFICULTY` or `KIND-SEED-SIZE-DIFFICULTY-FEATURES`, such as
-    `teacher-3-4000-0.5`, after the arguments of `synthetic()`.
+    Other synthetic sets are named `KIND-SEED-SIZE-DIFFICULTY` or `KIND-SEED-SIZE-DIFFICULTY-FEATURES`,
+    such as `teacher-3-4000-0.5`, after the arguments of `synthetic()`.
 
     All have 10 classes. The digits are scikit-learn's, with a fixed stratified test part; the image
     sets are torchvision's, with their official test part.

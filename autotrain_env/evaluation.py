@@ -42,6 +42,19 @@ class Policy(Protocol):
         """
 
 
+class EpisodeCounter:
+    """Knows which episode of `evaluate_policy` each lane plays, for policies that must know it."""
+
+    def __init__(self) -> None:
+        self.episode = np.empty(0, np.int64)
+
+    def reset(self, env: AutoTrainVectorEnv, lanes: np.ndarray) -> None:
+        """Go on to the next episode in the given lanes (bool, shape (N,))."""
+        if len(self.episode) != env.num_envs:
+            self.episode = np.arange(env.num_envs) - env.num_envs
+        self.episode[lanes] += env.num_envs
+
+
 def evaluate_policy(
     env: VectorEnv[Any, Any, Any],
     policy: Policy,

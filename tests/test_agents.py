@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import pytest
 from agents.__main__ import main
 from agents.algorithms import ALGORITHMS
 from agents.arguments import describe_arguments
-from agents.baselines import GRID
 from agents.runs import RunFolder
 from autotrain_env import ENVIRONMENTS, AutoTrainConfig
 from autotrain_env.policies import load_policy
@@ -183,52 +181,3 @@ def test_replay(finished: Path, tmp_path: Path, capsys: Captured):
     rows = [line.split() for line in printed.splitlines() if line[:10].strip().isdigit()]
     assert [int(row[0]) for row in rows] == [0, 20, 40, 60] and rows[0][1] == "reset"
     assert re.search(r"test accuracy 0\.\d+", printed)
-
-
-# --- compare ---
-
-
-def test_compare_finds_no_difference_between_equal_runs_and_a_planted_one(
-    finished: Path, tmp_path: Path, capsys: Captured
-):
-    """Two seeds with the very same policy are a method; one that always starts again is worse."""
-    twin, bad = tmp_path / "twin", tmp_path / "bad"
-    for copy, seed, algorithm in ((twin, 7, "ppo"), (bad, 0, "a2c")):
-        shutil.copytree(finished, copy)
-        content = json.loads((copy / "run.json").read_text()) | {"seed": seed, "algorithm": algorithm}
-        (copy / "run.json").write_text(json.dumps(content))
-    policy = load_policy(bad)
-    last = max(policy.network.state_dict(), key=lambda name: (name.split(".")[1], name.endswith("bias")))
-    assert last.endswith("bias")
-    policy.network.state_dict()[last][20] = 1e6  # re-initialise in every env step
-    policy.save(bad)
-    output = tmp_path / "numbers.json"
-    command = ["compare", str(finished), str(twin), str(bad), "--episodes", "24", "--tuning-episodes", "2"]
-    main([*command, "--num-envs", "8", "--schedules", "constant", "--output", str(output)])
-    ppo, a2c, own, tuned = json.loads(output.read_text())["summary"]
-    assert (ppo["method"], ppo["seeds"], a2c["method"]) == ("ppo", 2, "a2c")
-    assert ppo["lead_of_first"] == {"mean": 0.0, "low": 0.0, "high": 0.0} and ppo["first_is"] == "not worse"
-    assert a2c["first_is"] == "better" and a2c["lead_of_first"]["low"] > 0
-    assert own["learning_rate"] is None and tuned["learning_rate"] in GRID
-    printed = capsys.readouterr().out
-    assert "each task's own rate" in printed and "better" in printed
-    assert printed.count(" constant") == 2 and " ppo × 2 " in printed
-
-
-def test_compare_refuses(finished: Path, tmp_path: Path, capsys: Captured):
-    twin, other = tmp_path / "twin", tmp_path / "other"
-    shutil.copytree(finished, twin)
-    run = str(finished)
-    assert "of different seeds; twice: [0]" in error_of(capsys, "compare", run, str(twin))
-    assert "two or more" in error_of(capsys, "compare", run, "--schedules")
-    assert "the seeds of training" in error_of(capsys, "compare", run, "--seed", "5")
-    assert "schedule='cosin'" in error_of(capsys, "compare", run, "--schedules", "cosin")
-    assert "holds no run" in error_of(capsys, "compare", str(tmp_path / "nothing"))
-    (twin / "result.json").unlink()
-    assert "unfinished run" in error_of(capsys, "compare", str(twin))
-    train(other, "--env.label-noise", "0.4", algorithm="a2c")
-    few = ("--episodes", "4", "--num-envs", "4", "--schedules")
-    assert "tasks='those of a2c (run 0)'" in error_of(capsys, "compare", run, str(other), *few)
-    output = tmp_path / "numbers.json"
-    main(["compare", run, str(other), "--env.label-noise", "0.1", *few, "--output", str(output)])
-    assert len(json.loads(output.read_text())["summary"]) == 2

@@ -1,0 +1,243 @@
+"""`python -m agents compare`, `final` and `report`: the same tasks for all, played once, told truly."""
+
+import csv
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agents import comparing
+from agents.__main__ import main
+from agents.baselines import GRID
+from agents.comparing import BASELINES, WAYS, check_pairing, parse_targets
+from agents.records import Record, load_records
+from agents.reporting import write_report
+from agents.summaries import summarize, summarize_groups
+from agents.targets import FINAL, TARGETS
+from autotrain_env.policies import load_policy
+from test_agents import Captured, error_of, train
+
+FEW = ("--episodes", "4", "--num-envs", "4", "--configuration-episodes", "2", "--one-episodes", "2")
+CONSTANT = ("--baselines", "constant", "--ways")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A run, its twin of another training seed, and a run whose policy re-initialises all the time."""
+    folder = tmp_path_factory.mktemp("runs")
+    named = {name: folder / name for name in ("ppo", "twin", "bad")}
+    train(named["ppo"])
+    for copy, seed, algorithm in (("twin", 7, "ppo"), ("bad", 0, "a2c")):
+        shutil.copytree(named["ppo"], named[copy])
+        content = json.loads((named[copy] / "run.json").read_text())
+        content |= {"seed": seed, "algorithm": algorithm}
+        (named[copy] / "run.json").write_text(json.dumps(content))
+    policy = load_policy(named["bad"])
+    last = max(policy.network.state_dict(), key=lambda name: (name.split(".")[1], name.endswith("bias")))
+    assert last.endswith("bias")
+    policy.network.state_dict()[last][20] = 1e6  # re-initialise in every env step
+    policy.save(named["bad"])
+    return named
+
+
+@pytest.fixture(scope="module")
+def compared(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("records")
+    command = ["compare", *map(str, runs.values()), *FEW, "--episodes", "24", "--num-envs", "8"]
+    main([*command, *CONSTANT, "own", "one", "--controls", "--output", str(output)])
+    return output
+
+
+def by_label(records: list[Record]) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(row["kind"], row["method"]): row for row in summarize(records)}
+
+
+def ordered(folder: Path) -> list[Record]:
+    return sorted(load_records([folder]), key=lambda record: record.label != ("agent", "ppo"))
+
+
+def test_no_difference_between_equal_runs_and_a_planted_one_is_found(compared: Path):
+    rows = by_label(ordered(compared))
+    ppo, a2c = rows["agent", "ppo"], rows["agent", "a2c"]
+    assert (ppo["seeds"], a2c["seeds"], ppo["episodes"]) == (2, 1, 24)
+    assert ppo["lead_of_first"] == {"mean": 0.0, "low": 0.0, "high": 0.0} and ppo["first_is"] == "not worse"
+    assert a2c["first_is"] == "better" and a2c["lead_of_first"]["low"] > 0
+    assert np.isclose(rows[WAYS["one"], "constant"]["chosen"]["learning_rate"], GRID, rtol=1e-5).any()
+    assert rows[WAYS["own"], "constant"]["chosen"] == {}
+    assert rows[WAYS["one"], "constant"]["cost"]["updates_to_choose"] == 8 * 2 * 60
+    assert ppo["cost"]["train_updates"] == 20 * 120
+    assert rows["control: ppo", "no re-init"]["lead_of_first"]["mean"] == 0
+    assert rows["control: a2c", "no re-init"]["test_accuracy"]["mean"] > a2c["test_accuracy"]["mean"]
+
+
+def test_what_is_on_record_is_not_played_again(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    command = ["compare", str(runs["ppo"]), *FEW, *CONSTANT, "own", "--output", str(tmp_path)]
+    main(command)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
+    played = []
+    original = comparing.evaluate_policy
+    monkeypatch.setattr(
+        comparing, "evaluate_policy", lambda *a, **k: (played.append(a), original(*a, **k))[1]
+    )
+    main(command)
+    assert not played and before == {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
+    main([*command, "--baselines", "constant", "random"])
+    assert len(played) == 1
+    main([*command, "--episodes", "5"])
+    assert len(played) == 3
+    assert all(len(record.columns["score"]) == 5 for record in load_records([tmp_path]) if record.seed == 0)
+
+
+def test_every_baseline_meets_the_same_tasks(runs: dict[str, Path], tmp_path: Path):
+    command = ["compare", str(runs["ppo"]), *FEW, "--baselines", *BASELINES, "--ways", *WAYS]
+    main([*command, "--num-envs", "8", "--output", str(tmp_path)])
+    records = ordered(tmp_path)
+    check_pairing(records)
+    rows = by_label(records)
+    schedules, holdout = len(comparing.VARIANTS), len(comparing.SEARCHED)
+    assert len(rows) == 1 + 4 * schedules + holdout + len(comparing.OTHERS)
+    kinds = {kind for kind, _ in rows}
+    assert kinds == {"agent", *WAYS.values(), "no schedule"}
+    assert rows["best of 8 of each episode", "population"]["updates"] == 8 * 60
+    assert rows["best of 8 of each episode", "search"]["updates"] == 20 * 120 // (4 * 60) * 60
+    assert (
+        rows[WAYS["own"], "constant"]["test_accuracy"] == rows["no schedule", "do nothing"]["test_accuracy"]
+    )
+    one, mine = rows[WAYS["holdout"], "constant"], rows[WAYS["configuration"], "constant"]
+    assert one["test_accuracy"] != mine["test_accuracy"]
+    assert rows[WAYS["configuration"], "cosine"]["normalized"] == pytest.approx(1)
+
+
+def test_targets_replace_the_tasks_of_the_run(runs: dict[str, Path], tmp_path: Path):
+    command = ["compare", str(runs["ppo"]), *FEW, *CONSTANT, "own", "--output", str(tmp_path)]
+    main([*command, "--targets", "digits_network", "own", "--env.budget", "40"])
+    setups = {record.target: record.setup["env"] for record in load_records([tmp_path])}
+    assert setups["own"]["classifier"] == "mlp-6" and setups["own"]["train_size"] == 80
+    assert setups["digits_network"]["classifier"] == "mlp-100-50"
+    assert setups["digits_network"]["train_size"] == 400
+    assert setups["own"]["budget"] == setups["digits_network"]["budget"] == 40
+    records: dict[str, list[Record]] = {}
+    for record in ordered(tmp_path):
+        records.setdefault(record.target, []).append(record)
+    groups = {(row["group"], row["method"]): row for row in summarize_groups(records)}
+    assert groups["unseen network", "constant"]["targets"] == ["digits_network"]
+    lead = summarize(records["digits_network"])[1]["lead_of_first"]
+    assert groups["unseen network", "constant"]["lead_of_first"]["mean"] == pytest.approx(lead["mean"])
+
+
+def test_compare_refuses(runs: dict[str, Path], tmp_path: Path, capsys: Captured):
+    run, out = str(runs["ppo"]), ("--output", str(tmp_path / "records"))
+    shutil.copytree(runs["ppo"], tmp_path / "again")
+    assert "of different seeds; twice: [0]" in error_of(
+        capsys, "compare", run, str(tmp_path / "again"), *out
+    )
+    assert "two or more" in error_of(capsys, "compare", run, "--baselines", *out)
+    assert "those of training" in error_of(capsys, "compare", run, "--seed", "5", *out)
+    assert "baseline='cosin'" in error_of(capsys, "compare", run, "--baselines", "cosin", *out)
+    assert "way='all'" in error_of(capsys, "compare", run, "--ways", "all", *out)
+    assert "target='mnst_noisy'" in error_of(capsys, "compare", run, "--targets", "mnst_noisy", *out)
+    assert "python -m agents final" in error_of(capsys, "compare", run, "--targets", "fashion", *out)
+    assert "episodes=0" in error_of(capsys, "compare", run, "--episodes", "0", *out)
+    assert "holds no run" in error_of(capsys, "compare", str(tmp_path / "nothing"), *out)
+    (again / "result.json").unlink()
+    assert "unfinished run" in error_of(capsys, "compare", str(again), *out)
+    assert not (tmp_path / "records").exists()
+    train(tmp_path / "other", "--env.label-noise", "0.4", algorithm="a2c")
+    several = ("compare", run, str(tmp_path / "other"), *FEW, "--baselines")
+    assert "tasks='those of a2c (seed 0)'" in error_of(capsys, *several, *out)
+    main([*several, "--env.label-noise", "0.1", *out])
+
+
+def test_final_targets_are_for_final_and_looks_are_counted(
+    runs: dict[str, Path], tmp_path: Path, capsys: Captured
+):
+    run, out = str(runs["ppo"]), ("--output", str(tmp_path))
+    assert "final targets" in error_of(capsys, "final", run, "--targets", "default", *out)
+    assert not list(tmp_path.iterdir())
+    tiny = ("--env.train-size", "80", "--env.budget", "20", "--env.classifier", "mlp-4")
+    for look in (1, 2):
+        main(["final", run, "--targets", "digits_deep", *FEW, *tiny, *CONSTANT, "own", *out])
+        assert f"Look number {look}" in capsys.readouterr().out
+    first, second = map(json.loads, (tmp_path / "looks.jsonl").read_text().splitlines())
+    assert (first["look"], second["look"]) == (1, 2) and first["targets"] == ["digits_deep"]
+    assert first["policies"] == second["policies"] and len(first["policies"][run]) == 64
+    assert {record.setup["episode_seed"] for record in load_records([tmp_path])} == {1_400_000_000}
+
+
+def test_targets_are_well_formed():
+    assert {target.stage for target in TARGETS.values()} == {"development", "final"}
+    assert all(target.name == name and target.episodes >= 24 for name, target in TARGETS.items())
+    assert [target.name for target in parse_targets(["own", "default"])] == ["own", "default"]
+    final = [target.env["dataset"] for target in TARGETS.values() if target.stage == FINAL]
+    assert {"fashion_mnist", "cifar10"} < set(final)
+    with pytest.raises(ValueError, match="targets"):
+        parse_targets([])
+
+
+# --- report ---
+
+
+def test_a_report_is_one_page_with_figures_and_numbers(compared: Path, tmp_path: Path, capsys: Captured):
+    main(["report", str(compared), "--output", str(tmp_path)])
+    assert "index.html" in capsys.readouterr().out
+    page = (tmp_path / "index.html").read_text()
+    pictures = sorted(path.name for path in tmp_path.glob("*.png"))
+    names = (
+        "actions",
+        "comparison",
+        "episode_highest",
+        "episode_median",
+        "learning",
+        "profiles",
+        "progress",
+    )
+    assert pictures == [f"own_{name}.png" for name in names]
+    assert page.count("data:image/png;base64,") == len(pictures)
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', page)  # self-contained
+    for text in (
+        "control: ppo",
+        "another episode&#39;s actions",
+        "one for all training tasks",
+        "it has paid",
+    ):
+        assert text in page
+    rows = list(csv.DictReader((tmp_path / "numbers.csv").open()))
+    expected = by_label(ordered(compared))
+    assert len(rows) == len(expected)
+    for row in rows:
+        found = expected[row["kind"], row["method"]]
+        assert float(row["test_accuracy_mean"]) == found["test_accuracy"]["mean"]
+        assert float(row["lead_of_first_low"]) == found["lead_of_first"]["low"]
+
+
+def test_a_report_may_be_about_another_method(compared: Path, tmp_path: Path, capsys: Captured):
+    main(["report", str(compared), "--first", "a2c", "--output", str(tmp_path)])
+    rows = {(r["kind"], r["method"]): r for r in csv.DictReader((tmp_path / "numbers.csv").open())}
+    assert rows["agent", "ppo"]["first_is"] == "worse"
+    message = error_of(capsys, "report", str(compared), "--first", "sac", "--output", str(tmp_path / "no"))
+    assert "first='sac'" in message and "a2c" in message and not (tmp_path / "no").exists()
+
+
+def test_a_report_grows_with_the_records(compared: Path, tmp_path: Path):
+    records = ordered(compared)
+    agents = [record for record in records if record.kind == "agent" and record.method == "ppo"]
+    write_report(agents[:1], tmp_path / "one")
+    write_report(agents, tmp_path / "two")
+    seeds = [
+        list(csv.DictReader((tmp_path / name / "numbers.csv").open()))[0]["seeds"]
+        for name in ("one", "two")
+    ]
+    assert seeds == ["1", "2"]
+
+
+def test_records_of_other_tasks_are_not_compared(compared: Path, tmp_path: Path):
+    records = ordered(compared)
+    records[1].columns["initial_train_score"][0] += 0.5
+    with pytest.raises(ValueError, match="tasks="):
+        write_report(records, tmp_path)

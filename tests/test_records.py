@@ -1,0 +1,87 @@
+"""Records: whole, small, and refused where they are damaged."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode
+
+from agents.records import COLUMNS, Record, describe, load_records
+from agents.seeds import DEVELOPMENT_SEED
+from autotrain_env import AutoTrainVectorEnv
+from autotrain_env.evaluation import evaluate_policy
+from autotrain_env.schedules import RandomAgent
+
+
+@pytest.fixture(scope="module")
+def results() -> dict[str, np.ndarray]:
+    env = AutoTrainVectorEnv(20, autoreset_mode=AutoresetMode.DISABLED, classifier="mlp-8")
+    return evaluate_policy(env, RandomAgent(), 20, DEVELOPMENT_SEED, history=True)
+
+
+def make_record(results: dict[str, np.ndarray], **more: Any) -> Record:
+    parts = describe(results, examples=True) | more
+    return Record("q_learner", "agent", 3, "default", {"env": {"budget": 600}}, 0.1, **parts)
+
+
+def test_what_is_saved_is_loaded_again(results: dict[str, np.ndarray], tmp_path: Path):
+    record = make_record(results, cost={"seconds": 1.5}, chosen={"learning_rate": 0.1})
+    path = record.save(tmp_path)
+    assert path == tmp_path / "default" / "agent.q_learner.3.json"
+    loaded = Record.load(path)
+    assert (loaded.label, loaded.seed, loaded.setup) == (record.label, 3, record.setup)
+    assert loaded.cost == record.cost and loaded.chosen == record.chosen
+    assert set(loaded.columns) == set(COLUMNS)
+    for name, values in record.columns.items():
+        np.testing.assert_allclose(loaded.columns[name].astype(float), values.astype(float), rtol=1e-5)
+    assert load_records([tmp_path])[0].label == loaded.label
+    assert load_records([path, path])[1].label == loaded.label
+    assert loaded.save(tmp_path / "again").read_bytes() == path.read_bytes()
+
+
+def test_a_record_of_200_episodes_is_below_100_kb(results: dict[str, np.ndarray], tmp_path: Path):
+    many = {name: np.concatenate([values] * 10) for name, values in results.items()}
+    curve = [dict.fromkeys(("train_steps", "score", "return"), 0.123456)] * 40
+    path = make_record(many, learning_curve=curve).save(tmp_path)
+    assert 5_000 < path.stat().st_size < 100_000
+
+
+def test_curves_and_actions_are_means_over_episodes(results: dict[str, np.ndarray]):
+    parts = describe(results, examples=True)
+    histories = results["history"]
+    assert parts["curve"]["score"][0] == pytest.approx(np.mean([h["score"][0] for h in histories]))
+    assert parts["curve"]["score"][-1] == pytest.approx(np.mean([h["score"][-1] for h in histories]))
+    longest = max(len(history["updates"]) for history in histories)
+    assert len(parts["curve"]["updates"]) == longest
+    going = [np.mean([len(h["updates"]) - 1 > step for h in histories]) for step in range(longest - 1)]
+    np.testing.assert_allclose(np.sum(list(parts["actions"].values()), axis=0), going)
+    stopped = np.mean([history["stop"].any() for history in histories])
+    assert sum(parts["actions"]["stop"]) == pytest.approx(stopped) and stopped > 0
+    rates = [example["learning_rate"][0] for example in parts["examples"]]
+    assert rates[0] == max(results["initial_learning_rate"]) and len(rates) == 2
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"format": 1, "version": "0", "columns": 3}'])
+def test_what_is_no_record_is_named(content: str, tmp_path: Path):
+    (tmp_path / "bad.json").write_text(content)
+    with pytest.raises(ValueError, match=r"bad\.json is no record"):
+        load_records([tmp_path])
+
+
+def test_other_formats_and_empty_folders_are_refused(results: dict[str, np.ndarray], tmp_path: Path):
+    path = make_record(results).save(tmp_path)
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"format": 99}))
+    with pytest.raises(ValueError, match="format=99"):
+        Record.load(path)
+    content["columns"]["updates"].pop()
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="of one length"):
+        Record.load(path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="no records"):
+        load_records([tmp_path / "empty"])
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        load_records([tmp_path / "nowhere"])
