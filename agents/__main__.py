@@ -33,6 +33,7 @@ from agents.seeds import DEVELOPMENT_SEED, FINAL_SEED, training_seed
 from agents.summaries import as_table, summarize
 from agents.targets import FINAL, TARGETS, Target
 from agents.training import Interrupted, train
+from agents.tuning import Study, open_study, run_study, write_hyperparameters
 from autotrain_env.errors import check, check_whole, unknown_name
 from autotrain_env.evaluation import evaluate_policy, mean_interval
 from autotrain_env.plotting import plot_episode
@@ -146,6 +147,76 @@ class Train:
             evaluation_episodes=self.evaluation_episodes,
             hyperparameters=hyperparameters,
         )
+
+
+@dataclass
+class Tune:
+    """Tune hyperparameters with Optuna; the same command goes on with a study that was interrupted."""
+
+    algorithm: tyro.conf.Positional[str]
+    """One of: ppo, a2c, dqn, sac, td3, maskable_ppo, recurrent_ppo, qrdqn, trpo, ars."""
+
+    id: str | None = None
+    """Id of the environment, as for train."""
+
+    env: EnvArguments = field(default_factory=EnvArguments)
+    """Arguments of the environment."""
+
+    trials: int = 30
+    """Trials in the study, pruned ones included."""
+
+    train_steps: int = 57_600
+    """Env steps of each trial, over all lanes."""
+
+    num_envs: int | None = None
+    """Networks trained side by side; by default what the hyperparameters say."""
+
+    evaluations: int = 4
+    """Evaluations of each trial, at which those that are worse than the median are pruned."""
+
+    evaluation_episodes: int = 128
+    """Episodes of each evaluation, on tuning seeds."""
+
+    seed: int = 0
+    """Seed of the sampler."""
+
+    storage: Path | None = None
+    """SQLite file of the study; by default runs/tuning/ALGORITHM-ID.db."""
+
+    write: bool = False
+    """Put the best hyperparameters into agents/hyperparams/, with the size of the study."""
+
+    def run(self, console: Console) -> None:
+        """Tune."""
+        train_command = Train(
+            algorithm=self.algorithm,
+            id=self.id,
+            env=self.env,
+            train_steps=self.train_steps,
+            num_envs=self.num_envs,
+            evaluation_episodes=self.evaluation_episodes,
+        )
+        config = train_command.configuration()
+        for name in ("trials", "evaluations"):
+            check_whole(name, getattr(self, name), 1)
+        study = Study(
+            algorithm=config.algorithm,
+            env_id=config.env_id,
+            env=config.env,
+            num_envs=config.num_envs,
+            train_steps=config.train_steps,
+            evaluations=self.evaluations,
+            evaluation_episodes=self.evaluation_episodes,
+            seed=self.seed,
+        )
+        storage = self.storage or Path("runs/tuning") / f"{config.algorithm}-{config.env_id}.db"
+        made = open_study(study, storage)
+        with bars(console) as bar, bar(f"tuning {config.algorithm}") as report:
+            run_study(study, made, self.trials, report)
+        console.print(f"best validation score {made.best_value:.4f} in {storage}, with")
+        console.print_json(data=made.best_params)
+        if self.write:
+            console.print(f"Written to {write_hyperparameters(study, made)}", soft_wrap=True)
 
 
 @dataclass
@@ -438,6 +509,7 @@ class List:
 
 Command = (
     Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Tune, tyro.conf.subcommand("tune")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Final, tyro.conf.subcommand("final")]

@@ -133,10 +133,9 @@ def test_targets_replace_the_tasks_of_the_run(runs: dict[str, Path], tmp_path: P
 
 def test_compare_refuses(runs: dict[str, Path], tmp_path: Path, capsys: Captured):
     run, out = str(runs["ppo"]), ("--output", str(tmp_path / "records"))
-    shutil.copytree(runs["ppo"], tmp_path / "again")
-    assert "of different seeds; twice: [0]" in error_of(
-        capsys, "compare", run, str(tmp_path / "again"), *out
-    )
+    again = tmp_path / "again"
+    shutil.copytree(runs["ppo"], again)
+    assert "of different seeds; twice: [0]" in error_of(capsys, "compare", run, str(again), *out)
     assert "two or more" in error_of(capsys, "compare", run, "--baselines", *out)
     assert "those of training" in error_of(capsys, "compare", run, "--seed", "5", *out)
     assert "baseline='cosin'" in error_of(capsys, "compare", run, "--baselines", "cosin", *out)
