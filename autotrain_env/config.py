@@ -326,5 +326,8 @@ def make_config(arguments: dict[str, Any]) -> AutoTrainConfig:
     known = [f.name for f in dataclasses.fields(AutoTrainConfig)]
     for name in arguments:
         if name not in known:
-            raise TypeError(str(unknown_name("argument", name, known)))
+            # Begins as Python's own message does: torchrl reads it, and tries again without the argument.
+            raise TypeError(
+                f"unexpected keyword argument {name!r}: {unknown_name('argument', name, known)}"
+            )
     return AutoTrainConfig(**arguments)

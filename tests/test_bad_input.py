@@ -94,6 +94,7 @@ ARGUMENTS: list[tuple[dict[str, Any], str]] = [
     ({"step_cost": -1.0}, must("step_cost", -1.0, "finite, at least 0")),
     ({"reward": {"improvement": NAN}}, must("reward['improvement']", NAN, "finite")),
     ({"reward": "baseline"}, must("baseline", None, "a recorded curve where reward='baseline'")),
+    ({"rewind_noise": -0.1}, must("rewind_noise", -0.1, "finite, at least 0")),
     # unknown names, with the nearest known one
     ({"score": "acuracy"}, unknown("score", "acuracy", "accuracy")),
     ({"tasks": "mixt"}, unknown("tasks", "mixt", "mixed")),
@@ -105,6 +106,10 @@ ARGUMENTS: list[tuple[dict[str, Any], str]] = [
     ({"initialization": "kaiming"}, unknown("initialization", "kaiming", "kaiming_normal")),
     ({"action_type": "Discrete"}, unknown("action_type", "Discrete", "discrete")),
     ({"rewind_sampling": "argmin"}, unknown("rewind_sampling", "argmin", "argmax")),
+    (
+        {"rewind_minibatches": "old"},
+        r"rewind_minibatches='old' is not a known name.*Allowed: 'fresh', 'same'\.",
+    ),
     ({"reinit_learning_rate": "kept"}, unknown("reinit_learning_rate", "kept", "keep")),
     ({"initial_states": "zero"}, unknown("initial_states", "zero", "zeros")),
     ({"observation_layout": "flatt"}, unknown("observation_layout", "flatt", "flat")),
@@ -171,6 +176,7 @@ def test_the_table_covers_every_argument_that_can_be_wrong():
         "reinit",
         "stop",
         "thresholdout",
+        "train_on_holdout",
         "baseline",
         "log_path",
     }

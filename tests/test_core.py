@@ -792,3 +792,15 @@ def test_weights_of_a_lane_are_copies():
     for tensor in core.weights_of(0).values():
         tensor.fill_(7)
     assert_same(weights(core), before)
+
+
+def test_gradients_are_computed_on_the_holdout_where_asked_for():
+    plain, both = make_core(), make_core(train_on_holdout=True)
+    for core in (plain, both):
+        start(core)
+    sizes = [core.episodes[0].sampler.size for core in (plain, both)]
+    assert sizes[1] == sizes[0] + len(plain.episodes[0].split.holdout_index)
+    np.testing.assert_array_equal(plain.observation(), both.observation())  # of untrained networks
+    for core in (plain, both):
+        decide(core, 0.05)
+    assert any((weights(plain)[name] != weights(both)[name]).any() for name in weights(plain))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from autotrain_env import Dataset, SplitSizes, load_dataset, synthetic
 from autotrain_env.data import Split, image_pool, split_dataset
-from conftest import rows, user_arrays
+from conftest import rows, tiny_data, user_arrays
 
 
 def test_a_handle_is_its_own_copy_and_compares_by_identity():
@@ -402,3 +402,14 @@ def test_a_pool_on_the_gpu_is_one_copy():
     pool, _ = image_pool((digits,), torch.float32, "cuda")
     assert pool.is_cuda and torch.equal(pool.cpu(), digits.images)
     assert image_pool((digits,), torch.float32, torch.device("cuda", 0))[0] is pool
+
+
+def test_the_holdout_may_join_the_train_part():
+    dataset = tiny_data()
+    split = split_dataset(dataset, SplitSizes(60, 40, 50), seed=3, label_noise=0.3)
+    joined = split.with_holdout_in_train()
+    np.testing.assert_array_equal(joined.train_index[:60], split.train_index)
+    np.testing.assert_array_equal(joined.train_index[60:], split.holdout_index)
+    np.testing.assert_array_equal(joined.train_labels[60:], split.holdout_labels)
+    assert joined.train_subset == split.train_subset and joined.mean is split.mean
+    assert not set(joined.train_index) & (set(joined.validation_index) | set(joined.test_index))

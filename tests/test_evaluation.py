@@ -148,6 +148,20 @@ def test_environment_of_gymnasium() -> None:
     assert_same(found, evaluate_policy(make_env(2), as_schedule("constant"), 3))
 
 
+def test_episodes_of_one_seed_differ_in_the_decisions_alone() -> None:
+    results = evaluate_policy(make_env(3), RandomAgent(), 6, [7, 7, 9, 7, 9, 11], history=True)
+    first = results["initial_train_score"]
+    assert first[0] == first[1] == first[3] and first[2] == first[4] and len(set(first)) == 3
+    single = evaluate_policy(make_env(2), as_schedule("constant"), 3, 7)
+    several = evaluate_policy(make_env(2), as_schedule("constant"), 3, [9, 7, 8])
+    for name in single:
+        np.testing.assert_array_equal(several[name], single[name][[2, 0, 1]], err_msg=name)
+    with pytest.raises(ValueError, match="seed='2 seeds'"):
+        evaluate_policy(make_env(2), RandomAgent(), 3, [1, 2])
+    with pytest.raises(ValueError, match="seed=-1"):
+        evaluate_policy(make_env(2), RandomAgent(), 2, [1, -1])
+
+
 def test_bad_input() -> None:
     policy = as_schedule("constant")
     with pytest.raises(ValueError, match="autoreset_mode=.*DISABLED"):

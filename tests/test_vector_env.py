@@ -811,6 +811,8 @@ def random_configuration(generator: np.random.Generator) -> dict[str, Any]:
         "lr_factors": pick((0.2, 0.8, 1.0, 1.2, 1.8), (1.0,), (1e-9, 1.0, 1e9)),
         "max_lr_factor": pick(5.0, 1e9),
         "rewind_sampling": pick("sample", "argmax"),
+        "rewind_minibatches": pick("fresh", "same"),
+        "rewind_noise": pick(0.0, 0.1),
         "reinit": pick(True, True, False),
         "stop": pick(True, True, False),
         "reinit_learning_rate": pick("keep", "initial", 0.1),
