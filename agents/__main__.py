@@ -35,7 +35,7 @@ from agents.targets import FINAL, TARGETS, Target
 from agents.training import Interrupted, train
 from agents.tuning import Study, open_study, run_study, write_hyperparameters
 from autotrain_env.errors import check, check_whole, unknown_name
-from autotrain_env.evaluation import evaluate_policy, mean_interval
+from autotrain_env.evaluation import evaluate_policy, make_evaluation_env, mean_interval
 from autotrain_env.plotting import plot_episode
 from autotrain_env.policies import TrainedPolicy, load_policy
 
@@ -66,6 +66,9 @@ class Train:
 
     hyperparameters: tuple[str, ...] = ()
     """Hyperparameters in place of those in agents/hyperparams/, such as learning_rate=0.001 n_epochs=4."""
+
+    success_score: float = 0.85
+    """Final score from which an episode counts as a success: decides when a curriculum's level rises."""
 
     checkpoint_steps: int = 19_200
     """Env steps between two checkpoints, each with an evaluation."""
@@ -123,6 +126,7 @@ class Train:
         if "reward" not in {**autotrain_env.ENVIRONMENTS[env_id], **kwargs}:
             kwargs["reward"] = REWARD
         probe = gymnasium.make(env_id, **kwargs)
+        levels = probe.unwrapped.config.task_distribution.levels  # type: ignore[attr-defined]
         check_actions(algorithm, probe.action_space, env_id)
         hyperparameters = replaced_hyperparameters(
             self.hyperparameters, load_hyperparameters(algorithm.name, env_id)
@@ -146,6 +150,7 @@ class Train:
             checkpoint_steps=self.checkpoint_steps,
             evaluation_episodes=self.evaluation_episodes,
             hyperparameters=hyperparameters,
+            success_score=self.success_score if len(levels) > 1 else None,
         )
 
 
@@ -317,7 +322,7 @@ def environment_of(
         set(trained) == {"id", "kwargs"}, "policy.json: environment", dict(trained), "an id and its kwargs"
     )
     kwargs = trained["kwargs"] | overrides
-    return gymnasium.make_vec(trained["id"], num_envs=num_envs, autoreset_mode="Disabled", **kwargs)
+    return make_evaluation_env(trained["id"], num_envs, **kwargs)
 
 
 @dataclass

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 
 from agents.baselines import (
@@ -37,7 +36,7 @@ from agents.targets import DEVELOPMENT, SEEN, TARGETS, Target, find_target
 from agents.torch_optimizers import OPTIMIZERS, run_optimizer, tune_optimizer
 from autotrain_env.config import TASK_FIELDS
 from autotrain_env.errors import check, unknown_name
-from autotrain_env.evaluation import Policy, evaluate_policy
+from autotrain_env.evaluation import Policy, evaluate_policy, make_evaluation_env
 from autotrain_env.policies import WEIGHTS_NAME, load_policy
 from autotrain_env.schedules import RandomAgent, Schedule, as_schedule
 from autotrain_env.vector_env import AutoTrainVectorEnv
@@ -255,7 +254,7 @@ class Player:
     def make(self, env_id: str, kwargs: dict[str, Any], num_envs: int | None = None) -> Environment:
         """An environment for evaluations."""
         count = num_envs or self.plan.num_envs or self.target.num_envs
-        return gymnasium.make_vec(env_id, num_envs=count, autoreset_mode="Disabled", **kwargs)
+        return make_evaluation_env(env_id, count, **kwargs)
 
     def jobs(self) -> Iterator[Job]:
         """Everything that is to be on record."""

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 import rich.box
 import tyro
@@ -22,7 +21,7 @@ from agents.algorithms import REWARD, export_policy, load_hyperparameters, make_
 from agents.baselines import tune
 from agents.progress import Report, bars, portion
 from agents.seeds import DEVELOPMENT_SEED, training_seed
-from autotrain_env.evaluation import Policy, evaluate_policy, mean_interval
+from autotrain_env.evaluation import Policy, evaluate_policy, make_evaluation_env, mean_interval
 from autotrain_env.plotting import plot_comparison, plot_episode
 from autotrain_env.sb3 import make_sb3_env
 from autotrain_env.schedules import RandomAgent, as_schedule
@@ -106,9 +105,7 @@ def run(arguments: Arguments, console: Console) -> list[Row]:
     dataset = ALIASES.get(arguments.dataset, arguments.dataset)
     steps = arguments.train_steps or (115_200 if dataset == "digits" else 38_400)
     kwargs: dict[str, Any] = {"dataset": dataset, "download": True, "observation_layout": "flat"}
-    env = gymnasium.make_vec(
-        "AutoTrain-v0", num_envs=arguments.num_envs, autoreset_mode="Disabled", **kwargs
-    )
+    env = make_evaluation_env("AutoTrain-v0", arguments.num_envs, **kwargs)
     arguments.output.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     with bars(console) as bar:

@@ -42,6 +42,8 @@ class RunConfig:
         checkpoint_steps: Env steps between two checkpoints, each with an evaluation.
         evaluation_episodes: Episodes of each evaluation.
         hyperparameters: Of the algorithm.
+        success_score: Final score from which an episode counts as a success, for a curriculum; `None` for
+            tasks of one level.
         versions: Of the libraries.
     """
 
@@ -54,6 +56,7 @@ class RunConfig:
     checkpoint_steps: int
     evaluation_episodes: int
     hyperparameters: dict[str, Any]
+    success_score: float | None = None
     versions: dict[str, str] = field(default_factory=lambda: {name: version(name) for name in PACKAGES})
 
     def differences(self, other: "RunConfig") -> list[str]:

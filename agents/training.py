@@ -25,8 +25,8 @@ from agents.algorithms import check_actions, export_policy, find_algorithm, make
 from agents.progress import Report
 from agents.runs import RunConfig, RunFolder
 from agents.seeds import DEVELOPMENT_SEED, training_seed
-from autotrain_env import Curriculum
-from autotrain_env.evaluation import evaluate_policy
+from autotrain_env import AutoTrainConfig, AutoTrainVectorEnv, Curriculum
+from autotrain_env.evaluation import evaluate_policy, make_evaluation_env
 from autotrain_env.policies import TrainedPolicy
 from autotrain_env.sb3 import AutoTrainVecEnv, make_sb3_env
 
@@ -68,9 +68,14 @@ def train(config: RunConfig, folder: RunFolder, report: Report, *, resume: bool 
             model = _load_checkpoint(checkpoints[-1], state, config, env)
         model.set_logger(configure(str(folder.tensorboard), ["tensorboard"]))
         keeper = Keeper(config, folder, report)
+        callbacks: list[BaseCallback] = [keeper]
+        if keeper.curriculum is not None:
+            callbacks.append(keeper.curriculum)
+            if state is not None:
+                keeper.curriculum.load_state_dict(state["curriculum"])
         with _interrupts(keeper):
             remaining = config.train_steps - model.num_timesteps
-            model.learn(remaining, callback=keeper, reset_num_timesteps=state is None)
+            model.learn(remaining, callback=callbacks, reset_num_timesteps=state is None)
         result = {
             "steps": model.num_timesteps,
             "minutes_since_start_or_resume": (time.monotonic() - start) / 60,
@@ -98,12 +103,17 @@ class Keeper(BaseCallback):
         self.report = report
         self.interrupted = False
         self.due = 0
-        self.evaluation_env = gymnasium.make_vec(
-            config.env_id,
-            num_envs=min(config.num_envs, config.evaluation_episodes),
-            autoreset_mode="Disabled",
-            **config.env,
+        self.evaluation_env = make_evaluation_env(
+            config.env_id, min(config.num_envs, config.evaluation_episodes), **config.env
         )
+        self.curriculum: CurriculumCallback | None = None
+        distribution = _core_config(self.evaluation_env).task_distribution
+        if isinstance(distribution, Curriculum):
+            if config.success_score is None:
+                raise ValueError(
+                    "success_score=None: tasks with levels need a score that counts as success"
+                )
+            self.curriculum = CurriculumCallback(distribution, config.success_score)
 
     def _on_training_start(self) -> None:
         self._set_due()
@@ -159,6 +169,7 @@ class Keeper(BaseCallback):
             "monitor": {name: getattr(monitor, name) for name in _MONITORED},
             "lstm_states": getattr(model, "_last_lstm_states", None),
             "random": _random_state(model),
+            "curriculum": None if self.curriculum is None else self.curriculum.state_dict(),
             "decisions_size": self.folder.decisions.stat().st_size,
             "evaluations_size": _size(self.folder.evaluations),
         }
@@ -215,6 +226,12 @@ def _load_checkpoint(
     return model
 
 
+def _core_config(env: gymnasium.vector.VectorEnv[Any, Any, Any]) -> AutoTrainConfig:
+    vector_env = env.unwrapped
+    assert isinstance(vector_env, AutoTrainVectorEnv)
+    return vector_env.config
+
+
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
@@ -262,6 +279,14 @@ class CurriculumCallback(BaseCallback):
         self.level = 0
         self._successes: list[bool] = []
 
+    def state_dict(self) -> dict[str, Any]:
+        """What changes while it runs."""
+        return {"level": self.level, "successes": list(self._successes)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there; the environment keeps its own level."""
+        self.level, self._successes = state["level"], list(state["successes"])
+
     def _on_step(self) -> bool:
         for done, info in zip(self.locals["dones"], self.locals["infos"], strict=True):
             if done:
@@ -269,5 +294,6 @@ class CurriculumCallback(BaseCallback):
         if len(self._successes) >= self.window:
             self.level = self.curriculum.next_level(self.level, self._successes)
             self.training_env.env_method("set_task_level", self.level)
+            self.logger.record("curriculum/level", self.level)
             self._successes.clear()
         return True

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import optuna
 import yaml
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -18,7 +17,7 @@ from agents.progress import Report, portion
 from agents.runs import as_plain
 from agents.seeds import MAX_SEEDS, TUNING_SEED, training_seed
 from autotrain_env.errors import check
-from autotrain_env.evaluation import evaluate_policy
+from autotrain_env.evaluation import evaluate_policy, make_evaluation_env
 from autotrain_env.policies import replace_file
 from autotrain_env.sb3 import make_sb3_env
 
@@ -225,12 +224,7 @@ class Pruning(BaseCallback):
         self.study, self.trial, self.report = study, trial, report
         self.interval = study.train_steps / study.evaluations
         self.evaluations = 1
-        self.env = gymnasium.make_vec(
-            study.env_id,
-            num_envs=min(64, study.evaluation_episodes),
-            autoreset_mode="Disabled",
-            **study.env,
-        )
+        self.env = make_evaluation_env(study.env_id, min(64, study.evaluation_episodes), **study.env)
 
     def evaluate(self) -> float:
         """Mean validation score of the networks at the end of tuning episodes."""

@@ -50,8 +50,8 @@ class AutoTrainConfig:
         num_snapshots: States that the agent sees and can rewind to, the current one included (H).
         score: What is to be maximised: `"accuracy"`, or `"neg_log_loss"`, which is minus the log loss
             clipped to [-4 log C, 0] for C classes.
-        tasks: Where tasks come from: a preset (`"default"`, `"rates"`, `"mixed"`, `"many"`), a
-            `TaskDistribution` or a `Curriculum`.
+        tasks: Where tasks come from: a preset (`"default"`, `"rates"`, `"mixed"`, `"many"`,
+            `"curriculum"`), a `TaskDistribution` or a `Curriculum`.
         dataset: A name, a `Dataset`, `(images, labels)` or a `torch.utils.data.Dataset`.
         split_seed: Seed of the four-way split.
         train_size: Images in the train part.

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+import gymnasium
 import numpy as np
 import scipy.stats
 from gymnasium.vector import AutoresetMode, VectorEnv
@@ -40,6 +41,22 @@ class Policy(Protocol):
         Returns:
             Decisions for all lanes; lanes that have ended ignore theirs.
         """
+
+
+def make_evaluation_env(env_id: str, num_envs: int, **kwargs: Any) -> VectorEnv[Any, Any, Any]:
+    """A vector environment for `evaluate_policy`; of a curriculum it draws the hardest tasks.
+
+    Args:
+        env_id: Such as `"AutoTrain-v0"`.
+        num_envs: Lanes (N).
+        kwargs: Of the environment.
+    """
+    env = gymnasium.make_vec(
+        env_id, num_envs=num_envs, autoreset_mode=AutoresetMode.DISABLED.value, **kwargs
+    )
+    vector_env = _check_env(env)
+    vector_env.set_task_level(len(vector_env.config.task_distribution.levels) - 1)
+    return env
 
 
 class EpisodeCounter:

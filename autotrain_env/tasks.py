@@ -289,6 +289,14 @@ PRESETS: dict[str, TaskDistribution | Curriculum] = {
         optimizer=Choice(("sgd", "momentum", "adam")),
         batch_size=Choice((32, 64)),
     ),
+    # the default task, from low rates and clean labels to all rates and wrong ones
+    "curriculum": Curriculum(
+        (
+            TaskDistribution(label_noise=0.0, initial_learning_rate=LogUniform(1e-3, 0.1)),
+            TaskDistribution(label_noise=0.1, initial_learning_rate=LogUniform(1e-3, 1.0)),
+            TaskDistribution(),
+        )
+    ),
     # for policies that are to be carried over to other data: small noisy sets, on which a low rate early
     # is best, and large ones, on which training pays until the end
     "many": TaskDistribution(

@@ -8,7 +8,7 @@ import pytest
 from gymnasium.vector import AutoresetMode
 
 from autotrain_env import AutoTrainEnv, AutoTrainVectorEnv, Choice, Decisions
-from autotrain_env.evaluation import evaluate_policy, mean_interval
+from autotrain_env.evaluation import evaluate_policy, make_evaluation_env, mean_interval
 from autotrain_env.schedules import EarlyStopping, RandomAgent, as_schedule
 
 SMALL: dict[str, Any] = {
@@ -140,6 +140,15 @@ def test_histories_only_on_request() -> None:
     found = evaluate_policy(make_env(2), as_schedule("constant"), 2)
     assert "history" not in found
     assert all(column.dtype != object for column in found.values())
+
+
+def test_an_evaluation_draws_the_hardest_tasks_of_a_curriculum() -> None:
+    env = make_evaluation_env("AutoTrain-v0", 4, tasks="curriculum", classifier="mlp-4")
+    results = evaluate_policy(env, as_schedule("constant"), 12, 3, history=True)
+    hardest = make_evaluation_env("AutoTrain-v0", 4, tasks="default", classifier="mlp-4")
+    expected = evaluate_policy(hardest, as_schedule("constant"), 12, 3)
+    np.testing.assert_array_equal(results["initial_learning_rate"], expected["initial_learning_rate"])
+    np.testing.assert_array_equal(results["test_accuracy"], expected["test_accuracy"])
 
 
 def test_environment_of_gymnasium() -> None:

@@ -193,6 +193,7 @@ def test_presets_make_environments_without_a_download(preset: str):
         "default": {"split_seed"},
         "rates": set(),
         "mixed": kinds.keys(),
+        "curriculum": {"split_seed"},
         "many": {"split_seed", "dataset", "classifier", "label_noise"},
     }
     assert several == varied[preset]

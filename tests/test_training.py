@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 
+from agents import training
 from agents.algorithms import ALGORITHMS
 from agents.runs import KEPT_CHECKPOINTS, RunConfig, RunFolder
-from agents.training import Interrupted, Keeper, train
+from agents.training import CurriculumCallback, Interrupted, Keeper, train
 from autotrain_env.policies import load_policy
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +31,7 @@ SMALL = {
 ON_POLICY = {"policy": "MlpPolicy", "n_steps": 6, "gamma": 1.0}
 OFF_POLICY = {"policy": "MlpPolicy", "learning_starts": 16, "buffer_size": 200}
 HYPERPARAMETERS: dict[str, dict[str, Any]] = {
-    "ppo": ON_POLICY | {"batch_size": 6},
+    "ppo": ON_POLICY | {"batch_size": 6, "learning_rate": "lin_0.001"},
     "maskable_ppo": ON_POLICY | {"batch_size": 6},
     "recurrent_ppo": ON_POLICY | {"policy": "MlpLstmPolicy", "batch_size": 6},
     "trpo": ON_POLICY | {"batch_size": 6},
@@ -165,6 +166,35 @@ def test_ctrl_c_saves_and_leaves(tmp_path: Path):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     train(config, parts, silent, resume=True)
     assert_same_runs(whole, parts)
+
+
+def test_a_curriculum_rises_and_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    made: list[CurriculumCallback] = []
+
+    def make(*arguments: Any) -> CurriculumCallback:
+        made.append(CurriculumCallback(*arguments, window=5))
+        return made[-1]
+
+    monkeypatch.setattr(training, "CurriculumCallback", make)
+    config = configuration(env=SMALL | {"tasks": "curriculum"}, success_score=0.0)
+    whole, parts = begun(tmp_path / "whole", config), begun(tmp_path / "parts", config)
+    train(config, whole, silent)
+    assert made[0].level == 2
+    interrupted: list[float] = []
+
+    def interrupt(share: float) -> None:
+        if share > 0.2 and not interrupted:
+            interrupted.append(share)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        train(config, parts, interrupt)
+    assert made[1].level == 1
+    train(config, parts, silent, resume=True)
+    assert made[2].level == 2
+    assert_same_runs(whole, parts)
+    with pytest.raises(ValueError, match="success_score=None"):
+        Keeper(configuration(env=SMALL | {"tasks": "curriculum"}), whole, silent)
 
 
 COMMAND = (sys.executable, "-m", "agents", "train", "ppo", "--num-envs", "2", "--env.budget", "60")
