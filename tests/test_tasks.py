@@ -194,7 +194,7 @@ def test_presets_make_environments_without_a_download(preset: str):
         "rates": set(),
         "mixed": kinds.keys(),
         "curriculum": {"split_seed"},
-        "many": {"split_seed", "dataset", "classifier", "label_noise"},
+        "many": {"split_seed", "dataset", "classifier", "optimizer", "label_noise"},
     }
     assert several == varied[preset]
     assert len({task.initial_learning_rate for task in tasks}) == 12
