@@ -464,10 +464,10 @@ def play_and_print(
 
 @dataclass
 class Report:
-    """Write a page (HTML), figures (PNG) and numbers (CSV) from records."""
+    """Write a page (HTML), figures (PNG) and numbers (CSV) from records, and from runs."""
 
-    records: tyro.conf.Positional[tuple[Path, ...]] = (Path("agents/results"),)
-    """Records, or folders of records, as compare writes them."""
+    paths: tyro.conf.Positional[tuple[Path, ...]] = (Path("agents/results/default"),)
+    """Records or folders of records, as compare writes them, and run folders, whose training is shown."""
 
     first: str | None = None
     """Method whose lead over the others is reported; by default the agent with the most training seeds."""
@@ -477,7 +477,11 @@ class Report:
 
     def run(self, console: Console) -> None:
         """Write the report."""
-        page = write_report(load_records(self.records), self.output, self.first)
+        runs = [RunFolder(path) for path in self.paths if RunFolder(path).exists]
+        others = [path for path in self.paths if not RunFolder(path).exists]
+        check(len(self.paths) > 0, "paths", self.paths, "records, or run folders")
+        records = load_records(others) if others else []
+        page = write_report(records, self.output, self.first, runs)
         console.print(f"Written to {page}, with the figures and numbers.csv beside it", soft_wrap=True)
 
 

@@ -29,7 +29,7 @@ from agents.baselines import (
 )
 from agents.controls import Recorder, changed_env, control_names, make_control
 from agents.progress import Report, portion
-from agents.records import Record, describe
+from agents.records import Record, describe, training_scores
 from agents.runs import RunFolder, as_plain
 from agents.seeds import MAX_ENVS, MAX_SEEDS
 from agents.targets import DEVELOPMENT, SEEN, TARGETS, Target, find_target
@@ -298,6 +298,7 @@ class Player:
                 "chance": _chance(env),
                 "cost": cost,
                 "learning_curve": learning_curve,
+                "training": training_scores(run.decisions),
                 **described,
             }
 

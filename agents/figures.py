@@ -1,6 +1,6 @@
 """Figures of a report, made from records alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -87,6 +87,20 @@ def plot_learning_curves(records: Sequence[Record]) -> Figure:
     axes.set_xlim(left=0)
     if agents:
         axes.legend(frameon=False, fontsize="small", loc="lower right", ncols=2)
+    return figure
+
+
+def plot_training(found: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+    """Final scores of the networks that agents were trained on, episode by episode.
+
+    Args:
+        found: By name, what `records.training_scores` gives.
+    """
+    figure, axes = _axes("networks trained by agents that still learn", "episode", "score at its end")
+    for (name, scores), colour in zip(found.items(), COLOURS * len(found), strict=False):
+        axes.plot(scores["episodes"], scores["score"], color=colour, label=name, linewidth=1.2)
+    axes.set_xlim(left=0)
+    axes.legend(frameon=False, fontsize="small", loc="lower right", ncols=2)
     return figure
 
 

@@ -66,6 +66,8 @@ class Record:
             (geometric).
         actions: Share of episodes at each env step that took an action, by its name.
         learning_curve: Evaluations while the policy was trained.
+        training: Of the episodes of training, in the order in which they ended, in at most 300 groups of
+            equal size: `episodes` so far, and the mean `score` at their ends.
         examples: Histories of the episodes with the highest and the median initial rate.
     """
 
@@ -81,6 +83,7 @@ class Record:
     curve: dict[str, list[float]] = field(default_factory=dict)
     actions: dict[str, list[float]] = field(default_factory=dict)
     learning_curve: list[dict[str, float]] = field(default_factory=list)
+    training: dict[str, list[float]] = field(default_factory=dict)
     examples: list[dict[str, list[Any]]] = field(default_factory=list)
 
     @property
@@ -160,6 +163,27 @@ def describe(results: dict[str, np.ndarray], *, examples: bool) -> dict[str, Any
         shown = dict.fromkeys((int(order[-1]), int(order[len(order) // 2])))
         parts["examples"] = [{name: histories[k][name].tolist() for name in PICTURED} for k in shown]
     return parts
+
+
+def training_scores(log: Path, groups: int = 300) -> dict[str, list[float]]:
+    """Final scores of the episodes in an MDP log; see `Record.training`.
+
+    Args:
+        log: JSON lines, as `log_path` writes them.
+        groups: How many at most.
+    """
+    scores = []
+    with log.open() as file:
+        for line in file:
+            row = json.loads(line)
+            if row["terminated"] or row["truncated"]:
+                scores.append(row["score"])
+    size = max(1, -(-len(scores) // groups))
+    ends = range(size, len(scores) + 1, size)
+    return {
+        "episodes": [float(end) for end in ends],
+        "score": [float(np.mean(scores[end - size : end])) for end in ends],
+    }
 
 
 def _mean_curve(histories: np.ndarray) -> dict[str, list[float]]:

@@ -19,12 +19,14 @@ from agents.figures import (
     plot_learning_curves,
     plot_profiles,
     plot_progress,
+    plot_training,
 )
-from agents.records import Record
+from agents.records import Record, training_scores
+from agents.runs import RunFolder
 from agents.summaries import by_method, summarize, summarize_groups
 from agents.targets import SEEN, TARGETS
 from autotrain_env.errors import check
-from autotrain_env.plotting import plot_comparison
+from autotrain_env.plotting import plot_comparison, plot_log, read_log
 from autotrain_env.policies import replace_file
 
 TEMPLATE = Path(__file__).with_name("report.html")
@@ -32,13 +34,16 @@ CURVES = 8  # methods in a figure at most
 TUNED_RATES = 8  # what a person would try instead of a policy
 
 
-def write_report(records: Sequence[Record], output: Path, first: str | None = None) -> Path:
+def write_report(
+    records: Sequence[Record], output: Path, first: str | None = None, runs: Sequence[RunFolder] = ()
+) -> Path:
     """Write `index.html`, `numbers.csv`, and the figures.
 
     Args:
         records: Of any methods, seeds and targets.
         output: Folder.
         first: Method whose lead over the others is reported; by default the agent with the most seeds.
+        runs: Runs whose training is to be shown.
 
     Returns:
         The page.
@@ -49,13 +54,14 @@ def write_report(records: Sequence[Record], output: Path, first: str | None = No
     targets: dict[str, list[Record]] = {}
     for record in records:
         targets.setdefault(record.target, []).append(record)
-    leader = _leader(records, first)
+    leader = _leader(records, first) if records else ("", "")
     ordered = {
         name: sorted(found, key=lambda record: (record.label != leader, record.kind != AGENT))
         for name, found in targets.items()
         if any(record.label == leader for record in found)
     }
     output.mkdir(parents=True, exist_ok=True)
+    trainings = [_training(run, output) for run in runs]
     sections = []
     for name, found in ordered.items():
         check_pairing(found)
@@ -65,6 +71,7 @@ def write_report(records: Sequence[Record], output: Path, first: str | None = No
         first=leader[1],
         groups=summarize_groups(ordered) if len(ordered) > 1 else [],
         targets=sections,
+        runs=trainings,
     )
     _write_numbers(output / "numbers.csv", sections)
     replace_file(output / "index.html", page.encode())
@@ -82,6 +89,33 @@ def _leader(records: Sequence[Record], first: str | None) -> Label:
     return max(candidates, key=lambda label: candidates[label])
 
 
+def _training(run: RunFolder, output: Path) -> dict[str, Any]:
+    """What a run's own files tell: the networks that it trained on the way, and the last of them."""
+    config = run.config()
+    name = run.path.name
+    scores = training_scores(run.decisions)
+    last = int(read_log(run.decisions)[-1]["episode_seed"])
+    pictures = (
+        ("training", "Score of the networks at the end of each episode.", plot_training({name: scores})),
+        ("log", "The last episode in the MDP log.", plot_log(run.decisions, last)),
+    )
+    return {
+        "name": name,
+        "config": config,
+        "state": "finished" if run.finished else "unfinished",
+        "figures": [
+            _kept(output / f"{name}_{title}.png", text, figure) for title, text, figure in pictures
+        ],
+    }
+
+
+def _kept(path: Path, caption: str, figure: Figure) -> dict[str, str]:
+    """Write a figure, and give it with its caption for the page."""
+    data = _png(figure)
+    replace_file(path, data)
+    return {"caption": caption, "data": base64.b64encode(data).decode()}
+
+
 def _section(name: str, records: list[Record], output: Path) -> dict[str, Any]:
     rows = summarize(records)
     for number, row in enumerate(rows):
@@ -89,11 +123,10 @@ def _section(name: str, records: list[Record], output: Path) -> dict[str, Any]:
     kinds: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         kinds.setdefault(row["kind"], []).append(row)
-    figures = []
-    for title, caption, figure in _figures(records, rows):
-        data = _png(figure)
-        replace_file(output / f"{name}_{title}.png", data)
-        figures.append({"caption": caption, "data": base64.b64encode(data).decode()})
+    figures = [
+        _kept(output / f"{name}_{title}.png", caption, figure)
+        for title, caption, figure in _figures(records, rows)
+    ]
     return {
         "name": name,
         "group": TARGETS[name].group if name in TARGETS else SEEN,

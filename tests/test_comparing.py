@@ -215,6 +215,15 @@ def test_a_report_is_one_page_with_figures_and_numbers(compared: Path, tmp_path:
         assert float(row["lead_of_first_low"]) == found["lead_of_first"]["low"]
 
 
+def test_a_report_shows_the_training_of_runs(runs: dict[str, Path], compared: Path, tmp_path: Path):
+    main(["report", str(runs["ppo"]), "--output", str(tmp_path / "alone")])
+    names = {path.name for path in (tmp_path / "alone").iterdir()}
+    assert names == {"index.html", "numbers.csv", "ppo_training.png", "ppo_log.png"}
+    main(["report", str(runs["ppo"]), str(compared), "--output", str(tmp_path / "both")])
+    page = (tmp_path / "both" / "index.html").read_text()
+    assert "Training of ppo" in page and "control: ppo" in page
+
+
 def test_a_report_may_be_about_another_method(compared: Path, tmp_path: Path, capsys: Captured):
     main(["report", str(compared), "--first", "a2c", "--output", str(tmp_path)])
     rows = {(r["kind"], r["method"]): r for r in csv.DictReader((tmp_path / "numbers.csv").open())}
