@@ -1,0 +1,1 @@
+"""The commands of `python -m agents`, a dataclass of arguments each."""

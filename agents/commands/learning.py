@@ -1,0 +1,210 @@
+"""`train` and `tune`."""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import tyro
+from rich.console import Console
+
+import autotrain_env
+from agents.algorithms import (
+    REWARD,
+    check_actions,
+    find_algorithm,
+    load_hyperparameters,
+    replaced_hyperparameters,
+)
+from agents.arguments import EnvArguments, given
+from agents.progress import bars
+from agents.runs import RunConfig, RunFolder
+from agents.seeds import training_seed
+from agents.training import Interrupted, train
+from agents.tuning import Study, open_study, run_study, write_hyperparameters
+from autotrain_env.errors import check_whole, unknown_name
+
+RUNS = Path("runs/agents")
+
+
+@dataclass
+class Train:
+    """Train an agent in a run folder."""
+
+    algorithm: tyro.conf.Positional[str]
+    """One of: ppo, a2c, dqn, sac, td3, maskable_ppo, recurrent_ppo, qrdqn, trpo, ars."""
+
+    id: str | None = None
+    """Id of the environment; by default AutoTrain-v0, or AutoTrainContinuous-v0 for sac and td3."""
+
+    env: EnvArguments = field(default_factory=EnvArguments)
+    """Arguments of the environment."""
+
+    seed: int = 0
+    """Training seed: of the agent's weights and exploration and of the tasks it meets."""
+
+    train_steps: int | None = None
+    """Env steps to train for, over all lanes; by default what the hyperparameters say."""
+
+    num_envs: int | None = None
+    """Networks trained side by side; by default what the hyperparameters say."""
+
+    hyperparameters: tuple[str, ...] = ()
+    """Hyperparameters in place of those in agents/hyperparams/, such as learning_rate=0.001 n_epochs=4."""
+
+    success_score: float = 0.85
+    """Final score from which an episode counts as a success: decides when a curriculum's level rises."""
+
+    checkpoint_steps: int = 19_200
+    """Env steps between two checkpoints, each with an evaluation."""
+
+    evaluation_episodes: int = 64
+    """Episodes of each evaluation while training, on development seeds."""
+
+    output: Path | None = None
+    """Run folder; by default runs/agents/ALGORITHM-ID-SEED."""
+
+    resume: bool = False
+    """Go on from the newest checkpoint of a run with this very configuration; begin it if there is none."""
+
+    overwrite: bool = False
+    """Replace a run that is there."""
+
+    def run(self, console: Console) -> None:
+        """Train."""
+        config = self.configuration()
+        folder = RunFolder(self.output or RUNS / f"{config.algorithm}-{config.env_id}-{config.seed}")
+        if self.resume and folder.exists:
+            differences = config.differences(folder.config())
+            if differences:
+                raise ValueError(
+                    f"{folder.path} was begun otherwise (now, and then): {'; '.join(differences)}"
+                )
+            if folder.finished:
+                raise FileExistsError(f"{folder.path} holds a finished run: nothing is left to resume")
+        else:
+            folder.begin(config, self.overwrite)
+        try:
+            with bars(console) as bar, bar(f"training {config.algorithm}") as report:
+                result = train(config, folder, report, resume=self.resume)
+        except Interrupted:
+            console.print(f"Saved. Go on with the same command and --resume: {folder.path}", soft_wrap=True)
+            sys.exit(130)
+        score = result["evaluation"]["score"]
+        console.print(
+            f"Trained {result['steps']:,} env steps; mean validation score of the networks {score:.4f} on "
+            f"development seeds. Written to {folder.path}/",
+            soft_wrap=True,
+        )
+
+    def configuration(self) -> RunConfig:
+        """Everything that decides what is computed, checked.
+
+        Raises:
+            ValueError: If something is not allowed.
+        """
+        algorithm = find_algorithm(self.algorithm)
+        env_id = self.id or algorithm.env_id
+        if env_id not in autotrain_env.ENVIRONMENTS:
+            raise unknown_name("id", env_id, autotrain_env.ENVIRONMENTS)
+        kwargs: dict[str, Any] = {"observation_layout": "flat", **given(self.env)}
+        if "reward" not in {**autotrain_env.ENVIRONMENTS[env_id], **kwargs}:
+            kwargs["reward"] = REWARD
+        probe = gymnasium.make(env_id, **kwargs)
+        levels = probe.unwrapped.config.task_distribution.levels  # type: ignore[attr-defined]
+        check_actions(algorithm, probe.action_space, env_id)
+        hyperparameters = replaced_hyperparameters(
+            self.hyperparameters, load_hyperparameters(algorithm.name, env_id)
+        )
+        steps = hyperparameters["n_timesteps"] if self.train_steps is None else self.train_steps
+        num_envs = hyperparameters["n_envs"] if self.num_envs is None else self.num_envs
+        for name, value in (
+            ("train_steps", steps),
+            ("checkpoint_steps", self.checkpoint_steps),
+            ("evaluation_episodes", self.evaluation_episodes),
+        ):
+            check_whole(name, value, 1)
+        training_seed(self.seed, num_envs)
+        return RunConfig(
+            algorithm=algorithm.name,
+            env_id=env_id,
+            env=kwargs,
+            num_envs=num_envs,
+            seed=self.seed,
+            train_steps=int(steps),
+            checkpoint_steps=self.checkpoint_steps,
+            evaluation_episodes=self.evaluation_episodes,
+            hyperparameters=hyperparameters,
+            success_score=self.success_score if len(levels) > 1 else None,
+        )
+
+
+@dataclass
+class Tune:
+    """Tune hyperparameters with Optuna; the same command goes on with a study that was interrupted."""
+
+    algorithm: tyro.conf.Positional[str]
+    """One of: ppo, a2c, dqn, sac, td3, maskable_ppo, recurrent_ppo, qrdqn, trpo, ars."""
+
+    id: str | None = None
+    """Id of the environment, as for train."""
+
+    env: EnvArguments = field(default_factory=EnvArguments)
+    """Arguments of the environment."""
+
+    trials: int = 30
+    """Trials in the study, pruned ones included."""
+
+    train_steps: int = 57_600
+    """Env steps of each trial, over all lanes."""
+
+    num_envs: int | None = None
+    """Networks trained side by side; by default what the hyperparameters say."""
+
+    evaluations: int = 4
+    """Evaluations of each trial, at which those that are worse than the median are pruned."""
+
+    evaluation_episodes: int = 128
+    """Episodes of each evaluation, on tuning seeds."""
+
+    seed: int = 0
+    """Seed of the sampler."""
+
+    storage: Path | None = None
+    """SQLite file of the study; by default runs/tuning/ALGORITHM-ID.db."""
+
+    write: bool = False
+    """Put the best hyperparameters into agents/hyperparams/, with the size of the study."""
+
+    def run(self, console: Console) -> None:
+        """Tune."""
+        train_command = Train(
+            algorithm=self.algorithm,
+            id=self.id,
+            env=self.env,
+            train_steps=self.train_steps,
+            num_envs=self.num_envs,
+            evaluation_episodes=self.evaluation_episodes,
+        )
+        config = train_command.configuration()
+        for name in ("trials", "evaluations"):
+            check_whole(name, getattr(self, name), 1)
+        study = Study(
+            algorithm=config.algorithm,
+            env_id=config.env_id,
+            env=config.env,
+            num_envs=config.num_envs,
+            train_steps=config.train_steps,
+            evaluations=self.evaluations,
+            evaluation_episodes=self.evaluation_episodes,
+            seed=self.seed,
+        )
+        storage = self.storage or Path("runs/tuning") / f"{config.algorithm}-{config.env_id}.db"
+        made = open_study(study, storage)
+        with bars(console) as bar, bar(f"tuning {config.algorithm}") as report:
+            run_study(study, made, self.trials, report)
+        console.print(f"best validation score {made.best_value:.4f} in {storage}, with")
+        console.print_json(data=made.best_params)
+        if self.write:
+            console.print(f"Written to {write_hyperparameters(study, made)}", soft_wrap=True)
