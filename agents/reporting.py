@@ -1,4 +1,4 @@
-"""The report: one self-contained page, its figures as PNG, its numbers as CSV; from records alone."""
+"""The report: one self-contained page, its figures as PNG, its numbers as CSV and Markdown tables."""
 
 import base64
 import csv
@@ -23,7 +23,7 @@ from agents.figures import (
 )
 from agents.records import Record, training_scores
 from agents.runs import RunFolder
-from agents.summaries import by_method, summarize, summarize_groups
+from agents.summaries import as_markdown, by_method, summarize, summarize_groups
 from agents.targets import SEEN, TARGETS
 from autotrain_env.errors import check
 from autotrain_env.plotting import plot_comparison, plot_log, read_log
@@ -37,7 +37,7 @@ TUNED_RATES = 8  # what a person would try instead of a policy
 def write_report(
     records: Sequence[Record], output: Path, first: str | None = None, runs: Sequence[RunFolder] = ()
 ) -> Path:
-    """Write `index.html`, `numbers.csv`, and the figures.
+    """Write `index.html`, `numbers.csv`, `tables.md` and the figures.
 
     Args:
         records: Of any methods, seeds and targets.
@@ -74,6 +74,8 @@ def write_report(
         runs=trainings,
     )
     _write_numbers(output / "numbers.csv", sections)
+    tables = "\n".join(as_markdown(section["name"], section["rows"]) for section in sections)
+    replace_file(output / "tables.md", tables.encode())
     replace_file(output / "index.html", page.encode())
     return output / "index.html"
 

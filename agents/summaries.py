@@ -55,7 +55,7 @@ def summarize(records: list[Record]) -> list[dict[str, Any]]:
             "worst_5_percent": worst_share(accuracy),
             "best_holdout_test_accuracy": float(stacked(found, "best_holdout_test_accuracy").mean()),
             "train_accuracy": float(stacked(found, "train_score").mean()),
-            "generalisation_gap": float((stacked(found, "train_score") - accuracy).mean()),
+            "generalization_gap": float((stacked(found, "train_score") - accuracy).mean()),
             "updates": float(stacked(found, "updates").mean()),
             "cost": {
                 key: float(np.mean([record.cost.get(key, 0.0) for record in found]))
@@ -149,8 +149,43 @@ def as_table(target: str, summaries: list[dict[str, Any]]) -> Table:
                 f"{100 * row['interquartile_mean']:.1f}",
                 f"{100 * row['worst_5_percent']:.1f}",
                 f"{100 * row['best_holdout_test_accuracy']:.1f}",
-                f"{100 * row['generalisation_gap']:.1f}",
+                f"{100 * row['generalization_gap']:.1f}",
                 "" if is_first else "{mean:+.1f} [{low:+.1f}, {high:+.1f}]".format(**lead),
                 "" if is_first else row["first_is"],
             )
     return table
+
+
+def as_markdown(target: str, summaries: list[dict[str, Any]]) -> str:
+    """The summary of one target as a table in Markdown, percentages but for "normalised"."""
+    first = summaries[0]
+    lines = [
+        f"### {target}",
+        "",
+        f"{first['episodes']} paired episodes a training seed; lead of {first['method']}; gap: train − test.",
+        "",
+        "| method | seeds | mean | normalised | IQM | worst 5% | best kept | gap | lead | first is |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    kind = ""
+    for row in summaries:
+        if row["kind"] != kind:
+            kind = row["kind"]
+            lines.append(f"| **{kind}** | | | | | | | | | |")
+        mean, lead = ({k: 100 * v for k, v in row[k].items()} for k in ("test_accuracy", "lead_of_first"))
+        chosen = ", ".join(f"{name.replace('_', ' ')} {value:.2g}" for name, value in row["chosen"].items())
+        few = f", {row['episodes']} episodes" if row["episodes"] != first["episodes"] else ""
+        cells = (
+            f"{row['method'].replace('_', ' ')}{f' ({chosen})' if chosen else ''}{few}",
+            str(row["seeds"]),
+            "{mean:.1f} [{low:.1f}, {high:.1f}]".format(**mean),
+            f"{row['normalized']:.3f}" if "normalized" in row else "",
+            f"{100 * row['interquartile_mean']:.1f}",
+            f"{100 * row['worst_5_percent']:.1f}",
+            f"{100 * row['best_holdout_test_accuracy']:.1f}",
+            f"{100 * row['generalization_gap']:.1f}",
+            "" if row is first else "{mean:+.1f} [{low:+.1f}, {high:+.1f}]".format(**lead),
+            "" if row is first else row["first_is"],
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"

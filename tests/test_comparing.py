@@ -207,6 +207,8 @@ def test_a_report_is_one_page_with_figures_and_numbers(compared: Path, tmp_path:
     ):
         assert text in page
     rows = list(csv.DictReader((tmp_path / "numbers.csv").open()))
+    table = (tmp_path / "tables.md").read_text()
+    assert "| ppo | 2 |" in table and table.count("\n|") == len(rows) + 2 + len({r["kind"] for r in rows})
     expected = by_label(ordered(compared))
     assert len(rows) == len(expected)
     for row in rows:
@@ -218,7 +220,7 @@ def test_a_report_is_one_page_with_figures_and_numbers(compared: Path, tmp_path:
 def test_a_report_shows_the_training_of_runs(runs: dict[str, Path], compared: Path, tmp_path: Path):
     main(["report", str(runs["ppo"]), "--output", str(tmp_path / "alone")])
     names = {path.name for path in (tmp_path / "alone").iterdir()}
-    assert names == {"index.html", "numbers.csv", "ppo_training.png", "ppo_log.png"}
+    assert names == {"index.html", "numbers.csv", "tables.md", "ppo_training.png", "ppo_log.png"}
     main(["report", str(runs["ppo"]), str(compared), "--output", str(tmp_path / "both")])
     page = (tmp_path / "both" / "index.html").read_text()
     assert "Training of ppo" in page and "control: ppo" in page

@@ -139,7 +139,7 @@ class Final(Comparison):
 
 @dataclass
 class Report:
-    """Write a page (HTML), figures (PNG) and numbers (CSV) from records, and from runs."""
+    """Write a page (HTML), figures (PNG), numbers (CSV) and tables (Markdown) from records and runs."""
 
     paths: tyro.conf.Positional[tuple[Path, ...]] = (Path("agents/results/default"),)
     """Records or folders of records, as compare writes them, and run folders, whose training is shown."""
@@ -148,7 +148,7 @@ class Report:
     """Method whose lead over the others is reported; by default the agent with the most training seeds."""
 
     output: Path = Path("runs/report")
-    """Folder for index.html, the figures and numbers.csv."""
+    """Folder for index.html, the figures, numbers.csv and tables.md."""
 
     def run(self, console: Console) -> None:
         """Write the report."""
@@ -157,4 +157,6 @@ class Report:
         check(len(self.paths) > 0, "paths", self.paths, "records, or run folders")
         records = load_records(others) if others else []
         page = write_report(records, self.output, self.first, runs)
-        console.print(f"Written to {page}, with the figures and numbers.csv beside it", soft_wrap=True)
+        console.print(
+            f"Written to {page}, with the figures, numbers.csv and tables.md beside it", soft_wrap=True
+        )
