@@ -162,7 +162,8 @@ def as_markdown(target: str, summaries: list[dict[str, Any]]) -> str:
     lines = [
         f"### {target}",
         "",
-        f"{first['episodes']} paired episodes a training seed; lead of {first['method']}; gap: train − test.",
+        f"{first['episodes']} paired episodes a training seed; lead of {first['method']}; "
+        "gap: train − test.",
         "",
         "| method | seeds | mean | normalised | IQM | worst 5% | best kept | gap | lead | first is |",
         "|---|---|---|---|---|---|---|---|---|---|",
