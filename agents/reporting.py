@@ -11,7 +11,7 @@ import jinja2
 from matplotlib.figure import Figure
 
 import autotrain_env
-from agents.comparing import AGENT, CONFIGURATION, EPISODE, ONE, OWN, check_pairing
+from agents.comparing import check_pairing
 from agents.figures import (
     Label,
     plot_actions,
@@ -21,6 +21,7 @@ from agents.figures import (
     plot_progress,
     plot_training,
 )
+from agents.players import AGENT, CONFIGURATION, EPISODE, ONE, OWN
 from agents.records import Record, training_scores
 from agents.runs import RunFolder
 from agents.summaries import as_markdown, by_method, summarize, summarize_groups

@@ -8,7 +8,7 @@ import numpy as np
 import rich.box
 from rich.table import Table
 
-from agents.comparing import CONFIGURATION
+from agents.players import CONFIGURATION
 from agents.records import Record
 from agents.statistics import bootstrap, compare, interquartile_mean, normalized, worst_share
 from agents.targets import SEEN, TARGETS

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agents import comparing
+from agents import players
 from agents.__main__ import main
 from agents.baselines import GRID
-from agents.comparing import BASELINES, WAYS, check_pairing, parse_targets
+from agents.comparing import check_pairing, parse_targets
+from agents.players import BASELINES, WAYS
 from agents.records import Record, load_records
 from agents.reporting import write_report
 from agents.summaries import summarize, summarize_groups
@@ -81,10 +82,13 @@ def test_what_is_on_record_is_not_played_again(
     main(command)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
     played = []
-    original = comparing.evaluate_policy
-    monkeypatch.setattr(
-        comparing, "evaluate_policy", lambda *a, **k: (played.append(a), original(*a, **k))[1]
-    )
+    original = players.evaluate_policy
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        played.append(arguments)
+        return original(*arguments, **named)
+
+    monkeypatch.setattr(players, "evaluate_policy", counted)
     main(command)
     assert not played and before == {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
     main([*command, "--baselines", "constant", "random"])
@@ -100,8 +104,8 @@ def test_every_baseline_meets_the_same_tasks(runs: dict[str, Path], tmp_path: Pa
     records = ordered(tmp_path)
     check_pairing(records)
     rows = by_label(records)
-    schedules, holdout = len(comparing.VARIANTS), len(comparing.SEARCHED)
-    assert len(rows) == 1 + 4 * schedules + holdout + len(comparing.OTHERS)
+    schedules, holdout = len(players.VARIANTS), len(players.SEARCHED)
+    assert len(rows) == 1 + 4 * schedules + holdout + len(players.OTHERS)
     kinds = {kind for kind, _ in rows}
     assert kinds == {"agent", *WAYS.values(), "no schedule"}
     assert rows["best of 8 of each episode", "population"]["updates"] == 8 * 60

@@ -7,8 +7,9 @@ import tyro
 from rich.console import Console
 
 from agents.arguments import EnvArguments, given
-from agents.comparing import Plan, collect, group_runs, parse_targets
+from agents.comparing import collect, group_runs, parse_targets
 from agents.final import note_look
+from agents.players import Plan
 from agents.progress import bars
 from agents.records import load_records
 from agents.reporting import write_report
