@@ -21,6 +21,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.dqn.policies import DQNPolicy
@@ -30,7 +31,7 @@ from torch import Tensor, nn
 
 from autotrain_env import AutoTrainConfig
 from autotrain_env.errors import check, unknown_name
-from autotrain_env.policies import PolicySpec, TrainedPolicy
+from autotrain_env.policies import PolicySpec, StateAttention, TrainedPolicy
 
 HYPERPARAMETERS = Path(__file__).with_name("hyperparams")
 
@@ -64,6 +65,29 @@ class Algorithm:
         """The class of models; a subclass of `BaseAlgorithm`."""
         module, name = self.location.split(":")
         return getattr(importlib.import_module(module), name)
+
+
+EXTRACTORS = ("flat", "attention")
+"""How a network takes its observation: `flat` as it is, `attention` with a `StateAttention` before it."""
+
+
+class AttentionExtractor(BaseFeaturesExtractor):
+    """`StateAttention` as Stable-Baselines3 takes it.
+
+    Args:
+        observation_space: Flat or of shape (H, K, M).
+        rows: States (H).
+        windows: Samples of each metric (K).
+        width: Numbers that stand for a state.
+    """
+
+    def __init__(self, observation_space: spaces.Box, rows: int, windows: int, width: int = 32) -> None:
+        super().__init__(observation_space, rows * width)
+        self.attention = StateAttention(rows, windows, width)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Features, shape (n, H * width)."""
+        return self.attention(observations)
 
 
 class ResumableARS(ARS):
@@ -182,6 +206,15 @@ def make_model(
     for rate in ("learning_rate", "clip_range"):
         if str(arguments.get(rate)).startswith(_LINEAR):
             arguments[rate] = LinearSchedule(float(arguments[rate].removeprefix(_LINEAR)), 0.0, 1.0)
+    extractor = arguments.pop("extractor", "flat")
+    if extractor not in EXTRACTORS:
+        raise unknown_name("extractor", extractor, EXTRACTORS)
+    config = env.get_attr("config")[0]
+    if extractor == "attention":
+        arguments["policy_kwargs"] = arguments.get("policy_kwargs", {}) | {
+            "features_extractor_class": AttentionExtractor,
+            "features_extractor_kwargs": {"rows": config.num_snapshots, "windows": config.history_length},
+        }
     policy = arguments.pop("policy")
     noise = arguments.pop("noise_std", None)
     if arguments.pop("noise_type", None) == "normal":
@@ -191,7 +224,6 @@ def make_model(
     model: BaseAlgorithm = find_algorithm(name).model_class(
         policy, env, seed=seed, device="cpu", **arguments
     )
-    config = env.get_attr("config")[0]
     actor_critic = isinstance(model.policy, (ActorCriticPolicy, MaskableActorCriticPolicy))
     if actor_critic and config.action_type == "discrete":
         with torch.no_grad():
@@ -252,23 +284,36 @@ def _network(model: BaseAlgorithm) -> tuple[str, list[nn.Module], float]:
     """Head, modules from the flat observation to the head, and probability of random actions."""
     policy = model.policy
     if isinstance(policy, DQNPolicy):
-        return "values", _flat(policy.q_net.q_net), float(model.exploration_rate)  # type: ignore[attr-defined]
+        rate = float(model.exploration_rate)  # type: ignore[attr-defined]
+        return "values", [*_features(policy.q_net), *_flat(policy.q_net.q_net)], rate
     if isinstance(policy, QRDQNPolicy):
         rate = float(model.exploration_rate)  # type: ignore[attr-defined]
-        return "quantiles", _flat(policy.quantile_net.quantile_net), rate
+        network = policy.quantile_net
+        return "quantiles", [*_features(network), *_flat(network.quantile_net)], rate
     if isinstance(policy, SACPolicy):
         both = _side_by_side(policy.actor.mu, policy.actor.log_std)  # type: ignore[arg-type]
-        return "squashed_gaussian", [*_flat(policy.actor.latent_pi), both], 0.0
+        layers = [*_features(policy.actor), *_flat(policy.actor.latent_pi), both]
+        return "squashed_gaussian", layers, 0.0
     if isinstance(policy, TD3Policy):
-        return "deterministic", _flat(policy.actor.mu), 0.0
+        return "deterministic", [*_features(policy.actor), *_flat(policy.actor.mu)], 0.0
     if isinstance(policy, ARSPolicy):
         head = "values" if isinstance(model.action_space, spaces.Discrete) else "deterministic"
-        return head, _flat(policy.action_net), 0.0
+        return head, [*_features(policy), *_flat(policy.action_net)], 0.0
     assert isinstance(policy, (ActorCriticPolicy, MaskableActorCriticPolicy))
     recurrent = [policy.lstm_actor] if isinstance(policy, RecurrentActorCriticPolicy) else []
     hidden = _flat(policy.mlp_extractor.policy_net)
     head = "categorical" if isinstance(model.action_space, spaces.Discrete) else "gaussian"
-    return head, [*recurrent, *hidden, policy.action_net], 0.0
+    return head, [*_features(policy), *recurrent, *hidden, policy.action_net], 0.0
+
+
+def _features(owner: nn.Module) -> list[nn.Module]:
+    """What comes before a network's own layers; flattening apart, which all policies begin with."""
+    extractor = getattr(owner, "pi_features_extractor", None) or owner.features_extractor
+    if isinstance(extractor, AttentionExtractor):
+        return [extractor.attention]
+    if isinstance(extractor, FlattenExtractor):
+        return []
+    raise ValueError(f"a policy with the features extractor {extractor} cannot be exported")
 
 
 def _flat(network: nn.Module) -> list[nn.Module]:
@@ -305,9 +350,13 @@ def _describe(module: nn.Module) -> dict[str, Any]:
         return {"type": "linear", "in": module.in_features, "out": module.out_features}
     if isinstance(module, nn.LSTM) and module.num_layers == 1:
         return {"type": "lstm", "in": module.input_size, "hidden": module.hidden_size}
+    if isinstance(module, StateAttention):
+        names = ("rows", "windows", "width", "heads")
+        return {"type": "state_attention", **{name: getattr(module, name) for name in names}}
     for kind, known in (("tanh", nn.Tanh), ("relu", nn.ReLU)):
         if isinstance(module, known):
             return {"type": kind}
     raise ValueError(
-        f"a policy with {module} cannot be exported; known are linear, lstm, tanh and relu layers"
+        f"a policy with {module} cannot be exported; known are linear, lstm, tanh, relu layers and "
+        "attention over states"
     )

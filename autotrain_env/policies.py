@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from autotrain_env.actions import Decisions
 from autotrain_env.errors import check, check_whole, unknown_name
+from autotrain_env.observations import NUM_METRICS
 from autotrain_env.vector_env import AutoTrainVectorEnv
 
 FORMAT = 1
@@ -41,7 +42,8 @@ class PolicySpec:
         observation_space: Of one lane.
         action_space: `Discrete`, or a `Box` of shape (d,).
         layers: In order, each `{"type": "linear", "in": …, "out": …}`, `{"type": "lstm", "in": …, "hidden":
-            …}` (one at most), or `{"type": "tanh" | "relu" | "flatten"}`.
+            …}` (one at most), `{"type": "state_attention", "rows": …, "windows": …, "width": …, "heads":
+            …}`, or `{"type": "tanh" | "relu" | "flatten"}`.
         head: How the last layer's numbers become actions. Discrete: `"categorical"` (logits), `"values"`,
             `"quantiles"` (of values, `num_quantiles` by actions). Box: `"gaussian"` (means; the weights
             hold `log_std`), `"squashed_gaussian"` (means and logarithms of deviations, and tanh of what is
@@ -80,8 +82,19 @@ class PolicySpec:
                 check(layer["in"] == width, f"{kind} layer's input", layer["in"], f"{width}")
                 width = layer["out" if kind == "linear" else "hidden"]
                 check_whole(f"{kind} layer's output", width, 1)
+            elif kind == "state_attention":
+                check(
+                    layer["rows"] * layer["windows"] * NUM_METRICS == width,
+                    "state_attention layer's rows, windows",
+                    (layer["rows"], layer["windows"]),
+                    f"{width} numbers with {NUM_METRICS} metrics",
+                )
+                check_whole("state_attention layer's width", layer["width"], 1)
+                check_whole("state_attention layer's heads", layer["heads"], 1)
+                check(layer["width"] % layer["heads"] == 0, "heads", layer["heads"], "a divisor of width")
+                width = layer["rows"] * layer["width"]
             elif kind not in _ACTIVATIONS:
-                raise unknown_name("layer", kind, ("linear", "lstm", *_ACTIVATIONS))
+                raise unknown_name("layer", kind, ("linear", "lstm", "state_attention", *_ACTIVATIONS))
         lstms = sum(layer["type"] == "lstm" for layer in self.layers)
         check(lstms <= 1, "layers", f"{lstms} lstm layers", "one lstm layer at most")
         count = self.num_actions
@@ -131,6 +144,32 @@ class PolicySpec:
             environment=content["environment"],
             versions=content["versions"],
         )
+
+
+class StateAttention(nn.Module):
+    """One layer of self-attention over the H states of an observation, each of which is a token.
+
+    From (n, H * K * M) or (n, H, K, M) to (n, H * width).
+
+    Args:
+        rows: States (H).
+        windows: Samples of each metric (K).
+        width: Numbers that stand for a state.
+        heads: Of the attention.
+    """
+
+    def __init__(self, rows: int, windows: int, width: int = 32, heads: int = 4) -> None:
+        super().__init__()
+        self.rows, self.windows, self.width, self.heads = rows, windows, width, heads
+        self.embed = nn.Linear(windows * NUM_METRICS, width)
+        self.position = nn.Parameter(torch.zeros(rows, width))
+        self.attend = nn.MultiheadAttention(width, heads, batch_first=True)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """What each state looks like beside the others."""
+        states = observation.reshape(len(observation), self.rows, -1)
+        tokens = torch.tanh(self.embed(states) + self.position)
+        return (tokens + self.attend(tokens, tokens, tokens, need_weights=False)[0]).flatten(1)
 
 
 class PolicyNetwork(nn.Module):
@@ -397,6 +436,8 @@ def _make_layer(layer: Mapping[str, Any]) -> nn.Module:
         return nn.Linear(layer["in"], layer["out"])
     if layer["type"] == "lstm":
         return nn.LSTM(layer["in"], layer["hidden"])
+    if layer["type"] == "state_attention":
+        return StateAttention(*(layer[name] for name in ("rows", "windows", "width", "heads")))
     return _ACTIVATIONS[layer["type"]]()
 
 

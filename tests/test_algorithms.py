@@ -6,7 +6,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from sb3_contrib import MaskablePPO, RecurrentPPO
+from sb3_contrib import ARS, MaskablePPO, RecurrentPPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from agents.algorithms import (
@@ -40,16 +40,48 @@ CASES = [
 ]
 
 
-def trained(name: str, env_id: str) -> BaseAlgorithm:
-    env = make_sb3_env(env_id, 2, **tiny(observation_layout="flat"))
-    model = make_model(name, env, load_hyperparameters(name, env_id), seed=1, **SHORT[name])
+def trained(name: str, env_id: str, layout: str = "flat", **replaced: Any) -> BaseAlgorithm:
+    env = make_sb3_env(env_id, 2, **tiny(observation_layout=layout))
+    model = make_model(name, env, load_hyperparameters(name, env_id), seed=1, **SHORT[name] | replaced)
     model.learn(40)
     return model
 
 
 @pytest.mark.parametrize(("name", "env_id"), CASES)
 def test_the_policy_acts_as_the_model_does(name: str, env_id: str, tmp_path: Any):
-    model = trained(name, env_id)
+    assert_alike(trained(name, env_id), env_id, tmp_path)
+
+
+@pytest.mark.parametrize("layout", ["flat", "stacked"])
+@pytest.mark.parametrize(("name", "env_id"), [case for case in CASES if case[0] != "ars"])
+def test_attention_over_states_is_exported_too(name: str, env_id: str, layout: str, tmp_path: Any):
+    model = trained(name, env_id, layout, extractor="attention")
+    assert_alike(model, env_id, tmp_path, varied=False)
+    described = load_policy(tmp_path).spec.layers[1]
+    config = model.get_env().get_attr("config")[0]
+    shape = {"rows": config.num_snapshots, "windows": config.history_length}
+    assert described == {"type": "state_attention", **shape, "width": 32, "heads": 4}
+
+
+def test_an_unknown_extractor_names_the_nearest():
+    with pytest.raises(ValueError, match="extractor='atention'.*'attention'"):
+        trained("ppo", "AutoTrain-v0", extractor="atention")
+
+
+def test_attention_gives_the_very_logits_of_the_model(tmp_path: Any):
+    model = trained("ppo", "AutoTrain-v0", extractor="attention")
+    network = export_policy(model).network
+    space = model.observation_space
+    observation = torch.rand(6, *space.shape) * 2 - 1
+    with torch.no_grad():
+        expected = model.policy.get_distribution(observation).distribution.logits
+        found = network(observation, None)[0].log_softmax(1)
+        others = network(torch.zeros_like(observation), None)[0].log_softmax(1)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    assert (others - found).abs().max() > 1e-3
+
+
+def assert_alike(model: BaseAlgorithm, env_id: str, tmp_path: Any, varied: bool = True) -> None:
     export_policy(model, {"id": env_id, "kwargs": {}}).save(tmp_path)
     policy = load_policy(tmp_path)
     assert policy.spec.environment == {"id": env_id, "kwargs": {}}
@@ -73,7 +105,7 @@ def test_the_policy_acts_as_the_model_does(name: str, env_id: str, tmp_path: Any
         np.testing.assert_allclose(actions, expected, atol=1e-6)
         assert actions.dtype == (np.int64 if env_id == "AutoTrain-v0" else np.float32)
         differ.add(actions.tobytes())
-    if name != "ars":  # which may still prefer one action whatever it sees
+    if varied and not isinstance(model, ARS):  # which may still prefer one action whatever it sees
         assert len(differ) > 1
 
 

@@ -191,6 +191,10 @@ def test_a_missing_file_is_named(name: str, tmp_path: Path):
         ({"layers": None}, "TypeError"),
         ({"layers": [{"type": "linear", "in": 6, "out": -4}]}, "linear layer's output=-4"),
         ({"layers": [{"type": "linear", "in": 6}]}, "KeyError"),
+        (
+            {"layers": [{"type": "state_attention", "rows": 2, "windows": 3, "width": 4, "heads": 2}]},
+            r"rows, windows=\(2, 3\).*6 numbers with 9 metrics",
+        ),
         ({"layers": [{"type": "gelu"}]}, "layer='gelu' is not a known name"),
         ({"layers": [{"type": "flatten"}]}, "last layer's output=6.*must be 4"),
         ({"action_space": {"type": "Discrete", "n": 5, "start": 0}}, "last layer's output=4.*must be 5"),

@@ -51,7 +51,8 @@ class Train:
     """Networks trained side by side; by default what the hyperparameters say."""
 
     hyperparameters: tuple[str, ...] = ()
-    """Hyperparameters in place of those in agents/hyperparams/, such as learning_rate=0.001 n_epochs=4."""
+    """Hyperparameters in place of those in agents/hyperparams/, such as learning_rate=lin_0.001 (falls to
+    0) or extractor=attention (over an observation's states; default flat)."""
 
     success_score: float = 0.85
     """Final score from which an episode counts as a success: decides when a curriculum's level rises."""
