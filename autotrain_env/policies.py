@@ -169,7 +169,8 @@ class StateAttention(nn.Module):
         """What each state looks like beside the others."""
         states = observation.reshape(len(observation), self.rows, -1)
         tokens = torch.tanh(self.embed(states) + self.position)
-        return (tokens + self.attend(tokens, tokens, tokens, need_weights=False)[0]).flatten(1)
+        # Not need_weights=False, whose fused kernel has no second derivative, which TRPO takes.
+        return (tokens + self.attend(tokens, tokens, tokens)[0]).flatten(1)
 
 
 class PolicyNetwork(nn.Module):
