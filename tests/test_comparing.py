@@ -19,6 +19,7 @@ from agents.records import Record, load_records
 from agents.reporting import write_report
 from agents.summaries import summarize, summarize_groups
 from agents.targets import FINAL, TARGETS
+from autotrain_env.observations import METRICS
 from autotrain_env.policies import load_policy
 from test_agents import Captured, error_of, train
 
@@ -116,6 +117,27 @@ def test_every_baseline_meets_the_same_tasks(runs: dict[str, Path], tmp_path: Pa
     one, mine = rows[WAYS["holdout"], "constant"], rows[WAYS["configuration"], "constant"]
     assert one["test_accuracy"] != mine["test_accuracy"]
     assert rows[WAYS["configuration"], "cosine"]["normalized"] == pytest.approx(1)
+
+
+def test_agents_and_schedules_make_the_same_first_observation(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """But for the holdout, which schedules read unguarded."""
+    seen: list[np.ndarray] = []
+    original = players.evaluate_policy
+
+    def watched(env: Any, policy: Any, episodes: int, seed: int, **named: Any) -> Any:
+        observation, _ = env.reset(seed=[seed + k for k in range(env.num_envs)])
+        seen.append(observation.reshape(env.num_envs, 4, 5, 9))
+        return original(env, policy, episodes, seed, **named)
+
+    monkeypatch.setattr(players, "evaluate_policy", watched)
+    main(["compare", str(runs["ppo"]), *FEW, *CONSTANT, "own", "--output", str(tmp_path)])
+    agent, schedule = seen
+    guarded = [list(METRICS).index(name) for name in ("holdout_score", "generalization_gap")]
+    others = np.setdiff1d(np.arange(9), guarded)
+    np.testing.assert_array_equal(agent[..., others], schedule[..., others])
+    assert (agent[..., guarded] != schedule[..., guarded]).any()
 
 
 def test_targets_replace_the_tasks_of_the_run(runs: dict[str, Path], tmp_path: Path):
