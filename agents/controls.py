@@ -55,6 +55,7 @@ ENVIRONMENTS: dict[str, dict[str, Any]] = {
     "noise 0.03 after rewinds": {"rewind_noise": 0.03},
     "noise 0.3 after rewinds": {"rewind_noise": 0.3},
     "unguarded holdout": {"thresholdout": False},
+    "trained on train + holdout": {"train_on_holdout": True},
 }
 """Changes of the environment, by the name of the control."""
 

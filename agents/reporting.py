@@ -173,6 +173,14 @@ def _figures(records: list[Record], rows: list[dict[str, Any]]) -> Iterator[tupl
         "Validation accuracy of networks, on development seeds.",
         plot_learning_curves(records),
     )
+    training = {
+        f"{record.method}, seed {record.seed}": record.training
+        for record in by_method(records)[agents[0]]
+        if record.training
+    }
+    if training:
+        caption = "Score of the networks that it was trained on, at the ends of their episodes."
+        yield "training", caption, plot_training(training)
     yield "actions", "What the policy did, and when.", plot_actions(records, agents[0])
     for number, figure in enumerate(plot_examples(by_method(records)[agents[0]][0])):
         rate = ("highest", "median")[number]

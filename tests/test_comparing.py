@@ -221,6 +221,7 @@ def test_a_report_is_one_page_with_figures_and_numbers(compared: Path, tmp_path:
         "learning",
         "profiles",
         "progress",
+        "training",
     )
     assert pictures == [f"own_{name}.png" for name in names]
     assert page.count("data:image/png;base64,") == len(pictures)
