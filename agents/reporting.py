@@ -21,7 +21,7 @@ from agents.figures import (
     plot_progress,
     plot_training,
 )
-from agents.players import AGENT, CONFIGURATION, EPISODE, ONE, OWN
+from agents.players import AGENT, CONFIGURATION, EPISODE, ONE, OTHER, OWN, WITH_HOLDOUT
 from agents.records import Record, training_scores
 from agents.runs import RunFolder
 from agents.summaries import as_markdown, by_method, summarize, summarize_groups
@@ -31,6 +31,7 @@ from autotrain_env.plotting import plot_comparison, plot_log, read_log
 from autotrain_env.policies import replace_file
 
 TEMPLATE = Path(__file__).with_name("report.html")
+KINDS = (AGENT, CONFIGURATION, ONE, EPISODE, WITH_HOLDOUT, OTHER, OWN)  # then controls, as tables list them
 CURVES = 8  # methods in a figure at most
 TUNED_RATES = 8  # what a person would try instead of a policy
 
@@ -57,7 +58,7 @@ def write_report(
         targets.setdefault(record.target, []).append(record)
     leader = _leader(records, first) if records else ("", "")
     ordered = {
-        name: sorted(found, key=lambda record: (record.label != leader, record.kind != AGENT))
+        name: sorted(found, key=lambda record: (record.label != leader, _place(record.kind)))
         for name, found in targets.items()
         if any(record.label == leader for record in found)
     }
@@ -79,6 +80,10 @@ def write_report(
     replace_file(output / "tables.md", tables.encode())
     replace_file(output / "index.html", page.encode())
     return output / "index.html"
+
+
+def _place(kind: str) -> int:
+    return KINDS.index(kind) if kind in KINDS else len(KINDS)
 
 
 def _leader(records: Sequence[Record], first: str | None) -> Label:
