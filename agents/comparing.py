@@ -4,7 +4,6 @@
 """
 
 import dataclasses
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from agents.baselines import (
 )
 from agents.players import OWN_TASKS, Job, Plan, Player
 from agents.progress import Report, portion
-from agents.records import Record
+from agents.records import Record, rounded
 from agents.runs import RunFolder, as_plain
 from agents.targets import TARGETS, Target, find_target
 from autotrain_env.errors import check
@@ -109,7 +108,7 @@ def _known(folder: Path, job: Job) -> Record | None:
     if not path.exists():
         return None
     record = Record.load(path)
-    return record if record.setup == json.loads(json.dumps(job.record.setup)) else None
+    return record if record.setup == rounded(job.record.setup) else None
 
 
 def check_pairing(records: list[Record]) -> None:

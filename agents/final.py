@@ -1,13 +1,13 @@
 """Looks at final targets, which are counted: who looks often enough finds what he wants."""
 
 import datetime
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from agents.runs import RunFolder
 from autotrain_env import __version__
-from autotrain_env.policies import WEIGHTS_NAME, replace_file
+from autotrain_env.policies import replace_file
 
 
 def note_look(path: Path, runs: Sequence[Path], targets: Sequence[str]) -> int:
@@ -22,7 +22,7 @@ def note_look(path: Path, runs: Sequence[Path], targets: Sequence[str]) -> int:
         How many looks there have been, this one included.
     """
     looks = path.read_text().splitlines() if path.exists() else []
-    policies = {str(run): hashlib.sha256((run / WEIGHTS_NAME).read_bytes()).hexdigest() for run in runs}
+    policies = {str(run): RunFolder(run).policy_hash() for run in runs}
     look = {
         "look": len(looks) + 1,
         "when": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from agents.baselines import (
+    GRID,
     SEARCHED,
     VARIANTS,
     Environment,
@@ -33,7 +33,7 @@ from agents.torch_optimizers import OPTIMIZERS, run_optimizer, tune_optimizer
 from autotrain_env.config import TASK_FIELDS
 from autotrain_env.errors import check, unknown_name
 from autotrain_env.evaluation import Policy, evaluate_policy, make_evaluation_env
-from autotrain_env.policies import WEIGHTS_NAME, load_policy
+from autotrain_env.policies import load_policy
 from autotrain_env.schedules import RandomAgent, Schedule, as_schedule
 from autotrain_env.vector_env import AutoTrainVectorEnv
 
@@ -179,8 +179,7 @@ class Player:
     def _agent(self, name: str, run: RunFolder) -> Job:
         config = run.config()
         kwargs = self.kwargs(config.env)
-        weights = hashlib.sha256((run.path / WEIGHTS_NAME).read_bytes()).hexdigest()
-        setup = self._setup(config.env_id, kwargs, policy=weights)
+        setup = self._setup(config.env_id, kwargs, policy=run.policy_hash())
 
         def play(report: Report) -> dict[str, Any]:
             env = self.make(config.env_id, kwargs)
@@ -209,7 +208,7 @@ class Player:
 
     def _controls(self, name: str, run: RunFolder) -> Iterator[Job]:
         config = run.config()
-        weights = hashlib.sha256((run.path / WEIGHTS_NAME).read_bytes()).hexdigest()
+        weights = run.policy_hash()
 
         @functools.cache
         def recorder() -> Recorder:
@@ -264,6 +263,8 @@ class Player:
         }
         trials = trial_episodes.get(way, plan.one_episodes if way == ONE else 0)
         setup = self._setup(env_id, kwargs, tuning_episodes=trials)
+        if way != OWN:
+            setup["tried"] = {"rates": GRID.tolist(), "parameters": VARIANTS[name] if trials else []}
         if way == ONE:
             setup["tuned_on"] = self._training_env()
         tuning_work = trials * (len(VARIANTS[name]) * 3 + 8)

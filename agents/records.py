@@ -53,7 +53,7 @@ class Record:
 
     Args:
         method: Its name.
-        kind: `"agent"`, a way of tuning (see `comparing.WAYS`), or what else it is.
+        kind: `"agent"`, a way of tuning (see `players.WAYS`), or what else it is.
         seed: Training seed; `None` for what is not trained.
         target: Name of the target.
         setup: Everything that decides the results; a record is made anew where it differs.
@@ -103,7 +103,7 @@ class Record:
         path = folder / self.file_name
         path.parent.mkdir(parents=True, exist_ok=True)
         content = {"format": FORMAT, "version": __version__, **dataclasses.asdict(self)}
-        replace_file(path, (json.dumps(_rounded(content), separators=(",", ":")) + "\n").encode())
+        replace_file(path, (json.dumps(rounded(content), separators=(",", ":")) + "\n").encode())
         return path
 
     @classmethod
@@ -233,14 +233,14 @@ def _shares_of_actions(histories: np.ndarray) -> dict[str, list[float]]:
     return {name: (row / len(histories)).tolist() for name, row in zip(names, counts, strict=True)}
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     """What JSON can hold, its numbers cut to the digits that are kept."""
     if isinstance(value, dict):
-        return {str(name): _rounded(entry) for name, entry in value.items()}
+        return {str(name): rounded(entry) for name, entry in value.items()}
     if isinstance(value, np.ndarray):
-        return _rounded(value.tolist())
+        return rounded(value.tolist())
     if isinstance(value, (list, tuple)):
-        return [_rounded(entry) for entry in value]
+        return [rounded(entry) for entry in value]
     if isinstance(value, (float, np.floating)):
         return float(f"{value:.{DIGITS}g}")
     return as_plain(value)

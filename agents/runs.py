@@ -11,6 +11,7 @@
 | `result.json` | written last: a run that has it is finished |
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from autotrain_env.errors import check
-from autotrain_env.policies import replace_file
+from autotrain_env.policies import WEIGHTS_NAME, replace_file
 
 FORMAT = 1
 PACKAGES = ("autotrain-env", "gymnasium", "numpy", "stable-baselines3", "sb3-contrib", "torch")
@@ -142,6 +143,10 @@ class RunFolder:
         if self.exists and not self.finished:
             raise FileNotFoundError(f"{self.path} holds an unfinished run: result.json is missing")
         return self._read("result.json")
+
+    def policy_hash(self) -> str:
+        """SHA-256 of the trained policy's weights, as hexadecimal digits."""
+        return hashlib.sha256((self.path / WEIGHTS_NAME).read_bytes()).hexdigest()
 
     def finish(self, result: dict[str, Any]) -> None:
         """Write the result; the last thing that a run does."""

@@ -16,6 +16,11 @@ from agents.targets import SEEN, TARGETS
 REFERENCE = (CONFIGURATION, "cosine")
 """Its mean is 1 in normalised scores."""
 
+MARKDOWN_COLUMNS = (
+    *("method", "seeds", "mean", "normalised", "IQM", "worst 5%"),
+    *("best kept", "gap", "updates", "lead", "first is"),
+)
+
 
 def by_method(records: Iterable[Record]) -> dict[tuple[str, str], list[Record]]:
     """Records of one target by kind and method."""
@@ -163,19 +168,21 @@ def as_markdown(target: str, summaries: list[dict[str, Any]]) -> str:
         f"### {target}",
         "",
         f"{first['episodes']} paired episodes a training seed; lead of {first['method']}; "
-        "gap: train − test.",
+        "gap: train − test. Updates: for a network, of all runs that it was chosen from, and once for "
+        "tuning, or for training the policy.",
         "",
-        "| method | seeds | mean | normalised | IQM | worst 5% | best kept | gap | lead | first is |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        f"| {' | '.join(MARKDOWN_COLUMNS)} |",
+        "|" + "---|" * len(MARKDOWN_COLUMNS),
     ]
     kind = ""
     for row in summaries:
         if row["kind"] != kind:
             kind = row["kind"]
-            lines.append(f"| **{kind}** | | | | | | | | | |")
+            lines.append(f"| **{kind}** |" + " |" * (len(MARKDOWN_COLUMNS) - 1))
         mean, lead = ({k: 100 * v for k, v in row[k].items()} for k in ("test_accuracy", "lead_of_first"))
         chosen = ", ".join(f"{name.replace('_', ' ')} {value:.2g}" for name, value in row["chosen"].items())
         few = f", {row['episodes']} episodes" if row["episodes"] != first["episodes"] else ""
+        to_choose = row["cost"]["updates_to_choose"] or row["cost"]["train_updates"]
         cells = (
             f"{row['method'].replace('_', ' ')}{f' ({chosen})' if chosen else ''}{few}",
             str(row["seeds"]),
@@ -185,6 +192,7 @@ def as_markdown(target: str, summaries: list[dict[str, Any]]) -> str:
             f"{100 * row['worst_5_percent']:.1f}",
             f"{100 * row['best_holdout_test_accuracy']:.1f}",
             f"{100 * row['generalization_gap']:.1f}",
+            f"{row['updates']:,.0f}{f' + {to_choose:,.0f}' if to_choose else ''}",
             "" if row is first else "{mean:+.1f} [{low:+.1f}, {high:+.1f}]".format(**lead),
             "" if row is first else row["first_is"],
         )

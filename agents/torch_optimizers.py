@@ -38,7 +38,6 @@ class HypergradientSGD(torch.optim.SGD):
     def __init__(self, parameters: Any, learning_rate: float, sensitivity: float = 0.02) -> None:
         super().__init__(parameters, lr=learning_rate, momentum=MOMENTUM, nesterov=True)
         self.sensitivity = sensitivity
-        self._before: list[Tensor] = []
         self._direction: list[Tensor] = []
 
     @torch.no_grad()
@@ -67,7 +66,7 @@ class TorchOptimizer:
 
     Args:
         make: From parameters and a rate to an optimiser.
-        rates: Rates to try; one that is `None` stands for the task's own initial rate.
+        rates: Rates to try.
     """
 
     make: Callable[[Any, float], torch.optim.Optimizer]

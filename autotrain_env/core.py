@@ -239,8 +239,9 @@ class AutoTrainCore:
         self.lanes.diverged[moved] = False
         for stack, at in self._by_stack(moved):
             stack.rewind(self.lanes.slot[moved[at]], by[at])
-        for lane, far in zip(moved.tolist(), by.tolist(), strict=True):
-            self._after_rewind(lane, far)
+        if self.config.rewind_minibatches == "same" or self.config.rewind_noise > 0:
+            for lane, far in zip(moved.tolist(), by.tolist(), strict=True):
+                self._after_rewind(lane, far)
         return distance
 
     def _after_rewind(self, lane: int, distance: int) -> None:

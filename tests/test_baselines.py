@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
 
+import test_evaluation
 from agents import baselines
 from agents.baselines import (
     GRID,
@@ -22,17 +23,7 @@ from autotrain_env import AutoTrainVectorEnv
 from autotrain_env.evaluation import evaluate_policy
 from autotrain_env.schedules import Constant, Cosine
 
-SMALL: dict[str, Any] = {
-    "inner_steps": 4,
-    "history_length": 2,
-    "classifier": "mlp-16",
-    "train_size": 80,
-    "holdout_size": 60,
-    "validation_size": 60,
-    "batch_size": 20,
-    "budget": 40,
-    "thresholdout": False,
-}
+SMALL: dict[str, Any] = test_evaluation.SMALL | {"budget": 40, "thresholdout": False}
 
 
 def make_env(num_envs: int, **kwargs: Any) -> AutoTrainVectorEnv:

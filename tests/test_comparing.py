@@ -96,6 +96,16 @@ def test_what_is_on_record_is_not_played_again(
     assert len(played) == 1
     main([*command, "--episodes", "5"])
     assert len(played) == 3
+    # What a schedule's rate is chosen from decides its results, too; a record has the seconds it took.
+    best = tmp_path / "own" / "best_of_8_of_each_episode.constant.json"
+    main([*command, "--ways", "episode"])
+    made = best.read_bytes()
+    main([*command, "--ways", "episode"])
+    assert best.read_bytes() == made
+    monkeypatch.setattr(players, "GRID", players.GRID * 2)
+    main([*command, "--ways", "episode"])
+    assert best.read_bytes() != made
+    main([*command, "--episodes", "5"])
     assert all(len(record.columns["score"]) == 5 for record in load_records([tmp_path]) if record.seed == 0)
 
 

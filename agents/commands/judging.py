@@ -142,7 +142,7 @@ class Final(Comparison):
 class Report:
     """Write a page (HTML), figures (PNG), numbers (CSV) and tables (Markdown) from records and runs."""
 
-    paths: tyro.conf.Positional[tuple[Path, ...]] = (Path("agents/results/default"),)
+    paths: tyro.conf.Positional[tuple[Path, ...]] = (Path("agents/results/default_task"),)
     """Records or folders of records, as compare writes them, and run folders, whose training is shown."""
 
     first: str | None = None
