@@ -1,6 +1,7 @@
 """Train agents on AutoTrain, evaluate them, compare them with schedules, replay an episode."""
 
 import sys
+import traceback
 from typing import Annotated, Any
 
 import rich.markup
@@ -24,14 +25,28 @@ Command = (
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Carry out a command; mistakes of the user end it with a message and status 2."""
+    """Carry out a command; mistakes of the user end it with a message and status 2, Ctrl-C with 130."""
     command: Any = tyro.cli(Command, args=arguments, prog="python -m agents", description=__doc__)
     console = Console(width=None if sys.stdout.isatty() else 120)
+    errors = Console(stderr=True)
     try:
         command.run(console)
+    except KeyboardInterrupt:
+        errors.print("Interrupted. What was finished is kept.")
+        sys.exit(130)
     except (ValueError, TypeError, OSError) as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {rich.markup.escape(str(error))}", soft_wrap=True)
+        if not _is_of_the_user(error):
+            raise
+        errors.print(f"[bold red]error:[/] {rich.markup.escape(str(error))}", soft_wrap=True)
         sys.exit(2)
+
+
+def _is_of_the_user(error: Exception) -> bool:
+    """Whether an error tells the user something: of the system, or raised by this project's own checks."""
+    if isinstance(error, OSError):
+        return True
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_globals["__name__"].partition(".")[0] in ("agents", "autotrain_env")
 
 
 if __name__ == "__main__":

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from agents.__main__ import main
 from agents.algorithms import ALGORITHMS
 from agents.arguments import describe_arguments
+from agents.commands import looking
 from agents.runs import RunFolder
 from autotrain_env import ENVIRONMENTS, AutoTrainConfig
 from autotrain_env.policies import load_policy
@@ -181,3 +183,32 @@ def test_replay(finished: Path, tmp_path: Path, capsys: Captured):
     rows = [line.split() for line in printed.splitlines() if line[:10].strip().isdigit()]
     assert [int(row[0]) for row in rows] == [0, 20, 40, 60] and rows[0][1] == "reset"
     assert re.search(r"test accuracy 0\.\d+", printed)
+
+
+def test_errors_that_are_not_the_users_keep_their_traceback(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def broken(*arguments: Any, **named: Any) -> None:
+        torch.zeros(2).view(3)  # a RuntimeError
+        raise AssertionError
+
+    def broken_library(*arguments: Any, **named: Any) -> None:
+        json.loads("{")  # a ValueError, from elsewhere
+
+    for failure, kind in ((broken, RuntimeError), (broken_library, json.JSONDecodeError)):
+        monkeypatch.setattr(looking, "evaluate_policy", failure)
+        with pytest.raises(kind):
+            main(["evaluate", str(finished), "--episodes", "2", "--num-envs", "2"])
+
+
+def test_interrupted_commands_end_with_a_message(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+):
+    def interrupt(*arguments: Any, **named: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(looking, "evaluate_policy", interrupt)
+    with pytest.raises(SystemExit) as exit_:
+        main(["evaluate", str(finished), "--episodes", "2", "--num-envs", "2"])
+    assert exit_.value.code == 130
+    assert "Interrupted" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from rich.console import Console
 import autotrain_env
 from agents.algorithms import (
     REWARD,
+    Algorithm,
     check_actions,
     find_algorithm,
     load_hyperparameters,
@@ -23,14 +24,15 @@ from agents.runs import RunConfig, RunFolder
 from agents.seeds import training_seed
 from agents.training import Interrupted, train
 from agents.tuning import Study, open_study, run_study, write_hyperparameters
+from autotrain_env import AutoTrainConfig
 from autotrain_env.errors import check_whole, unknown_name
 
 RUNS = Path("runs/agents")
 
 
 @dataclass
-class Train:
-    """Train an agent in a run folder."""
+class Agent:
+    """What is trained, and where."""
 
     algorithm: tyro.conf.Positional[str]
     """One of: ppo, a2c, dqn, sac, td3, maskable_ppo, recurrent_ppo, qrdqn, trpo, ars."""
@@ -41,14 +43,36 @@ class Train:
     env: EnvArguments = field(default_factory=EnvArguments)
     """Arguments of the environment."""
 
+    num_envs: int | None = None
+    """Networks trained side by side; by default what the hyperparameters say."""
+
+    def environment(self) -> tuple[Algorithm, str, dict[str, Any], AutoTrainConfig]:
+        """The algorithm, and the environment's id, keyword arguments and configuration, checked.
+
+        Raises:
+            ValueError: If something is not allowed.
+        """
+        algorithm = find_algorithm(self.algorithm)
+        env_id = self.id or algorithm.env_id
+        if env_id not in autotrain_env.ENVIRONMENTS:
+            raise unknown_name("id", env_id, autotrain_env.ENVIRONMENTS)
+        kwargs: dict[str, Any] = {"observation_layout": "flat", **given(self.env)}
+        if "reward" not in {**autotrain_env.ENVIRONMENTS[env_id], **kwargs}:
+            kwargs["reward"] = REWARD
+        probe = gymnasium.make(env_id, **kwargs)
+        check_actions(algorithm, probe.action_space, env_id)
+        return algorithm, env_id, kwargs, probe.unwrapped.config  # type: ignore[attr-defined]
+
+
+@dataclass
+class Train(Agent):
+    """Train an agent in a run folder."""
+
     seed: int = 0
     """Training seed: of the agent's weights and exploration and of the tasks it meets."""
 
     train_steps: int | None = None
     """Env steps to train for, over all lanes; by default what the hyperparameters say."""
-
-    num_envs: int | None = None
-    """Networks trained side by side; by default what the hyperparameters say."""
 
     hyperparameters: tuple[str, ...] = ()
     """Hyperparameters in place of those in agents/hyperparams/, such as learning_rate=lin_0.001 (falls to
@@ -105,16 +129,7 @@ class Train:
         Raises:
             ValueError: If something is not allowed.
         """
-        algorithm = find_algorithm(self.algorithm)
-        env_id = self.id or algorithm.env_id
-        if env_id not in autotrain_env.ENVIRONMENTS:
-            raise unknown_name("id", env_id, autotrain_env.ENVIRONMENTS)
-        kwargs: dict[str, Any] = {"observation_layout": "flat", **given(self.env)}
-        if "reward" not in {**autotrain_env.ENVIRONMENTS[env_id], **kwargs}:
-            kwargs["reward"] = REWARD
-        probe = gymnasium.make(env_id, **kwargs)
-        levels = probe.unwrapped.config.task_distribution.levels  # type: ignore[attr-defined]
-        check_actions(algorithm, probe.action_space, env_id)
+        algorithm, env_id, kwargs, env_config = self.environment()
         hyperparameters = replaced_hyperparameters(
             self.hyperparameters, load_hyperparameters(algorithm.name, env_id)
         )
@@ -137,31 +152,19 @@ class Train:
             checkpoint_steps=self.checkpoint_steps,
             evaluation_episodes=self.evaluation_episodes,
             hyperparameters=hyperparameters,
-            success_score=self.success_score if len(levels) > 1 else None,
+            success_score=self.success_score if len(env_config.task_distribution.levels) > 1 else None,
         )
 
 
 @dataclass
-class Tune:
+class Tune(Agent):
     """Tune hyperparameters with Optuna; the same command goes on with a study that was interrupted."""
-
-    algorithm: tyro.conf.Positional[str]
-    """One of: ppo, a2c, dqn, sac, td3, maskable_ppo, recurrent_ppo, qrdqn, trpo, ars."""
-
-    id: str | None = None
-    """Id of the environment, as for train."""
-
-    env: EnvArguments = field(default_factory=EnvArguments)
-    """Arguments of the environment."""
 
     trials: int = 30
     """Trials in the study, pruned ones included."""
 
     train_steps: int = 57_600
     """Env steps of each trial, over all lanes."""
-
-    num_envs: int | None = None
-    """Networks trained side by side; by default what the hyperparameters say."""
 
     evaluations: int = 4
     """Evaluations of each trial, at which those that are worse than the median are pruned."""
@@ -180,30 +183,25 @@ class Tune:
 
     def run(self, console: Console) -> None:
         """Tune."""
-        train_command = Train(
-            algorithm=self.algorithm,
-            id=self.id,
-            env=self.env,
-            train_steps=self.train_steps,
-            num_envs=self.num_envs,
-            evaluation_episodes=self.evaluation_episodes,
-        )
-        config = train_command.configuration()
-        for name in ("trials", "evaluations"):
+        algorithm, env_id, kwargs, _ = self.environment()
+        for name in ("trials", "train_steps", "evaluations", "evaluation_episodes"):
             check_whole(name, getattr(self, name), 1)
+        num_envs = load_hyperparameters(algorithm.name, env_id)["n_envs"]
+        num_envs = num_envs if self.num_envs is None else self.num_envs
+        training_seed(0, num_envs)
         study = Study(
-            algorithm=config.algorithm,
-            env_id=config.env_id,
-            env=config.env,
-            num_envs=config.num_envs,
-            train_steps=config.train_steps,
+            algorithm=algorithm.name,
+            env_id=env_id,
+            env=kwargs,
+            num_envs=num_envs,
+            train_steps=self.train_steps,
             evaluations=self.evaluations,
             evaluation_episodes=self.evaluation_episodes,
             seed=self.seed,
         )
-        storage = self.storage or Path("runs/tuning") / f"{config.algorithm}-{config.env_id}.db"
+        storage = self.storage or Path("runs/tuning") / f"{study.algorithm}-{study.env_id}.db"
         made = open_study(study, storage)
-        with bars(console) as bar, bar(f"tuning {config.algorithm}") as report:
+        with bars(console) as bar, bar(f"tuning {study.algorithm}") as report:
             run_study(study, made, self.trials, report)
         console.print(f"best validation score {made.best_value:.4f} in {storage}, with")
         console.print_json(data=made.best_params)
