@@ -1,0 +1,134 @@
+"""Evolution strategies as pure functions on explicit state; they know nothing of environments.
+
+    state = init(EvolutionStrategy(population_size=64), parameters, seed=0)
+    for _ in range(100):
+        population, state = ask(state)  # (64, d)
+        state = tell(state, fitness(population))  # higher is better
+    state.parameters
+
+| module | what |
+|---|---|
+| `noise` | search distributions; noise that a member's number brings back |
+| `fitness` | from fitness to utility |
+| `estimates` | gradients, second derivatives, gradients of standard deviations |
+| `updates` | how an estimate moves parameters |
+| `layout` | where a network's tensors lie in a vector |
+| `novelty` | reward for new behaviour |
+| `strategy` | all of that together: `EvolutionStrategy` |
+| `sparse` | parents on a graph: `SparseEvolutionStrategy` |
+| `baselines` | `CMAES`, `RandomSearch` |
+| `landscapes` | functions to try them on |
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from autotrain_env.evolution.baselines import CMAES, RandomSearch
+from autotrain_env.evolution.fitness import Shaping
+from autotrain_env.evolution.layout import Layout
+from autotrain_env.evolution.noise import Distribution, Laplace, Normal, StudentT, Uniform
+from autotrain_env.evolution.novelty import Novelty
+from autotrain_env.evolution.sparse import SparseEvolutionStrategy
+from autotrain_env.evolution.strategy import EvolutionStrategy
+from autotrain_env.evolution.updates import ClipUp, Decay
+
+__all__ = [
+    "CMAES",
+    "ClipUp",
+    "Decay",
+    "Distribution",
+    "EvolutionStrategy",
+    "Laplace",
+    "Layout",
+    "Normal",
+    "Novelty",
+    "RandomSearch",
+    "SearchState",
+    "SearchStrategy",
+    "Shaping",
+    "SparseEvolutionStrategy",
+    "StudentT",
+    "Uniform",
+    "ask",
+    "init",
+    "tell",
+]
+
+
+class SearchState(Protocol):
+    """Where a search has come to; never changed in place."""
+
+    @property
+    def parameters(self) -> Tensor:
+        """What the search has found, shape (d,)."""
+
+    @property
+    def population_size(self) -> int:
+        """Members of the next generation."""
+
+    @property
+    def generation(self) -> int:
+        """Generations told so far."""
+
+    @property
+    def report(self) -> Mapping[str, Any]:
+        """Of the last generation: `best`, `mean` and `worst` fitness, `not_finite`, `skipped`, and more."""
+
+    def ask(self) -> tuple[Tensor, "SearchState"]:
+        """See `ask`."""
+
+    def tell(self, fitness: Any, behaviors: Any = None) -> "SearchState":
+        """See `tell`."""
+
+
+class SearchStrategy(Protocol):
+    """What a search does: `EvolutionStrategy`, `SparseEvolutionStrategy`, `CMAES` or `RandomSearch`."""
+
+    def init(self, parameters: Tensor, seed: int) -> Any:
+        """See `init`."""
+
+
+def init(strategy: SearchStrategy, parameters: Tensor | Mapping[str, Tensor], seed: int) -> SearchState:
+    """Begin a search.
+
+    Args:
+        strategy: What is to be done.
+        parameters: Where it begins: one vector of floats, shape (d,), on any device, or, for evolution
+            strategies, named tensors of a network, whose layout `scaling` and `learned_std` refer to.
+        seed: Of all noise, at least 0.
+    """
+    return strategy.init(parameters, seed)  # type: ignore[arg-type]
+
+
+def ask(state: SearchState) -> tuple[Tensor, SearchState]:
+    """Ask for the members of the next generation.
+
+    Returns:
+        Their parameters, shape (population_size, d), and the state that awaits their fitness.
+
+    Raises:
+        ValueError: If the last generation was not told of.
+    """
+    return state.ask()
+
+
+def tell(state: SearchState, fitness: Any, behaviors: Any = None) -> SearchState:
+    """Tell how fit the members were.
+
+    Args:
+        state: From `ask`.
+        fitness: Numbers, shape (population_size,); higher is better. NaN and minus infinity are worst.
+        behaviors: What the members did, for novelty, numbers, shape (population_size, b).
+
+    Returns:
+        The state after it; a generation without any finite fitness changes nothing but its number, and
+        its `report` says so.
+
+    Raises:
+        TypeError: If fitness is no numbers.
+        ValueError: If `ask` was not called before, the number of members is another, or a fitness is plus
+            infinity.
+    """
+    return state.tell(fitness, behaviors)

@@ -1,0 +1,273 @@
+"""Search distributions, and noise that a member's number brings back.
+
+Noise is independent in every coordinate and has unit variance in all distributions, so that a
+perturbation's standard deviation means the same in each. With p the density of a coordinate, its score is
+-p'/p, and its curvature p''/p.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from autotrain_env.errors import check, check_whole, unknown_name
+
+
+@dataclass(frozen=True)
+class Distribution(ABC):
+    """The distribution of one coordinate of the noise: symmetric, with mean 0 and variance 1."""
+
+    words: ClassVar[int] = 1
+    """Random 32-bit words that a number is made of."""
+    has_score: ClassVar[bool] = True
+    """Whether the density can be differentiated, so that a standard deviation can be learned."""
+
+    @abstractmethod
+    def from_words(self, words: Tensor) -> Tensor:
+        """Turn random words into numbers of this distribution.
+
+        Args:
+            words: Int32, shape (..., words * n).
+
+        Returns:
+            Float32, shape (..., n).
+        """
+
+    @abstractmethod
+    def score(self, noise: Tensor) -> Tensor:
+        """What fitness is multiplied by to estimate a gradient: the score -p'/p at each number."""
+
+    @abstractmethod
+    def curvature(self, noise: Tensor) -> Tensor:
+        """What fitness is multiplied by to estimate a second derivative: p''/p at each number."""
+
+    @property
+    @abstractmethod
+    def location_information(self) -> float:
+        """Fisher information of a shift, the mean of score^2."""
+
+    @property
+    @abstractmethod
+    def scale_information(self) -> float:
+        """Fisher information of the logarithm of the scale, the mean of (noise * score - 1)^2."""
+
+
+@dataclass(frozen=True)
+class Normal(Distribution):
+    """The normal distribution."""
+
+    def from_words(self, words: Tensor) -> Tensor:
+        """The inverse of the distribution function."""
+        return _centred(words).erfinv_().mul_(math.sqrt(2))
+
+    def score(self, noise: Tensor) -> Tensor:
+        """ε."""
+        return noise
+
+    def curvature(self, noise: Tensor) -> Tensor:
+        """ε² - 1."""
+        return noise**2 - 1
+
+    @property
+    def location_information(self) -> float:
+        """1."""
+        return 1.0
+
+    @property
+    def scale_information(self) -> float:
+        """2."""
+        return 2.0
+
+
+@dataclass(frozen=True)
+class Laplace(Distribution):
+    """The Laplace distribution with scale 1/√2: heavier tails than the normal one, and a kink at 0."""
+
+    def from_words(self, words: Tensor) -> Tensor:
+        """The inverse of the distribution function."""
+        centred = _centred(words)
+        return centred.sign() * (1 - centred.abs()).log_().mul_(-math.sqrt(0.5))
+
+    def score(self, noise: Tensor) -> Tensor:
+        """√2 times the sign of ε."""
+        return noise.sign() * math.sqrt(2)
+
+    def curvature(self, noise: Tensor) -> Tensor:
+        """2 away from the kink; what the kink itself adds, -2 times f there, is left to the estimate."""
+        return torch.full_like(noise, 2.0)
+
+    @property
+    def location_information(self) -> float:
+        """2."""
+        return 2.0
+
+    @property
+    def scale_information(self) -> float:
+        """1."""
+        return 1.0
+
+
+@dataclass(frozen=True)
+class StudentT(Distribution):
+    """Student's t distribution over its standard deviation: the heaviest tails.
+
+    Args:
+        degrees: Of freedom (ν), above 2, since there is no variance below.
+    """
+
+    degrees: float = 8.0
+
+    words: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        """Check the degrees."""
+        check(2 < self.degrees < math.inf, "degrees", self.degrees, "finite, above 2")
+
+    def from_words(self, words: Tensor) -> Tensor:
+        """The polar method of Bailey (Mathematics of Computation 62, 1994)."""
+        of_radius, of_angle = words.double().chunk(2, -1)
+        uniform = of_radius.add_(2**31 + 0.5).mul_(2.0**-32)
+        radius = uniform.pow_(-2 / self.degrees).sub_(1).mul_(self.degrees - 2).sqrt_()
+        return (radius * of_angle.mul_(math.pi / 2**31).cos_()).float()
+
+    def score(self, noise: Tensor) -> Tensor:
+        """(ν + 1) ε / (ν - 2 + ε²)."""
+        return (self.degrees + 1) * noise / (self.degrees - 2 + noise**2)
+
+    def curvature(self, noise: Tensor) -> Tensor:
+        """The squared score less the score's derivative."""
+        rest = self.degrees - 2 + noise**2
+        slope = (self.degrees + 1) * (self.degrees - 2 - noise**2) / rest**2
+        return self.score(noise) ** 2 - slope
+
+    @property
+    def location_information(self) -> float:
+        """ν (ν + 1) / ((ν - 2) (ν + 3))."""
+        return self.degrees * (self.degrees + 1) / ((self.degrees - 2) * (self.degrees + 3))
+
+    @property
+    def scale_information(self) -> float:
+        """2ν / (ν + 3)."""
+        return 2 * self.degrees / (self.degrees + 3)
+
+
+@dataclass(frozen=True)
+class Uniform(Distribution):
+    """The uniform distribution on (-√3, √3), which has no score.
+
+    What takes the score's place is the noise itself. Component j of (1/s) E[f(θ + s ε) ε] is then the
+    derivative along j, not of f smoothed by the noise, but of f smoothed by an Epanechnikov kernel of
+    half-width √3 s in coordinate j and by the uniform distribution in the others: each component is the
+    derivative of another function. A standard deviation cannot be learned.
+    """
+
+    has_score: ClassVar[bool] = False
+
+    def from_words(self, words: Tensor) -> Tensor:
+        """Words, scaled."""
+        return _centred(words).mul_(math.sqrt(3))
+
+    def score(self, noise: Tensor) -> Tensor:
+        """ε, in place of the score."""
+        return noise
+
+    def curvature(self, noise: Tensor) -> Tensor:
+        """There is none.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError("distribution='uniform' has no score: second derivatives cannot be estimated")
+
+    @property
+    def location_information(self) -> float:
+        """There is none.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError("distribution='uniform' has no score, and so no natural gradient")
+
+    @property
+    def scale_information(self) -> float:
+        """There is none; raises as `location_information` does."""
+        return self.location_information
+
+
+def _centred(words: Tensor) -> Tensor:
+    """Float32 numbers, uniform in (-1, 1), from the upper 24 bits of int32 words; never 0, never ±1."""
+    return (words >> 8).float().add_(0.5).mul_(2.0**-23)
+
+
+DISTRIBUTIONS: dict[str, Distribution] = {
+    "normal": Normal(),
+    "laplace": Laplace(),
+    "student_t": StudentT(),
+    "uniform": Uniform(),
+}
+
+
+def as_distribution(distribution: str | Distribution) -> Distribution:
+    """Look a distribution up by name.
+
+    Args:
+        distribution: One of `DISTRIBUTIONS`, or a `Distribution`, which is returned as it is.
+
+    Raises:
+        TypeError: If it is neither a name nor a distribution.
+        ValueError: If the name is unknown.
+    """
+    if isinstance(distribution, Distribution):
+        return distribution
+    if not isinstance(distribution, str):
+        raise TypeError(f"distribution={distribution!r} must be a name or a Distribution")
+    if distribution not in DISTRIBUTIONS:
+        raise unknown_name("distribution", distribution, DISTRIBUTIONS)
+    return DISTRIBUTIONS[distribution]
+
+
+MAX_SEED = 2**63 - 1
+
+
+def draw_noise(distribution: Distribution, seed: int, generation: int, rows: range, size: int) -> Tensor:
+    """Draw noise that depends on nothing but the seed, the generation, a row's number and the size.
+
+    Each row has a stretch of its own in the sequence of a counter-based generator (Philox 4x64-10: Salmon
+    and others, "Parallel random numbers: as easy as 1, 2, 3", 2011).
+
+    Args:
+        distribution: Of every number.
+        seed: At least 0.
+        generation: At least 0.
+        rows: Numbers of the rows, from 0 on.
+        size: Numbers in a row.
+
+    Returns:
+        Float32, on the CPU, shape (len(rows), size).
+    """
+    words = np.empty((len(rows), _words_drawn(distribution, size)), np.uint64)
+    generator = np.random.Philox(key=seed)
+    state = generator.state
+    for target, row in zip(words, rows, strict=True):
+        # (position within the row, row, generation, unused); the position counts up
+        state["state"]["counter"][:] = (0, row, generation, 0)
+        state["buffer_pos"] = len(state["buffer"])  # nothing is left over from another row
+        generator.state = state
+        target[:] = generator.random_raw(len(target))
+    used = torch.from_numpy(words.view(np.int32))[:, : distribution.words * size]
+    return distribution.from_words(used)
+
+
+def _words_drawn(distribution: Distribution, size: int) -> int:
+    """Words of 64 bits that hold enough of 32 bits."""
+    return (distribution.words * size + 1) // 2
+
+
+def check_seed(seed: int) -> None:
+    """Raise a `ValueError` unless noise can be drawn with a seed."""
+    check_whole("seed", seed, 0)
+    check(seed <= MAX_SEED, "seed", seed, f"at most {MAX_SEED}")

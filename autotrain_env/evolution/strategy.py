@@ -1,0 +1,437 @@
+"""Evolution strategies: a centre, noise around it, and steps up an estimate of the gradient."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from autotrain_env.errors import check, check_whole, unknown_name
+from autotrain_env.evolution.estimates import (
+    Estimate,
+    cosine,
+    gradient,
+    log_std_gradient,
+    second_derivatives,
+)
+from autotrain_env.evolution.fitness import Shaping, as_shaping, check_fitness, fill_not_finite
+from autotrain_env.evolution.layout import SCALINGS, Layout
+from autotrain_env.evolution.noise import Distribution, Laplace, as_distribution, check_seed, draw_noise
+from autotrain_env.evolution.novelty import Archive, Novelty, check_behaviors
+from autotrain_env.evolution.updates import Schedule, Updated, as_update, value_at
+from autotrain_env.optimizers import Optimizer
+
+LEARNED = ("fixed", "global", "tensor", "parameter")
+
+
+@dataclass(frozen=True)
+class EvolutionStrategy:
+    """What an evolution strategy does; fitness is maximised.
+
+    A member is the centre plus noise times a standard deviation; an optimiser follows the estimated
+    gradient of the mean fitness of such members (Salimans and others, arXiv:1703.03864; Wierstra and
+    others, arXiv:1106.4487).
+
+    Args:
+        population_size: Members of a generation (n), at least 2; even if mirrored.
+        perturbation_std: Standard deviation of the perturbation where `scaling` is 1; a number, or, unless
+            it is learned, a function of the generation.
+        distribution: Of the noise; a name (`"normal"`, `"laplace"`, `"student_t"`, `"uniform"`), or a
+            `Distribution`.
+        mirrored: Whether members come in pairs with noise ε and -ε.
+        shaping: From fitness to utility; a name (`"ranks"`, `"z_score"`, `"raw"`, `"top_k"`), or a
+            `Shaping`.
+        optimizer: Update rule; a name in `UPDATES`, or an `Optimizer`, whose weight decay and gradient
+            clipping apply.
+        learning_rate: Of the update rule; a number, or a function of the generation.
+        scaling: `"fan_in"`: perturbations of a weight are divided by the root of its layer's inputs.
+        tensor_scales: Further factors of the perturbation, by the tensor's name.
+        learned_std: Variational optimisation (Staines and Barber, arXiv:1212.4507): what has a standard
+            deviation of its own that follows the gradient as well: nothing (`"fixed"`), all parameters
+            together (`"global"`), each `"tensor"`, or each `"parameter"`.
+        std_learning_rate: Of the logarithms of learned standard deviations, by plain gradient ascent.
+        std_optimizer: Their update rule.
+        std_floor: Learned standard deviations fall no further.
+        natural: Whether gradients are natural ones: divided by the Fisher information.
+        look_ahead: Members are drawn around the centre moved on by this multiple of its last movement.
+        jump_every: Every so many generations the centre jumps to the best member instead of following the
+            gradient. `None`: never.
+        novelty: Reward for behaving unlike before; see `Novelty`. `None`: fitness alone.
+        second_derivatives: Whether to estimate them, with standard errors, in `State.report`.
+    """
+
+    population_size: int = 64
+    perturbation_std: Schedule = 0.1
+    distribution: str | Distribution = "normal"
+    mirrored: bool = True
+    shaping: str | Shaping = "ranks"
+    optimizer: str | Optimizer = "adam"
+    learning_rate: Schedule = 0.05
+    scaling: str = "none"
+    tensor_scales: Mapping[str, float] = field(default_factory=dict)
+    learned_std: str = "fixed"
+    std_learning_rate: Schedule = 0.1
+    std_optimizer: str | Optimizer = "sgd"
+    std_floor: float = 1e-6
+    natural: bool = False
+    look_ahead: float = 0.0
+    jump_every: int | None = None
+    novelty: Novelty | None = None
+    second_derivatives: bool = False
+
+    def __post_init__(self) -> None:
+        """Check everything, and look names up."""
+        check_whole("population_size", self.population_size, 2)
+        check(
+            not self.mirrored or self.population_size % 2 == 0,
+            "population_size",
+            self.population_size,
+            "even, as members are mirrored",
+        )
+        for name, lookup in (
+            ("distribution", as_distribution),
+            ("shaping", as_shaping),
+            ("optimizer", as_update),
+            ("std_optimizer", as_update),
+        ):
+            object.__setattr__(self, name, lookup(getattr(self, name)))
+        for name, known in (("learned_std", LEARNED), ("scaling", SCALINGS)):
+            if getattr(self, name) not in known:
+                raise unknown_name(name, getattr(self, name), known)
+        for name in ("perturbation_std", "learning_rate", "std_learning_rate"):
+            value_at(getattr(self, name), 0, name)
+        check(0 < self.std_floor < math.inf, "std_floor", self.std_floor, "finite, above 0")
+        check(0 <= self.look_ahead < math.inf, "look_ahead", self.look_ahead, "finite, at least 0")
+        if self.jump_every is not None:
+            check_whole("jump_every", self.jump_every, 1)
+        self._check_even_estimates()
+
+    def _check_even_estimates(self) -> None:
+        wants_even = self.learned_std != "fixed" or self.second_derivatives
+        check(
+            not wants_even or self.noise.has_score,
+            "distribution",
+            self.noise,
+            "one with a score, since standard deviations are learned or second derivatives estimated",
+        )
+        check(
+            not self.natural or self.noise.has_score,
+            "distribution",
+            self.noise,
+            "one with a score, for a natural gradient",
+        )
+        check(
+            not wants_even or self.num_rows >= 2,
+            "population_size",
+            self.population_size,
+            "at least 4 in mirrored pairs, where standard deviations are learned or second derivatives "
+            "estimated",
+        )
+        check(
+            self.learned_std == "fixed" or not callable(self.perturbation_std),
+            "perturbation_std",
+            self.perturbation_std,
+            "a number, since it is learned",
+        )
+
+    @property
+    def noise(self) -> Distribution:
+        """Distribution of the noise."""
+        return as_distribution(self.distribution)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of noise in a generation: members, or pairs of them."""
+        return self.population_size // 2 if self.mirrored else self.population_size
+
+    @property
+    def evaluates_centre(self) -> bool:
+        """Whether a generation has one more member, the last: the centre."""
+        return self.novelty is not None or self.second_derivatives
+
+    def init(self, parameters: Tensor | Mapping[str, Tensor], seed: int) -> "State":
+        """The state at the beginning.
+
+        Args:
+            parameters: Of the centre: named tensors, or one vector of shape (d,); floats.
+            seed: Of all noise, at least 0.
+
+        Raises:
+            TypeError: If the parameters are no floats.
+            ValueError: If they are not finite, or something does not fit them.
+        """
+        check_seed(seed)
+        named = {"parameters": parameters} if isinstance(parameters, Tensor) else dict(parameters)
+        for name, tensor in named.items():
+            if not (isinstance(tensor, Tensor) and tensor.is_floating_point()):
+                raise TypeError(f"{name} must be a tensor of floats, but is {tensor!r}")
+            check(bool(tensor.isfinite().all()), name, tensor, "finite")
+        layout = Layout.of(named)
+        check(layout.size > 0, "parameters", named, "at least one number")
+        check(
+            not (self.second_derivatives and isinstance(self.noise, Laplace)) or layout.size == 1,
+            "second_derivatives",
+            True,
+            "False with Laplace noise in more than one dimension, where the fitness at the kink of every "
+            "coordinate would have to be known",
+        )
+        layout.scale(self.scaling, self.tensor_scales)  # checks it
+        centre = layout.join(named).detach().clone()
+        count = {"fixed": 0, "global": 1, "tensor": len(named), "parameter": layout.size}[self.learned_std]
+        start = math.log(value_at(self.perturbation_std, 0, "perturbation_std"))
+        return State(
+            strategy=self,
+            layout=layout,
+            seed=seed,
+            centre=Updated.start(centre[None], as_update(self.optimizer)),
+            log_std=Updated.start(centre.new_full((1, count), start), as_update(self.std_optimizer)),
+            movement=torch.zeros_like(centre),
+            novelty=None if self.novelty is None else self.novelty.start(),
+        )
+
+
+class Asked(NamedTuple):
+    """What `tell` needs of a generation that was asked for.
+
+    Args:
+        noise: A row for each member, or mirrored pair, shape (m, d).
+        std: Of each parameter's perturbation, shape (d,).
+        around: What members were drawn around, shape (d,).
+    """
+
+    noise: Tensor
+    std: Tensor
+    around: Tensor
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a strategy has come to; nothing is changed in place.
+
+    Args:
+        strategy: What is done.
+        layout: Of the parameters.
+        seed: Of all noise.
+        centre: Shape (1, d), with the optimiser's memory.
+        log_std: Logarithms of learned standard deviations, shape (1, 0, 1, tensors or d).
+        movement: Last movement of the centre, shape (d,).
+        generation: How many were told, from 0 on.
+        novelty: Archive of behaviours and weight of fitness.
+        asked: What is being evaluated, `None` between `tell` and `ask`.
+        report: Of the last generation: `best`, `mean` and `worst` of the finite fitness, `not_finite`
+            (members without), `skipped` (no member had a finite fitness), `std` (mean of the perturbations'
+            standard deviations where `scaling` is 1), `update_norm`, `cosine` (between the last two
+            movements), `jumped`, `novelty` and `fitness_weight` (with novelty), `second_derivatives` (an
+            `Estimate`, of the raw fitness).
+    """
+
+    strategy: EvolutionStrategy
+    layout: Layout
+    seed: int
+    centre: Updated
+    log_std: Updated
+    movement: Tensor
+    generation: int = 0
+    novelty: Archive | None = None
+    asked: Asked | None = None
+    report: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def parameters(self) -> Tensor:
+        """The centre, shape (d,)."""
+        return self.centre.values[0]
+
+    @property
+    def population_size(self) -> int:
+        """Members that `ask` gives and `tell` wants the fitness of, the centre included where it is one."""
+        return self.strategy.population_size + self.strategy.evaluates_centre
+
+    def std(self) -> Tensor:
+        """Standard deviation of each parameter's perturbation, shape (d,)."""
+        strategy, centre = self.strategy, self.parameters
+        scale = self.layout.scale(strategy.scaling, strategy.tensor_scales).to(centre)
+        return scale * self._unscaled_std()
+
+    def _unscaled_std(self) -> Tensor:
+        learned = self.log_std.values[0].exp()
+        if self.strategy.learned_std == "fixed":
+            std = value_at(self.strategy.perturbation_std, self.generation, "perturbation_std")
+            return self.parameters.new_tensor(std)
+        if self.strategy.learned_std == "tensor":
+            return learned[self.layout.groups().to(learned.device)]
+        return learned
+
+    def noise(self, rows: range) -> Tensor:
+        """Noise of this generation, which needs nothing but the seed; shape (len(rows), d)."""
+        drawn = draw_noise(self.strategy.noise, self.seed, self.generation, rows, self.layout.size)
+        return drawn.to(self.parameters)
+
+    def around(self) -> Tensor:
+        """What members are drawn around, shape (d,)."""
+        if not self.strategy.look_ahead:
+            return self.parameters
+        return self.parameters + self.strategy.look_ahead * self.movement
+
+    def members(self, members: range) -> Tensor:
+        """Some members of the generation, as `ask` gives them, from the state alone.
+
+        Args:
+            members: Their numbers.
+
+        Returns:
+            Shape (len(members), d).
+        """
+        check(
+            members.start >= 0 and members.stop <= self.population_size and members.step == 1,
+            "members",
+            members,
+            f"a range of step 1 within 0 and {self.population_size}",
+        )
+        per_row = 2 if self.strategy.mirrored else 1
+        end = min(members.stop, self.strategy.population_size)
+        rows = range(members.start // per_row, max(-(-end // per_row), members.start // per_row))
+        around = self.around()
+        population = self._population(Asked(self.noise(rows), self.std(), around))
+        drawn = population[members.start - rows.start * per_row :][: max(end - members.start, 0)]
+        missing = len(members) - len(drawn)  # the centre
+        return torch.cat((drawn, around.expand(missing, -1))) if missing else drawn
+
+    def _population(self, asked: Asked) -> Tensor:
+        steps = asked.noise * asked.std
+        if not self.strategy.mirrored:
+            return asked.around + steps
+        pairs = torch.empty((len(steps), 2, steps.shape[1]), dtype=steps.dtype, device=steps.device)
+        torch.add(asked.around, steps, out=pairs[:, 0])
+        torch.sub(asked.around, steps, out=pairs[:, 1])
+        return pairs.flatten(0, 1)
+
+    def ask(self) -> tuple[Tensor, "State"]:
+        """The members of the next generation, shape (population_size, d), and the state that awaits them.
+
+        Mirrored pairs lie side by side; where the centre is a member, it is the last.
+
+        Raises:
+            ValueError: If a generation is being evaluated already.
+        """
+        check(self.asked is None, "ask()", "called twice", "followed by tell()")
+        asked = Asked(self.noise(range(self.strategy.num_rows)), self.std(), self.around())
+        population = self._population(asked)
+        if self.strategy.evaluates_centre:
+            population = torch.cat((population, asked.around[None]))
+        return population, replace(self, asked=asked)
+
+    def tell(self, fitness: Any, behaviors: Any = None) -> "State":
+        """Learn from the members' fitness.
+
+        A generation of which no member has a finite fitness moves nothing; the next one has other noise.
+
+        Args:
+            fitness: Of each member that `ask` gave, higher is better; NaN and minus infinity are worst.
+            behaviors: With novelty: what each member did, as numbers, shape (members, b).
+
+        Returns:
+            The state after it, with a report.
+
+        Raises:
+            TypeError: If fitness or behaviours are no numbers.
+            ValueError: If there is no generation to tell of, a shape does not fit, or a fitness is plus
+                infinity.
+        """
+        if self.asked is None:
+            raise ValueError("tell() was called without ask(): there is no generation to tell of")
+        parameters = self.parameters
+        values = check_fitness(fitness, self.population_size, parameters.device, parameters.dtype)
+        done = check_behaviors(behaviors, self.population_size, self.strategy.novelty is not None)
+        after = replace(self, asked=None, generation=self.generation + 1)
+        report = describe_fitness(values)
+        members = values[: self.strategy.population_size]
+        if not members.isfinite().any():
+            return replace(after, report={**report, "skipped": True})
+        utility, novelty = self._utility(members, values, done, report)
+        if self.strategy.second_derivatives:
+            report["second_derivatives"] = self._second_derivatives(values)
+        centre, log_std = self._moved(members, utility, report)
+        movement = centre.values[0] - parameters
+        report["update_norm"] = float(movement.norm())
+        report["cosine"] = cosine(movement, self.movement)
+        return replace(
+            after, centre=centre, log_std=log_std, movement=movement, novelty=novelty, report=report
+        )
+
+    def _utility(
+        self, members: Tensor, values: Tensor, behaviors: Tensor | None, report: dict[str, Any]
+    ) -> tuple[Tensor, Archive | None]:
+        shaping = as_shaping(self.strategy.shaping)
+        if self.novelty is None or behaviors is None:
+            return shaping(members), None
+        novelty, archive = self.novelty.add(behaviors, float(values[-1]))
+        novelty = novelty.to(members)
+        report["novelty"] = float(novelty.mean())
+        report["fitness_weight"] = self.novelty.weight
+        weight = self.novelty.weight
+        return weight * shaping(members) + (1 - weight) * shaping(novelty), archive
+
+    def _second_derivatives(self, values: Tensor) -> Estimate | None:
+        assert self.asked is not None
+        if not values.isfinite().all():
+            return None
+        noise, std, _ = self.asked
+        mirrored = self.strategy.mirrored
+        return second_derivatives(values[:-1], noise, std, self.strategy.noise, mirrored, values[-1])
+
+    def _moved(self, members: Tensor, utility: Tensor, report: dict[str, Any]) -> tuple[Updated, Updated]:
+        assert self.asked is not None
+        strategy, jump = self.strategy, self.strategy.jump_every
+        report["jumped"] = jump is not None and (self.generation + 1) % jump == 0
+        if report["jumped"]:
+            best = int(fill_not_finite(members).argmax())
+            centre = replace(self.centre, values=self.members(range(best, best + 1)))
+        else:
+            rate = value_at(strategy.learning_rate, self.generation, "learning_rate")
+            centre = self.centre.ascend(as_update(strategy.optimizer), self._gradient(utility)[None], rate)
+        log_std = self.log_std
+        if strategy.learned_std != "fixed":
+            rate = value_at(strategy.std_learning_rate, self.generation, "std_learning_rate")
+            uphill = self._log_std_gradient(utility)[None]
+            log_std = log_std.ascend(as_update(strategy.std_optimizer), uphill, rate)
+            log_std = replace(log_std, values=log_std.values.clamp(min=math.log(strategy.std_floor)))
+        report["std"] = float(self._unscaled_std().mean())
+        return centre, log_std
+
+    def _gradient(self, utility: Tensor) -> Tensor:
+        assert self.asked is not None
+        noise, std, _ = self.asked
+        distribution = self.strategy.noise
+        uphill = gradient(utility, noise, std, distribution, self.strategy.mirrored)
+        return uphill * std**2 / distribution.location_information if self.strategy.natural else uphill
+
+    def _log_std_gradient(self, utility: Tensor) -> Tensor:
+        """Of the learned standard deviations, shape (1, tensors or d,)."""
+        assert self.asked is not None
+        distribution = self.strategy.noise
+        uphill = log_std_gradient(utility, self.asked.noise, distribution, self.strategy.mirrored)
+        sizes = uphill.new_ones(len(uphill))
+        if self.strategy.learned_std != "parameter":
+            groups = self.layout.groups().to(uphill.device)
+            if self.strategy.learned_std == "global":
+                groups = torch.zeros_like(groups)
+            count = self.log_std.values.shape[1]
+            uphill, sizes = (part.new_zeros(count).index_add(0, groups, part) for part in (uphill, sizes))
+        return uphill / (distribution.scale_information * sizes) if self.strategy.natural else uphill
+
+
+def describe_fitness(fitness: Tensor) -> dict[str, Any]:
+    """`best`, `mean` and `worst` of the finite fitness (NaN if there is none); how many are not finite."""
+    finite = fitness[fitness.isfinite()]
+    described: dict[str, Callable[[Tensor], Tensor]] = {
+        "best": torch.max,
+        "mean": torch.mean,
+        "worst": torch.min,
+    }
+    return {
+        **{name: float(of(finite)) if len(finite) else math.nan for name, of in described.items()},
+        "not_finite": len(fitness) - len(finite),
+        "skipped": False,
+    }

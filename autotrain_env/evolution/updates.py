@@ -1,0 +1,167 @@
+"""How an estimate of the gradient moves parameters: `autotrain_env.optimizers`, and ClipUp."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from autotrain_env.errors import check, unknown_name
+from autotrain_env.optimizers import OPTIMIZERS, Optimizer, as_optimizer
+
+
+@dataclass(frozen=True)
+class ClipUp(Optimizer):
+    """Normalised gradients with momentum and a limit on speed (Toklu and others, arXiv:2008.02387).
+
+    The learning rate is the length of the step that a single gradient brings.
+
+    Args:
+        momentum: Decay of the velocity.
+        max_speed: Largest length of the velocity, in learning rates.
+    """
+
+    momentum: float = 0.9
+    max_speed: float = 2.0
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        super().__post_init__()
+        check(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
+        check(0 < self.max_speed < math.inf, "max_speed", self.max_speed, "finite, above 0")
+
+    @property
+    def num_slots(self) -> int:
+        """The velocity."""
+        return 1
+
+    def update(
+        self,
+        parameters: Tensor,
+        gradients: Tensor,
+        slots: list[Tensor],
+        negative_rates: Tensor,
+        coefficients: Tensor | None,
+    ) -> None:
+        """Apply one update in place."""
+        if self.weight_decay:
+            gradients.add_(parameters, alpha=self.weight_decay)
+        velocity = slots[0]
+        velocity.mul_(self.momentum).addcmul_(_normalized(gradients), negative_rates)
+        speed = torch.linalg.vector_norm(velocity, dim=1, keepdim=True)
+        limit = -negative_rates * self.max_speed
+        velocity.mul_(torch.where(speed > limit, limit / speed, 1.0))
+        parameters.add_(velocity)
+
+
+def _normalized(gradients: Tensor) -> Tensor:
+    norm = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
+    return gradients / torch.where(norm > 0, norm, 1.0)
+
+
+UPDATES: dict[str, Optimizer] = {**OPTIMIZERS, "clipup": ClipUp()}
+"""Update rules of evolution strategies by name."""
+
+
+def as_update(optimizer: str | Optimizer) -> Optimizer:
+    """Look an update rule up by name.
+
+    Args:
+        optimizer: One of `UPDATES`, or an `Optimizer`, which is returned as it is.
+
+    Raises:
+        TypeError: If it is neither.
+        ValueError: If the name is unknown.
+    """
+    if isinstance(optimizer, str):
+        if optimizer not in UPDATES:
+            raise unknown_name("optimizer", optimizer, UPDATES)
+        return UPDATES[optimizer]
+    return as_optimizer(optimizer)
+
+
+Schedule = float | Callable[[int], float]
+"""A number, or a function of the generation, from 0 on."""
+
+
+@dataclass(frozen=True)
+class Decay:
+    """A number that falls by a constant factor each generation, to a floor.
+
+    Args:
+        start: In generation 0, above 0.
+        half_life: Generations in which it halves, above 0.
+        floor: It falls no further, at least 0.
+    """
+
+    start: float
+    half_life: float
+    floor: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        check(0 < self.start < math.inf, "start", self.start, "finite, above 0")
+        check(0 < self.half_life < math.inf, "half_life", self.half_life, "finite, above 0")
+        check(0 <= self.floor <= self.start, "floor", self.floor, f"between 0 and start={self.start}")
+
+    def __call__(self, generation: int) -> float:
+        """The number in a generation."""
+        return max(self.start * 0.5 ** (generation / self.half_life), self.floor)
+
+
+def value_at(schedule: Schedule, generation: int, name: str) -> float:
+    """What a schedule says of a generation.
+
+    Args:
+        schedule: A number or function.
+        generation: From 0 on.
+        name: Of the argument, for the error.
+
+    Raises:
+        ValueError: If it is not finite and above 0.
+    """
+    value = float(schedule(generation) if callable(schedule) else schedule)
+    check(0 < value < math.inf, name, value, f"finite, above 0 (generation {generation})")
+    return value
+
+
+@dataclass(frozen=True)
+class Updated:
+    """Parameters, and what an optimiser remembers of them.
+
+    Args:
+        values: Shape (lanes, size).
+        slots: Each of the same shape.
+        count: Updates so far.
+    """
+
+    values: Tensor
+    slots: tuple[Tensor, ...]
+    count: int = 0
+
+    @classmethod
+    def start(cls, values: Tensor, optimizer: Optimizer) -> "Updated":
+        """At the beginning, shape (lanes, size)."""
+        return cls(values, tuple(torch.zeros_like(values) for _ in range(optimizer.num_slots)))
+
+    def ascend(self, optimizer: Optimizer, gradients: Tensor, rate: float) -> "Updated":
+        """After one update up the gradients; nothing is changed in place.
+
+        Args:
+            optimizer: The update rule, which descends.
+            gradients: Shape (lanes, size).
+            rate: Learning rate.
+        """
+        values, slots, downhill = self.values.clone(), [slot.clone() for slot in self.slots], -gradients
+        optimizer.clip(downhill)
+        if optimizer.gradient_slot is not None:
+            slot, decay = optimizer.gradient_slot
+            downhill = slots[slot].mul_(decay).add_(downhill)
+        lanes = len(values)
+        factors = optimizer.coefficients(np.full(lanes, float(self.count)), 1)
+        coefficients = None if factors is None else torch.from_numpy(factors[0]).to(values)
+        rates = torch.full((lanes, 1), -rate, dtype=values.dtype, device=values.device)
+        optimizer.update(values, downhill, slots, rates, coefficients)
+        return replace(self, values=values, slots=tuple(slots), count=self.count + 1)
