@@ -129,22 +129,28 @@ ALGORITHMS = {
 }
 
 
+EVOLUTION = Algorithm("es", "autotrain_env.evolution:EvolutionStrategy")
+"""Evolution strategies, which have no model of Stable-Baselines3; see `agents.evolving`."""
+
+TRAINABLE = {**ALGORITHMS, EVOLUTION.name: EVOLUTION}
+
+
 def find_algorithm(name: str) -> Algorithm:
-    """The algorithm of a name.
+    """The algorithm of a name, evolution among them.
 
     Raises:
         ValueError: If there is none.
     """
-    if name not in ALGORITHMS:
-        raise unknown_name("algorithm", name, ALGORITHMS)
-    return ALGORITHMS[name]
+    if name not in TRAINABLE:
+        raise unknown_name("algorithm", name, TRAINABLE)
+    return TRAINABLE[name]
 
 
 def check_actions(algorithm: Algorithm, space: Any, env_id: str) -> None:
     """Raise a `ValueError` unless an algorithm can act in an action space."""
     kind = type(space).__name__
     if kind not in algorithm.actions:
-        able = [name for name, other in ALGORITHMS.items() if kind in other.actions] or ["none here"]
+        able = [name for name, other in TRAINABLE.items() if kind in other.actions] or ["none here"]
         raise ValueError(
             f"algorithm={algorithm.name!r} cannot act in {env_id}, whose action space is {space}: it needs "
             f"{' or '.join(algorithm.actions)}. Algorithms that can: {', '.join(able)}"

@@ -257,6 +257,7 @@ class Player:
         schedule = as_schedule(name)
         assert isinstance(schedule, Schedule)
         env_id, kwargs = self._baseline_env(**({"train_on_holdout": True} if way == WITH_HOLDOUT else {}))
+        kwargs.pop("lr_factors", None)  # schedules set rates, whatever the agents' buttons
         trial_episodes = {
             CONFIGURATION: plan.configuration_episodes,
             WITH_HOLDOUT: plan.configuration_episodes,

@@ -8,6 +8,21 @@ MAX_SEEDS = 50_000
 TUNING_SEED, DEVELOPMENT_SEED, FINAL_SEED = 1_000_000_000, 1_200_000_000, 1_400_000_000
 """First episodes of tuning, of evaluations while developing, and of final evaluations."""
 
+_EVOLUTION_SEED, _EVOLUTION_EPISODES = 10**13, 10**8
+
+
+def evolution_seed(seed: int, episode: int) -> int:
+    """Seed of an episode that all members of a generation play, apart from all other seeds.
+
+    Args:
+        seed: Training seed, below `MAX_SEEDS`.
+        episode: Its number in the run, from 0 on.
+    """
+    check_whole("seed", seed, 0)
+    check(seed < MAX_SEEDS, "seed", seed, f"below {MAX_SEEDS}")
+    check(0 <= episode < _EVOLUTION_EPISODES, "episode", episode, f"below {_EVOLUTION_EPISODES}")
+    return _EVOLUTION_SEED + seed * _EVOLUTION_EPISODES + episode
+
 
 def training_seed(seed: int, num_envs: int) -> int:
     """Seed of the environment of a training run, so that no two runs share a lane's seed.

@@ -4,9 +4,10 @@ import json
 import os
 import random
 import signal
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +54,9 @@ def train(config: RunConfig, folder: RunFolder, report: Report, *, resume: bool 
     """
     start = time.monotonic()
     checkpoints = folder.checkpoints() if resume else []
-    state = _read_state(checkpoints[-1]) if checkpoints else None
+    state = read_state(checkpoints[-1]) if checkpoints else None
     if resume:
-        _truncate(folder.decisions, state["decisions_size"] if state else 0)
-        _truncate(folder.evaluations, state["evaluations_size"] if state else 0)
+        truncate_logs((folder.decisions, folder.evaluations), state["sizes"] if state else {})
     with closing(
         make_sb3_env(config.env_id, config.num_envs, log_path=folder.decisions, **config.env)
     ) as env:
@@ -73,7 +73,7 @@ def train(config: RunConfig, folder: RunFolder, report: Report, *, resume: bool 
             callbacks.append(keeper.curriculum)
             if state is not None:
                 keeper.curriculum.load_state_dict(state["curriculum"])
-        with _interrupts(keeper):
+        with keeper.interruption:
             remaining = config.train_steps - model.num_timesteps
             model.learn(remaining, callback=callbacks, reset_num_timesteps=state is None)
         result = {
@@ -101,7 +101,7 @@ class Keeper(BaseCallback):
         self.config = config
         self.folder = folder
         self.report = report
-        self.interrupted = False
+        self.interruption = Interruption()
         self.due = 0
         self.evaluation_env = make_evaluation_env(
             config.env_id, min(config.num_envs, config.evaluation_episodes), **config.env
@@ -129,7 +129,7 @@ class Keeper(BaseCallback):
             self.evaluate()
             self.save()
             self._set_due()
-        if self.interrupted:
+        if self.interruption.asked:
             self.save()
             raise Interrupted
 
@@ -143,12 +143,8 @@ class Keeper(BaseCallback):
 
     def evaluate(self) -> dict[str, float]:
         """Play the development episodes and add a point to the curve; uses none of training's streams."""
-        episodes = self.config.evaluation_episodes
-        results = evaluate_policy(self.evaluation_env, self.policy(), episodes, DEVELOPMENT_SEED)
-        point = {name: float(values.mean()) for name, values in results.items() if "test" not in name}
-        point = {"train_steps": float(self.model.num_timesteps), **point}
-        with self.folder.evaluations.open("a") as file:
-            file.write(json.dumps(point) + "\n")
+        episodes, steps = self.config.evaluation_episodes, self.model.num_timesteps
+        point = note_evaluation(self.folder, self.evaluation_env, self.policy(), episodes, steps)
         for name in ("score", "return", "rewinds", "reinits", "learning_rate", "steps"):
             self.logger.record(f"evaluation/{name}", point[name])
         self.logger.dump(self.model.num_timesteps)
@@ -170,8 +166,7 @@ class Keeper(BaseCallback):
             "lstm_states": getattr(model, "_last_lstm_states", None),
             "random": _random_state(model),
             "curriculum": None if self.curriculum is None else self.curriculum.state_dict(),
-            "decisions_size": self.folder.decisions.stat().st_size,
-            "evaluations_size": _size(self.folder.evaluations),
+            "sizes": log_sizes((self.folder.decisions, self.folder.evaluations)),
         }
         with (folder / "state.pkl").open("wb") as file:
             cloudpickle.dump(state, file)
@@ -195,7 +190,12 @@ def _random_state(model: BaseAlgorithm) -> dict[str, Any]:
     }
 
 
-def _read_state(checkpoint: Path) -> dict[str, Any]:
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint holds in `state.pkl`.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
     try:
         with (checkpoint / "state.pkl").open("rb") as file:
             return cloudpickle.load(file)
@@ -232,34 +232,70 @@ def _core_config(env: gymnasium.vector.VectorEnv[Any, Any, Any]) -> AutoTrainCon
     return vector_env.config
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+def note_evaluation(
+    folder: RunFolder,
+    env: gymnasium.vector.VectorEnv[Any, Any, Any],
+    policy: TrainedPolicy,
+    episodes: int,
+    train_steps: int,
+) -> dict[str, float]:
+    """Play the development episodes and add a point to a run's evaluation curve.
+
+    Args:
+        folder: Of the run.
+        env: From `make_evaluation_env`.
+        policy: As it is now.
+        episodes: How many.
+        train_steps: Env steps that it was trained for.
+
+    Returns:
+        The point: means over the episodes.
+    """
+    results = evaluate_policy(env, policy, episodes, DEVELOPMENT_SEED)
+    point = {name: float(values.mean()) for name, values in results.items() if "test" not in name}
+    point = {"train_steps": float(train_steps), **point}
+    with folder.evaluations.open("a") as file:
+        file.write(json.dumps(point) + "\n")
+    return point
 
 
-def _truncate(path: Path, size: int) -> None:
+def log_sizes(logs: Iterable[Path]) -> dict[str, int]:
+    """Bytes in each log that exists, by its name."""
+    return {path.name: path.stat().st_size for path in logs if path.exists()}
+
+
+def truncate_logs(logs: Iterable[Path], sizes: dict[str, int]) -> None:
     """Forget rows that were written after the checkpoint: they will be written again."""
-    if path.exists():
-        os.truncate(path, size)
+    for path in logs:
+        if path.exists():
+            os.truncate(path, sizes.get(path.name, 0))
 
 
-@contextmanager
-def _interrupts(keeper: Keeper) -> Iterator[None]:
-    """Let Ctrl-C end training after the rollout that is under way; a second one ends it at once."""
+class Interruption:
+    """Within it, Ctrl-C asks training to end at the next good moment; a second one ends it at once.
 
-    def ask(signum: int, frame: Any) -> None:
-        if keeper.interrupted:
+    In other threads than the main one, which alone receives it, nothing changes.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: Any = None
+
+    def _ask(self, signum: int, frame: Any) -> None:
+        if self.asked:
             raise KeyboardInterrupt
-        keeper.interrupted = True
+        self.asked = True
 
-    try:
-        before = signal.signal(signal.SIGINT, ask)
-    except ValueError:  # not in the main thread, which alone receives it
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+    def __enter__(self) -> "Interruption":
+        """Begin to listen."""
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._ask)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Listen no more."""
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
 
 
 class CurriculumCallback(BaseCallback):

@@ -30,8 +30,16 @@ JSON_NAME, WEIGHTS_NAME = "policy.json", "policy.safetensors"
 
 HEADS = ("categorical", "values", "quantiles", "gaussian", "squashed_gaussian", "deterministic")
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "flatten": nn.Flatten}
+LAYERS = ("linear", "lstm", "gru", "state_attention", "normalize", *_ACTIVATIONS)
 
-State = tuple[np.ndarray, np.ndarray]
+State = tuple[np.ndarray, ...]
+"""Of a recurrent layer: hidden state, and for an lstm its cell, each of shape (n, hidden)."""
+
+RECURRENT = {"lstm": 2, "gru": 1}
+"""Kinds of recurrent layers, and of how many arrays their state is."""
+
+MAX_NORMALIZED = 10.0
+"""Normalised observations are cut off there, either way."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +49,9 @@ class PolicySpec:
     Args:
         observation_space: Of one lane.
         action_space: `Discrete`, or a `Box` of shape (d,).
-        layers: In order, each `{"type": "linear", "in": …, "out": …}`, `{"type": "lstm", "in": …, "hidden":
-            …}` (one at most), `{"type": "state_attention", "rows": …, "windows": …, "width": …, "heads":
-            …}`, or `{"type": "tanh" | "relu" | "flatten"}`.
+        layers: In order, each `{"type": "linear", "in": …, "out": …}`, `{"type": "lstm" | "gru", "in": …,
+            "hidden": …}` (one at most), `{"type": "state_attention", "rows": …, "windows": …, "width": …,
+            "heads": …}`, `{"type": "normalize", "size": …}`, or `{"type": "tanh" | "relu" | "flatten"}`.
         head: How the last layer's numbers become actions. Discrete: `"categorical"` (logits), `"values"`,
             `"quantiles"` (of values, `num_quantiles` by actions). Box: `"gaussian"` (means; the weights
             hold `log_std`), `"squashed_gaussian"` (means and logarithms of deviations, and tanh of what is
@@ -78,7 +86,9 @@ class PolicySpec:
         width = int(np.prod(self.observation_space.shape))
         for layer in self.layers:
             kind = layer.get("type")
-            if kind in ("linear", "lstm"):
+            if kind == "normalize":
+                check(layer["size"] == width, "normalize layer's size", layer["size"], f"{width}")
+            elif kind == "linear" or kind in RECURRENT:
                 check(layer["in"] == width, f"{kind} layer's input", layer["in"], f"{width}")
                 width = layer["out" if kind == "linear" else "hidden"]
                 check_whole(f"{kind} layer's output", width, 1)
@@ -94,9 +104,9 @@ class PolicySpec:
                 check(layer["width"] % layer["heads"] == 0, "heads", layer["heads"], "a divisor of width")
                 width = layer["rows"] * layer["width"]
             elif kind not in _ACTIVATIONS:
-                raise unknown_name("layer", kind, ("linear", "lstm", "state_attention", *_ACTIVATIONS))
-        lstms = sum(layer["type"] == "lstm" for layer in self.layers)
-        check(lstms <= 1, "layers", f"{lstms} lstm layers", "one lstm layer at most")
+                raise unknown_name("layer", kind, LAYERS)
+        recurrent = sum(layer["type"] in RECURRENT for layer in self.layers)
+        check(recurrent <= 1, "layers", f"{recurrent} recurrent layers", "one recurrent layer at most")
         count = self.num_actions
         wanted = {"squashed_gaussian": 2 * count}.get(self.head, count)
         fits = width % count == 0 and width > 0 if self.head == "quantiles" else width == wanted
@@ -146,6 +156,24 @@ class PolicySpec:
         )
 
 
+class Normalize(nn.Module):
+    """Observations less their mean, over their deviation, as a normaliser found them before.
+
+    Args:
+        size: Numbers in an observation.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(torch.zeros(size))
+        self.deviation = nn.Parameter(torch.ones(size))
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Shape (n, size), cut off at `MAX_NORMALIZED`."""
+        normalized = (observation - self.mean) / self.deviation
+        return normalized.clamp(-MAX_NORMALIZED, MAX_NORMALIZED)
+
+
 class StateAttention(nn.Module):
     """One layer of self-attention over the H states of an observation, each of which is a token.
 
@@ -187,16 +215,17 @@ class PolicyNetwork(nn.Module):
             self.log_std = nn.Parameter(torch.zeros(spec.num_actions))
 
     def forward(
-        self, observation: Tensor, state: tuple[Tensor, Tensor] | None
-    ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-        """Numbers for the head, shape (n, …), and the recurrent layer's next state, both (n, hidden)."""
+        self, observation: Tensor, state: tuple[Tensor, ...] | None
+    ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+        """Numbers for the head, shape (n, …), and the recurrent layer's next state, each (n, hidden)."""
         values = observation
         for layer in self.layers:
-            if isinstance(layer, nn.LSTM):
+            if isinstance(layer, (nn.LSTM, nn.GRU)):
                 assert state is not None
-                hidden, cell = (part.unsqueeze(0).contiguous() for part in state)
-                values, (hidden, cell) = layer(values.unsqueeze(0), (hidden, cell))
-                values, state = values.squeeze(0), (hidden.squeeze(0), cell.squeeze(0))
+                before = tuple(part.unsqueeze(0).contiguous() for part in state)
+                values, after = layer(values.unsqueeze(0), before if len(before) > 1 else before[0])
+                after = after if isinstance(after, tuple) else (after,)
+                values, state = values.squeeze(0), tuple(part.squeeze(0) for part in after)
             else:
                 values = layer(values)
         return values, state
@@ -235,8 +264,13 @@ class TrainedPolicy:
     @property
     def hidden_size(self) -> int | None:
         """Width of the recurrent layer, `None` where there is none."""
-        sizes = [int(layer["hidden"]) for layer in self.spec.layers if layer["type"] == "lstm"]
+        sizes = [int(layer["hidden"]) for layer in self.spec.layers if layer["type"] in RECURRENT]
         return sizes[0] if sizes else None
+
+    @property
+    def state_parts(self) -> int:
+        """Arrays that the recurrent layer's state is made of, 0 where there is none."""
+        return sum(RECURRENT.get(layer["type"], 0) for layer in self.spec.layers)
 
     @torch.no_grad()
     def predict(
@@ -286,20 +320,16 @@ class TrainedPolicy:
         if size is None:
             return self.network(observation, None)[0], None
         if state is None:
-            state = (np.zeros((len(batch), size), np.float32),) * 2
-        for part in state:
-            check(
-                part.shape == (len(batch), size),
-                "state",
-                part.shape,
-                f"two of shape ({len(batch)}, {size})",
-            )
+            state = (np.zeros((len(batch), size), np.float32),) * self.state_parts
+        shapes = [part.shape for part in state]
+        wanted = [(len(batch), size)] * self.state_parts
+        check(shapes == wanted, "state", shapes, f"arrays of shapes {wanted}")
         if episode_start is not None:
             keep = ~np.asarray(episode_start, bool)[:, None]
-            state = (state[0] * keep, state[1] * keep)
-        hidden, cell = (torch.from_numpy(part.astype(np.float32)) for part in state)
-        values, after = self.network(observation, (hidden, cell))
-        return values, (after[0].numpy(), after[1].numpy())
+            state = tuple(part * keep for part in state)
+        before = tuple(torch.from_numpy(part.astype(np.float32)) for part in state)
+        values, after = self.network(observation, before)
+        return values, tuple(part.numpy() for part in after)
 
     def _mask(self, mask: np.ndarray | None, count: int) -> Tensor | None:
         if mask is None:
@@ -435,8 +465,11 @@ def replace_file(path: Path, content: bytes) -> None:
 def _make_layer(layer: Mapping[str, Any]) -> nn.Module:
     if layer["type"] == "linear":
         return nn.Linear(layer["in"], layer["out"])
-    if layer["type"] == "lstm":
-        return nn.LSTM(layer["in"], layer["hidden"])
+    if layer["type"] in RECURRENT:
+        kind = nn.LSTM if layer["type"] == "lstm" else nn.GRU
+        return kind(layer["in"], layer["hidden"])
+    if layer["type"] == "normalize":
+        return Normalize(layer["size"])
     if layer["type"] == "state_attention":
         return StateAttention(*(layer[name] for name in ("rows", "windows", "width", "heads")))
     return _ACTIVATIONS[layer["type"]]()

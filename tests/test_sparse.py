@@ -123,7 +123,7 @@ def test_mistakes_are_named():
             SparseEvolutionStrategy(**arguments)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"density=0\.02.*falls into \d+ parts.*0\.17"):
         start(density=0.02)
-    with pytest.raises(TypeError, match="tensors of floats"):
+    with pytest.raises(TypeError, match="tensor of floats"):
         init(SparseEvolutionStrategy(), torch.zeros(2, dtype=torch.int64), 0)
     state = start()
     with pytest.raises(ValueError, match=r"without ask\(\)"):
@@ -132,3 +132,15 @@ def test_mistakes_are_named():
         state.ask()[1].ask()
     with pytest.raises(ValueError, match="behaviors"):
         state.ask()[1].tell([0.0] * 32, [[0.0]] * 32)
+
+
+@everywhere
+@pairs_or_not
+def test_members_are_known_from_the_state_and_their_numbers_alone(topology: str, mirrored: bool):
+    state = run(start(topology, mirrored=mirrored), 2)
+    population, _ = state.ask()
+    assert population.shape == (32, 5)
+    for members in (range(32), range(3, 4), range(5, 12), range(31, 32)):
+        assert torch.equal(state.members(members), population[members.start : members.stop])
+    with pytest.raises(ValueError, match=r"members=range\(0, 33\)"):
+        state.members(range(33))

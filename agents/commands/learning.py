@@ -11,6 +11,7 @@ from rich.console import Console
 
 import autotrain_env
 from agents.algorithms import (
+    EVOLUTION,
     REWARD,
     Algorithm,
     check_actions,
@@ -19,13 +20,16 @@ from agents.algorithms import (
     replaced_hyperparameters,
 )
 from agents.arguments import EnvArguments, given
+from agents.backends import Backend, make_backend
+from agents.evolving import evolve, read_hyperparameters
 from agents.progress import bars
 from agents.runs import RunConfig, RunFolder
 from agents.seeds import training_seed
 from agents.training import Interrupted, train
-from agents.tuning import Study, open_study, run_study, write_hyperparameters
+from agents.tuning import SPACES, Study, open_study, run_study, write_hyperparameters
 from autotrain_env import AutoTrainConfig
-from autotrain_env.errors import check_whole, unknown_name
+from autotrain_env.errors import check, check_whole, unknown_name
+from autotrain_env.evolution.sparse import TOPOLOGIES
 
 RUNS = Path("runs/agents")
 
@@ -35,7 +39,7 @@ class Agent:
     """What is trained, and where."""
 
     algorithm: tyro.conf.Positional[str]
-    """One of: ppo, a2c, dqn, sac, td3, maskable_ppo, recurrent_ppo, qrdqn, trpo, ars."""
+    """One of: ppo, a2c, dqn, sac, td3, maskable_ppo, recurrent_ppo, qrdqn, trpo, ars, es (not for tune)."""
 
     id: str | None = None
     """Id of the environment; by default AutoTrain-v0, or AutoTrainContinuous-v0 for sac and td3."""
@@ -87,6 +91,22 @@ class Train(Agent):
     evaluation_episodes: int = 64
     """Episodes of each evaluation while training, on development seeds."""
 
+    topology: str | None = None
+    """Of es: full (one centre), ring or erdos-renyi (parents on a graph); by default what the
+    hyperparameters say."""
+
+    density: float | None = None
+    """Of es on an Erdős-Rényi graph: share of pairs of parents that are joined, in (0, 1]."""
+
+    backend: str = "serial"
+    """Of es: where members are evaluated: serial, processes or ray; changes no result."""
+
+    workers: int | None = None
+    """Of es: processes, or CPUs of a Ray cluster begun here; by default as many as there are CPUs."""
+
+    ray_address: str | None = None
+    """Of es: a running Ray cluster, such as auto or HOST:6379; by default one is begun here."""
+
     output: Path | None = None
     """Run folder; by default runs/agents/ALGORITHM-ID-SEED."""
 
@@ -99,6 +119,7 @@ class Train(Agent):
     def run(self, console: Console) -> None:
         """Train."""
         config = self.configuration()
+        backend = self.make_backend(console)
         folder = RunFolder(self.output or RUNS / f"{config.algorithm}-{config.env_id}-{config.seed}")
         if self.resume and folder.exists:
             differences = config.differences(folder.config())
@@ -112,16 +133,52 @@ class Train(Agent):
             folder.begin(config, self.overwrite)
         try:
             with bars(console) as bar, bar(f"training {config.algorithm}") as report:
-                result = train(config, folder, report, resume=self.resume)
+                if backend is None:
+                    result = train(config, folder, report, resume=self.resume)
+                else:
+                    result = evolve(config, folder, report, backend, resume=self.resume)
         except Interrupted:
             console.print(f"Saved. Go on with the same command and --resume: {folder.path}", soft_wrap=True)
             sys.exit(130)
+        finally:
+            if backend is not None:
+                backend.close()
         score = result["evaluation"]["score"]
         console.print(
             f"Trained {result['steps']:,} env steps; mean validation score of the networks {score:.4f} on "
             f"development seeds. Written to {folder.path}/",
             soft_wrap=True,
         )
+
+    def _topology(self) -> dict[str, Any]:
+        """The hyperparameters that topology and density stand for."""
+        check(
+            self.density is None or self.topology == "erdos-renyi",
+            "density",
+            self.density,
+            "None but for topology='erdos-renyi'",
+        )
+        if self.topology is None:
+            return {}
+        if self.topology not in TOPOLOGIES:
+            raise unknown_name("topology", self.topology, TOPOLOGIES)
+        if self.topology == "full":
+            return {"strategy": "evolution"}
+        density = {} if self.density is None else {"density": self.density}
+        return {"strategy": "sparse", "topology": self.topology, **density}
+
+    def make_backend(self, console: Console) -> Backend | None:
+        """Where members of es are evaluated; `None` for other algorithms.
+
+        Raises:
+            ValueError: If an argument is not allowed, or is of es while another algorithm is trained.
+        """
+        if self.algorithm == EVOLUTION.name:
+            return make_backend(self.backend, self.workers, self.ray_address, console.print)
+        for name in ("topology", "density", "workers", "ray_address"):
+            check(getattr(self, name) is None, name, getattr(self, name), "left out but for es")
+        check(self.backend == "serial", "backend", self.backend, "left out but for es")
+        return None
 
     def configuration(self) -> RunConfig:
         """Everything that decides what is computed, checked.
@@ -133,6 +190,9 @@ class Train(Agent):
         hyperparameters = replaced_hyperparameters(
             self.hyperparameters, load_hyperparameters(algorithm.name, env_id)
         )
+        if algorithm is EVOLUTION:
+            hyperparameters |= self._topology()
+            read_hyperparameters(hyperparameters)
         steps = hyperparameters["n_timesteps"] if self.train_steps is None else self.train_steps
         num_envs = hyperparameters["n_envs"] if self.num_envs is None else self.num_envs
         for name, value in (
@@ -186,6 +246,8 @@ class Tune(Agent):
         algorithm, env_id, kwargs, _ = self.environment()
         for name in ("trials", "train_steps", "evaluations", "evaluation_episodes"):
             check_whole(name, getattr(self, name), 1)
+        if algorithm.name not in SPACES:
+            raise unknown_name("algorithm", algorithm.name, SPACES)
         num_envs = load_hyperparameters(algorithm.name, env_id)["n_envs"]
         num_envs = num_envs if self.num_envs is None else self.num_envs
         training_seed(0, num_envs)

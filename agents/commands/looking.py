@@ -14,7 +14,7 @@ from rich.table import Table
 
 import autotrain_env
 from agents.algorithms import (
-    ALGORITHMS,
+    TRAINABLE,
 )
 from agents.arguments import EnvArguments, given
 from agents.commands.learning import RUNS
@@ -139,7 +139,7 @@ class List:
     def run(self, console: Console) -> None:
         """List."""
         algorithms = Table("algorithm", "acts in", "trained on by default", box=rich.box.SIMPLE_HEAD)
-        for algorithm in ALGORITHMS.values():
+        for algorithm in TRAINABLE.values():
             algorithms.add_row(algorithm.name, " or ".join(algorithm.actions), algorithm.env_id)
         console.print(algorithms)
         console.print("environments: " + ", ".join(autotrain_env.ENVIRONMENTS))

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autotrain_env.errors import check, check_whole
+from autotrain_env.errors import check, check_whole, unknown_name
 from autotrain_env.evolution.fitness import check_fitness, fill_not_finite
+from autotrain_env.evolution.layout import SCALINGS, as_vector
 from autotrain_env.evolution.noise import Normal, check_seed, draw_noise
 from autotrain_env.evolution.strategy import describe_fitness
 
@@ -142,25 +143,31 @@ class RandomSearch:
     Args:
         population_size: Members of a generation, at least 1.
         perturbation_std: Standard deviation of normal noise around the first parameters.
+        scaling: `"fan_in"`: noise of a weight is divided by the root of its layer's inputs.
     """
 
     population_size: int = 64
     perturbation_std: float = 1.0
+    scaling: str = "none"
 
     def __post_init__(self) -> None:
         """Check the values."""
         check_whole("population_size", self.population_size, 1)
         check(0 < self.perturbation_std < math.inf, "perturbation_std", self.perturbation_std, "above 0")
+        if self.scaling not in SCALINGS:
+            raise unknown_name("scaling", self.scaling, SCALINGS)
 
-    def init(self, parameters: Tensor, seed: int) -> "RandomState":
+    def init(self, parameters: Tensor | Mapping[str, Tensor], seed: int) -> "RandomState":
         """The state at the beginning.
 
         Args:
-            parameters: What members are drawn around, floats, shape (d,).
+            parameters: What members are drawn around: named tensors, or one vector of shape (d,); floats.
             seed: Of all noise.
         """
         check_seed(seed)
-        return RandomState(self, seed, parameters.detach().clone(), parameters.detach().clone())
+        layout, start = as_vector(parameters)
+        std = layout.scale(self.scaling, {}).to(start) * self.perturbation_std
+        return RandomState(self, seed, start, std, start)
 
 
 @dataclass(frozen=True)
@@ -171,6 +178,7 @@ class RandomState:
         strategy: What is done.
         seed: Of all noise.
         start: What members are drawn around, shape (d,).
+        std: Of the noise, shape (d,).
         parameters: Of the best member so far, or `start`, shape (d,).
         best: Its fitness.
         generation: How many were told.
@@ -181,6 +189,7 @@ class RandomState:
     strategy: RandomSearch
     seed: int
     start: Tensor
+    std: Tensor
     parameters: Tensor
     best: float = -math.inf
     generation: int = 0
@@ -201,7 +210,7 @@ class RandomState:
         check(self.asked is None, "ask()", "called twice", "followed by tell()")
         rows = range(self.population_size)
         noise = draw_noise(Normal(), self.seed, self.generation, rows, len(self.start)).to(self.start)
-        asked = self.start + self.strategy.perturbation_std * noise
+        asked = self.start + self.std * noise
         return asked, replace(self, asked=asked)
 
     def tell(self, fitness: Any, behaviors: Any = None) -> "RandomState":

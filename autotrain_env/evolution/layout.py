@@ -85,3 +85,23 @@ class Layout:
         if len(shape) < 2:
             shape = self.shapes.get(name.replace("bias", "weight"), shape)
         return math.prod(shape[1:]) if len(shape) >= 2 else 1
+
+
+def as_vector(parameters: Tensor | Mapping[str, Tensor]) -> tuple[Layout, Tensor]:
+    """Parameters as one vector, a copy of shape (d,), and where everything lies in it.
+
+    Args:
+        parameters: Named tensors of floats, or one such tensor.
+
+    Raises:
+        TypeError: If they are no floats.
+        ValueError: If there is none, or one is not finite.
+    """
+    named = {"parameters": parameters} if isinstance(parameters, Tensor) else dict(parameters)
+    for name, tensor in named.items():
+        if not (isinstance(tensor, Tensor) and tensor.is_floating_point()):
+            raise TypeError(f"{name} must be a tensor of floats, but is {tensor!r}")
+        check(bool(tensor.isfinite().all()), name, tensor, "finite")
+    layout = Layout.of(named)
+    check(bool(named) and layout.size > 0, "parameters", parameters, "at least one number")
+    return layout, layout.join(named).detach().clone()

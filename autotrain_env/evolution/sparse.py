@@ -12,6 +12,7 @@ from torch import Tensor
 
 from autotrain_env.errors import check, check_whole, unknown_name
 from autotrain_env.evolution.fitness import Shaping, as_shaping, check_fitness
+from autotrain_env.evolution.layout import as_vector
 from autotrain_env.evolution.noise import Distribution, as_distribution, check_seed, draw_noise
 from autotrain_env.evolution.strategy import describe_fitness
 from autotrain_env.evolution.updates import Schedule, Updated, as_update, value_at
@@ -116,11 +117,7 @@ class SparseEvolutionStrategy:
             ValueError: If the graph is not connected.
         """
         check_seed(seed)
-        tensors = [parameters] if isinstance(parameters, Tensor) else list(parameters.values())
-        for tensor in tensors:
-            if not (isinstance(tensor, Tensor) and tensor.is_floating_point()):
-                raise TypeError(f"parameters={tensor!r} must be tensors of floats")
-        start = torch.cat([tensor.detach().flatten() for tensor in tensors])
+        _, start = as_vector(parameters)
         values = start.repeat(self.num_parents, 1)
         graph = torch.from_numpy(self.graph(seed)).to(values)
         return SparseState(self, seed, graph, Updated.start(values, as_update(self.optimizer)))
@@ -164,10 +161,32 @@ class SparseState:
     def _std(self) -> float:
         return value_at(self.strategy.perturbation_std, self.generation, "perturbation_std")
 
-    def _noise(self) -> Tensor:
-        rows, size = range(self.strategy.num_parents), self.parents.values.shape[1]
+    def _noise(self, parents: range) -> Tensor:
         distribution = as_distribution(self.strategy.distribution)
-        return draw_noise(distribution, self.seed, self.generation, rows, size).to(self.graph)
+        size = self.parents.values.shape[1]
+        return draw_noise(distribution, self.seed, self.generation, parents, size).to(self.graph)
+
+    def members(self, members: range) -> Tensor:
+        """Some members of the generation, as `ask` gives them, from the state alone.
+
+        Args:
+            members: Their numbers.
+
+        Returns:
+            Shape (len(members), d).
+        """
+        check(
+            members.start >= 0 and members.stop <= self.population_size and members.step == 1,
+            "members",
+            members,
+            f"a range of step 1 within 0 and {self.population_size}",
+        )
+        each = 2 if self.strategy.mirrored else 1
+        rows = range(members.start // each, -(-members.stop // each))
+        parents = self.parents.values[rows.start : rows.stop]
+        steps = self._noise(rows) * self._std()
+        drawn = torch.stack((parents + steps, parents - steps)[:each], 1).flatten(0, 1)
+        return drawn[members.start - rows.start * each :][: len(members)]
 
     def ask(self) -> tuple[Tensor, "SparseState"]:
         """The members of the next generation, shape (population_size, d), and the state that awaits them.
@@ -176,11 +195,7 @@ class SparseState:
             ValueError: If a generation is being evaluated already.
         """
         check(not self.is_asked, "ask()", "called twice", "followed by tell()")
-        parents, steps = self.parents.values, self._noise() * self._std()
-        population = parents + steps
-        if self.strategy.mirrored:
-            population = torch.stack((population, parents - steps), 1).flatten(0, 1)
-        return population, replace(self, is_asked=True)
+        return self.members(range(self.population_size)), replace(self, is_asked=True)
 
     def tell(self, fitness: Any, behaviors: Any = None) -> "SparseState":
         """Learn from the members' fitness.
@@ -220,7 +235,8 @@ class SparseState:
         std, parents = self._std(), self.parents.values
         odd = utility[:, :1] - utility[:, 1:] if self.strategy.mirrored else utility
         weight = utility.sum(1, keepdim=True)
-        along_noise = self.graph @ (odd * as_distribution(self.strategy.distribution).score(self._noise()))
+        noise = self._noise(range(self.strategy.num_parents))
+        along_noise = self.graph @ (odd * as_distribution(self.strategy.distribution).score(noise))
         towards = self.graph @ (weight * parents) - (self.graph @ weight) * parents
         members = self.graph.sum(1, keepdim=True) * utility.shape[1]
         return (along_noise / std + towards / std**2) / members

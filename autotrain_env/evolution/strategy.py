@@ -17,7 +17,7 @@ from autotrain_env.evolution.estimates import (
     second_derivatives,
 )
 from autotrain_env.evolution.fitness import Shaping, as_shaping, check_fitness, fill_not_finite
-from autotrain_env.evolution.layout import SCALINGS, Layout
+from autotrain_env.evolution.layout import SCALINGS, Layout, as_vector
 from autotrain_env.evolution.noise import Distribution, Laplace, as_distribution, check_seed, draw_noise
 from autotrain_env.evolution.novelty import Archive, Novelty, check_behaviors
 from autotrain_env.evolution.updates import Schedule, Updated, as_update, value_at
@@ -163,13 +163,7 @@ class EvolutionStrategy:
             ValueError: If they are not finite, or something does not fit them.
         """
         check_seed(seed)
-        named = {"parameters": parameters} if isinstance(parameters, Tensor) else dict(parameters)
-        for name, tensor in named.items():
-            if not (isinstance(tensor, Tensor) and tensor.is_floating_point()):
-                raise TypeError(f"{name} must be a tensor of floats, but is {tensor!r}")
-            check(bool(tensor.isfinite().all()), name, tensor, "finite")
-        layout = Layout.of(named)
-        check(layout.size > 0, "parameters", named, "at least one number")
+        layout, centre = as_vector(parameters)
         check(
             not (self.second_derivatives and isinstance(self.noise, Laplace)) or layout.size == 1,
             "second_derivatives",
@@ -178,8 +172,9 @@ class EvolutionStrategy:
             "coordinate would have to be known",
         )
         layout.scale(self.scaling, self.tensor_scales)  # checks it
-        centre = layout.join(named).detach().clone()
-        count = {"fixed": 0, "global": 1, "tensor": len(named), "parameter": layout.size}[self.learned_std]
+        count = {"fixed": 0, "global": 1, "tensor": len(layout.shapes), "parameter": layout.size}[
+            self.learned_std
+        ]
         start = math.log(value_at(self.perturbation_std, 0, "perturbation_std"))
         return State(
             strategy=self,
