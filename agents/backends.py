@@ -8,6 +8,7 @@ That holds for equal versions of the libraries and one type of CPU.
 import importlib
 import multiprocessing
 import os
+import socket
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -132,12 +133,14 @@ class Ray:
         if address is None:
             self.ray.init(address="local", num_cpus=workers, **options)
             return
+        nobody = f"ray_address={address!r}: no Ray cluster answers there"
         try:
+            if ":" in address:  # Ray itself would end this process if nobody did
+                host, _, port = address.rpartition("://")[2].rpartition(":")
+                socket.create_connection((host, int(port)), timeout=10).close()
             self.ray.init(address=address, log_to_driver=False)
-        except Exception as error:  # Ray raises errors of many kinds there
-            raise ConnectionError(
-                f"ray_address={address!r}: no Ray cluster answers there: {error}"
-            ) from error
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ConnectionError(f"{nobody}: {error}") from error
 
     def _cpus(self) -> int:
         return max(1, int(self.ray.cluster_resources().get("CPU", 1)))

@@ -11,6 +11,7 @@ from typing import Any
 
 import cloudpickle
 import torch
+from gymnasium import spaces
 from torch.utils.tensorboard import SummaryWriter
 
 from agents.algorithms import action_bias
@@ -27,6 +28,7 @@ from agents.training import (
     read_state,
     truncate_logs,
 )
+from autotrain_env import AutoTrainConfig
 from autotrain_env.errors import check, check_whole, unknown_name
 from autotrain_env.evaluation import make_evaluation_env
 from autotrain_env.evolution import (
@@ -48,7 +50,7 @@ from autotrain_env.evolution.sparse import SparseState
 from autotrain_env.evolution.strategy import State
 from autotrain_env.evolution.updates import UPDATES
 from autotrain_env.moments import Moments
-from autotrain_env.policies import TrainedPolicy
+from autotrain_env.policies import PolicySpec, TrainedPolicy
 from autotrain_env.stacked_policies import make_spec, policy_layout, single_policy
 from autotrain_env.vector_env import AutoTrainVectorEnv
 
@@ -101,6 +103,63 @@ class EvolutionHyperparameters:
         wanted = {"linear": 0, "mlp": 1, "gru": 1}[self.policy]
         fits = len(self.net_arch) >= wanted and (wanted > 0 or not self.net_arch)
         check(fits, "net_arch", self.net_arch, "empty for a linear policy, else at least one width")
+
+    def describe_policy(
+        self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any], **record: Any
+    ) -> PolicySpec:
+        """What policies are evolved, for the spaces of one lane.
+
+        Raises:
+            ValueError: If such a policy cannot act in them.
+        """
+        recurrent = self.policy == "gru"
+        return make_spec(
+            observation_space,
+            action_space,
+            self.net_arch[1:] if recurrent else self.net_arch,
+            recurrent=self.net_arch[0] if recurrent else None,
+            normalize=self.normalize,
+            masked=self.masked,
+            sampled=not self.deterministic,
+            **record,
+        )
+
+
+def begin_search(
+    strategy: SearchStrategy, spec: PolicySpec, env_config: AutoTrainConfig, seed: int
+) -> SearchState:
+    """The state of a search before its first generation.
+
+    The last layer begins at zero, so that members are alike but for their noise, and its biases where those
+    of the algorithms of Stable-Baselines3 begin.
+
+    Args:
+        strategy: What is done.
+        spec: Of the policies.
+        env_config: Of the environment.
+        seed: Training seed.
+
+    Raises:
+        ValueError: If the strategy does not fit the policy.
+    """
+    layout = policy_layout(spec)
+    generator = torch.Generator().manual_seed(seed)
+    weights = {}
+    for name, shape in layout.shapes.items():
+        weights[name] = torch.zeros(shape)
+        if len(shape) == 2:
+            weights[name].normal_(0, 1 / math.sqrt(shape[1]), generator=generator)
+    last = f"layers.{len(spec.layers) - 1}"
+    weights[f"{last}.weight"].zero_()
+    if spec.head == "categorical":
+        weights[f"{last}.bias"] = torch.from_numpy(action_bias(env_config))
+    return init(strategy, layout.join(weights) if isinstance(strategy, CMAES) else weights, seed)
+
+
+def check_tasks(env_config: AutoTrainConfig) -> None:
+    """Raise a `ValueError` if tasks have levels, which evolution does not rise through."""
+    levels = len(env_config.task_distribution.levels)
+    check(levels == 1, "tasks", f"of {levels} levels", "of one level: es follows no curriculum")
 
 
 def read_hyperparameters(given: Mapping[str, Any]) -> tuple[EvolutionHyperparameters, SearchStrategy]:
@@ -190,17 +249,11 @@ class Evolution:
         )
         env = self.evaluation_env.unwrapped
         assert isinstance(env, AutoTrainVectorEnv)
-        levels = len(env.config.task_distribution.levels)
-        check(levels == 1, "tasks", f"of {levels} levels", "of one level: es follows no curriculum")
+        check_tasks(env.config)
         self.env_config = env.config
-        recurrent = self.settings.policy == "gru"
-        self.spec = make_spec(
-            env,
-            self.settings.net_arch[1:] if recurrent else self.settings.net_arch,
-            recurrent=self.settings.net_arch[0] if recurrent else None,
-            normalize=self.settings.normalize,
-            masked=self.settings.masked,
-            sampled=not self.settings.deterministic,
+        self.spec = self.settings.describe_policy(
+            env.single_observation_space,
+            env.single_action_space,
             environment={"id": config.env_id, "kwargs": config.env},
             versions={name: config.versions[name] for name in ("autotrain-env", "torch")},
         )
@@ -218,21 +271,8 @@ class Evolution:
 
     def start(self) -> Progress:
         """Before the first generation."""
-        layout = policy_layout(self.spec)
-        generator = torch.Generator().manual_seed(self.config.seed)
-        weights = {}
-        for name, shape in layout.shapes.items():
-            weights[name] = torch.zeros(shape)
-            if len(shape) == 2:
-                weights[name].normal_(0, 1 / math.sqrt(shape[1]), generator=generator)
-        last = f"layers.{len(self.spec.layers) - 1}"
-        weights[f"{last}.weight"].zero_()  # all members begin alike, but for their noise
-        if self.spec.head == "categorical":
-            weights[f"{last}.bias"] = torch.from_numpy(action_bias(self.env_config))
-        named = isinstance(self.strategy, (EvolutionStrategy, SparseEvolutionStrategy, RandomSearch))
-        begin = weights if named else layout.join(weights)
-        size = math.prod(self.spec.observation_space.shape)
-        return Progress(init(self.strategy, begin, self.config.seed), Moments.empty(size))
+        search = begin_search(self.strategy, self.spec, self.env_config, self.config.seed)
+        return Progress(search, Moments.empty(math.prod(self.spec.observation_space.shape)))
 
     def generation(self, progress: Progress) -> tuple[Progress, dict[str, Any]]:
         """Evaluate and learn from one generation.

@@ -21,7 +21,8 @@ HEADS = ("categorical", "gaussian", "deterministic")
 
 
 def make_spec(
-    env: AutoTrainVectorEnv,
+    observation_space: spaces.Space[Any],
+    action_space: spaces.Space[Any],
     hidden: tuple[int, ...] = (),
     *,
     recurrent: int | None = None,
@@ -34,7 +35,8 @@ def make_spec(
     """Describe a linear policy, a multilayer perceptron, or one with a GRU.
 
     Args:
-        env: What it acts in.
+        observation_space: Of one lane, a Box.
+        action_space: Of one lane, `Discrete` or a Box of shape (d,).
         hidden: Widths of hidden layers with tanh; none for a linear policy.
         recurrent: Width of a GRU before them; `None` for none.
         normalize: Whether observations are normalised.
@@ -43,7 +45,6 @@ def make_spec(
         environment: Id and arguments of the environment, for the record.
         versions: Of libraries, for the record.
     """
-    observation_space, action_space = env.single_observation_space, env.single_action_space
     assert isinstance(observation_space, spaces.Box)
     assert isinstance(action_space, (spaces.Discrete, spaces.Box))
     discrete = isinstance(action_space, spaces.Discrete)

@@ -12,7 +12,7 @@ from gymnasium import spaces
 from hypothesis import settings
 
 import autotrain_env
-from autotrain_env import Dataset, synthetic
+from autotrain_env import AutoTrainVectorEnv, Dataset, synthetic
 
 settings.register_profile("autotrain", deadline=None, derandomize=True)
 settings.load_profile("autotrain")
@@ -148,3 +148,8 @@ def tiny_vec() -> Any:
     return lambda num_envs, env_id="AutoTrain-v0", **kwargs: gymnasium.make_vec(
         env_id, num_envs=num_envs, **tiny(**kwargs)
     )
+
+
+def spaces_of(env: AutoTrainVectorEnv) -> tuple[Any, Any]:
+    """Observation and action space of one lane."""
+    return env.single_observation_space, env.single_action_space

@@ -82,7 +82,7 @@ def test_metadata(metadata: Message) -> None:
     assert metadata["Version"] == autotrain_env.__version__
     assert metadata["Requires-Python"] == ">=3.10"
     assert metadata["License-Expression"] == "MIT"
-    assert set(metadata.get_all("Provides-Extra", [])) == {"agents", "clients", "dev"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {"agents", "clients", "dev", "distributed"}
 
     requirements = metadata.get_all("Requires-Dist", [])
     core = [requirement for requirement in requirements if ";" not in requirement]

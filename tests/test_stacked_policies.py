@@ -13,7 +13,7 @@ from autotrain_env.evaluation import evaluate_policy
 from autotrain_env.moments import Moments
 from autotrain_env.policies import PolicySpec, load_policy
 from autotrain_env.stacked_policies import StackedPolicies, make_spec, policy_layout, single_policy
-from conftest import tiny
+from conftest import spaces_of, tiny
 
 KINDS: dict[str, dict[str, Any]] = {
     "linear": {},
@@ -56,7 +56,7 @@ def test_policy_i_of_a_stack_is_the_single_policy_i(kind: str, env_id: str):
     if kind == "masked" and env_id != "AutoTrain-v0":
         pytest.skip("continuous actions have no masks")
     env = make_env(5, env_id)
-    spec = make_spec(env, **KINDS[kind])
+    spec = make_spec(*spaces_of(env), **KINDS[kind])
     parameters, moments = some(spec, 5)
     results = play(StackedPolicies(spec, parameters, moments, block_size=3), env, [7, 8])
     for i in range(5):
@@ -68,7 +68,7 @@ def test_policy_i_of_a_stack_is_the_single_policy_i(kind: str, env_id: str):
 
 @everywhere
 def test_what_a_policy_does_depends_on_its_block_alone(kind: str):
-    spec = make_spec(make_env(1), **KINDS[kind])
+    spec = make_spec(*spaces_of(make_env(1)), **KINDS[kind])
     parameters, moments = some(spec, 6)
     together = StackedPolicies(spec, parameters, moments, block_size=2)
     results = play(together, make_env(6), [1, 2])
@@ -93,7 +93,7 @@ def assert_moments_equal(first: Moments, second: Moments) -> None:
 
 def test_moments_are_those_of_every_observation_that_was_decided_on():
     env = make_env(3)
-    spec = make_spec(env)
+    spec = make_spec(*spaces_of(env))
     parameters, moments = some(spec, 3)
     seen: list[np.ndarray] = []
 
@@ -114,7 +114,7 @@ def test_moments_are_those_of_every_observation_that_was_decided_on():
 @pytest.mark.parametrize("env_id", ["AutoTrain-v0", "AutoTrainContinuous-v0"])
 def test_drawn_actions_are_common_random_numbers(env_id: str):
     env = make_env(4, env_id)
-    spec = make_spec(env, sampled=True)
+    spec = make_spec(*spaces_of(env), sampled=True)
     parameters, moments = some(spec, 1)
     equal = (parameters * 0.1).expand(4, -1)
     results = [
@@ -130,7 +130,7 @@ def test_drawn_actions_are_common_random_numbers(env_id: str):
 
 def test_frequencies_of_drawn_actions_are_those_of_the_softmax():
     env = make_env(1)
-    spec = make_spec(env, normalize=False)
+    spec = make_spec(*spaces_of(env), normalize=False)
     stack = StackedPolicies(spec, torch.zeros(1, policy_layout(spec).size), Moments.empty(1), 1)
     logits = torch.log(torch.arange(1.0, spec.num_actions + 1))[None]
     counts = np.zeros(spec.num_actions)
@@ -143,7 +143,7 @@ def test_frequencies_of_drawn_actions_are_those_of_the_softmax():
 
 def test_single_policies_are_saved_with_their_normalisation(tmp_path: Any):
     env = make_env(1)
-    spec = make_spec(env, (4,), recurrent=3)
+    spec = make_spec(*spaces_of(env), (4,), recurrent=3)
     parameters, moments = some(spec, 1)
     policy = single_policy(spec, parameters[0], moments)
     policy.save(tmp_path)
@@ -157,7 +157,7 @@ def test_single_policies_are_saved_with_their_normalisation(tmp_path: Any):
 
 def test_mistakes_are_named():
     env = make_env(2)
-    spec = make_spec(env, (4,))
+    spec = make_spec(*spaces_of(env), (4,))
     parameters, moments = some(spec, 2)
     with pytest.raises(ValueError, match=r"parameters=\(2, 3\)"):
         StackedPolicies(spec, parameters[:, :3], moments)
@@ -168,11 +168,11 @@ def test_mistakes_are_named():
     with pytest.raises(ValueError, match="env.action_space"):
         play(StackedPolicies(spec, parameters, moments), make_env(2, stop=False), [0])
     with pytest.raises(ValueError, match="masked=True.*continuous"):
-        make_spec(make_env(1, "AutoTrainContinuous-v0"), masked=True)
+        make_spec(*spaces_of(make_env(1, "AutoTrainContinuous-v0")), masked=True)
     with pytest.raises(ValueError, match="width of a layer=0"):
-        make_spec(env, (0,))
+        make_spec(*spaces_of(env), (0,))
     attention = {"type": "state_attention", "rows": 1, "windows": 1, "width": 4, "heads": 1}
-    strange = make_spec(env)
+    strange = make_spec(*spaces_of(env))
     object.__setattr__(strange, "layers", [attention])
     with pytest.raises(ValueError, match="layer='state_attention'.*to be stacked"):
         StackedPolicies(strange, parameters, moments)

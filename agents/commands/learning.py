@@ -21,13 +21,13 @@ from agents.algorithms import (
 )
 from agents.arguments import EnvArguments, given
 from agents.backends import Backend, make_backend
-from agents.evolving import evolve, read_hyperparameters
+from agents.evolving import begin_search, check_tasks, evolve, read_hyperparameters
 from agents.progress import bars
 from agents.runs import RunConfig, RunFolder
 from agents.seeds import training_seed
 from agents.training import Interrupted, train
 from agents.tuning import SPACES, Study, open_study, run_study, write_hyperparameters
-from autotrain_env import AutoTrainConfig
+from autotrain_env import AutoTrainEnv
 from autotrain_env.errors import check, check_whole, unknown_name
 from autotrain_env.evolution.sparse import TOPOLOGIES
 
@@ -50,8 +50,8 @@ class Agent:
     num_envs: int | None = None
     """Networks trained side by side; by default what the hyperparameters say."""
 
-    def environment(self) -> tuple[Algorithm, str, dict[str, Any], AutoTrainConfig]:
-        """The algorithm, and the environment's id, keyword arguments and configuration, checked.
+    def environment(self) -> tuple[Algorithm, str, dict[str, Any], AutoTrainEnv]:
+        """The algorithm, and the environment's id and keyword arguments, checked, and one of them.
 
         Raises:
             ValueError: If something is not allowed.
@@ -65,7 +65,8 @@ class Agent:
             kwargs["reward"] = REWARD
         probe = gymnasium.make(env_id, **kwargs)
         check_actions(algorithm, probe.action_space, env_id)
-        return algorithm, env_id, kwargs, probe.unwrapped.config  # type: ignore[attr-defined]
+        assert isinstance(probe.unwrapped, AutoTrainEnv)
+        return algorithm, env_id, kwargs, probe.unwrapped
 
 
 @dataclass
@@ -186,13 +187,16 @@ class Train(Agent):
         Raises:
             ValueError: If something is not allowed.
         """
-        algorithm, env_id, kwargs, env_config = self.environment()
+        algorithm, env_id, kwargs, env = self.environment()
         hyperparameters = replaced_hyperparameters(
             self.hyperparameters, load_hyperparameters(algorithm.name, env_id)
         )
         if algorithm is EVOLUTION:
             hyperparameters |= self._topology()
-            read_hyperparameters(hyperparameters)
+            settings, strategy = read_hyperparameters(hyperparameters)
+            check_tasks(env.config)
+            spec = settings.describe_policy(env.observation_space, env.action_space)
+            begin_search(strategy, spec, env.config, self.seed)  # says so if it cannot
         steps = hyperparameters["n_timesteps"] if self.train_steps is None else self.train_steps
         num_envs = hyperparameters["n_envs"] if self.num_envs is None else self.num_envs
         for name, value in (
@@ -212,7 +216,7 @@ class Train(Agent):
             checkpoint_steps=self.checkpoint_steps,
             evaluation_episodes=self.evaluation_episodes,
             hyperparameters=hyperparameters,
-            success_score=self.success_score if len(env_config.task_distribution.levels) > 1 else None,
+            success_score=self.success_score if len(env.config.task_distribution.levels) > 1 else None,
         )
 
 
