@@ -240,7 +240,6 @@ class Evolution:
     def __init__(self, config: RunConfig, folder: RunFolder, backend: Backend) -> None:
         self.config, self.folder, self.backend = config, folder, backend
         self.settings, self.strategy = read_hyperparameters(config.hyperparameters)
-        self.generations = folder.path / "generations.jsonl"
         self.evaluation_env = make_evaluation_env(
             config.env_id,
             min(config.num_envs, config.evaluation_episodes),
@@ -342,7 +341,7 @@ class Evolution:
         self.folder.save_checkpoint(progress.env_steps, write)
 
     def _logs(self) -> tuple[Path, ...]:
-        return self.folder.decisions, self.folder.evaluations, self.generations
+        return self.folder.decisions, self.folder.evaluations, self.folder.generations
 
     def load(self) -> Progress:
         """Go on from the newest checkpoint, or begin where there is none; forget what was logged later."""
@@ -409,7 +408,7 @@ def evolve(
 
 
 def _log(run: Evolution, writer: SummaryWriter, row: dict[str, Any]) -> None:
-    with run.generations.open("a") as file:
+    with run.folder.generations.open("a") as file:
         file.write(json.dumps(row) + "\n")
     _scalars(writer, "generation", row, row["train_steps"])
 

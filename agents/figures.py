@@ -1,6 +1,7 @@
 """Figures of a report, made from records alone."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -101,6 +102,37 @@ def plot_training(found: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
         axes.plot(scores["episodes"], scores["score"], color=colour, label=name, linewidth=1.2)
     axes.set_xlim(left=0)
     axes.legend(frameon=False, fontsize="small", loc="lower right", ncols=2)
+    return figure
+
+
+def plot_generations(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Fitness, deviation, movement and novelty of an evolving policy, by generation.
+
+    Args:
+        rows: From `records.read_generations`; what a strategy does not report is left out.
+    """
+    panels = [
+        ("fitness", ("best", "mean", "worst")),
+        ("deviation", ("std",)),
+        ("length of\nthe update", ("update_norm",)),
+        ("cosine between\nupdates", ("cosine",)),
+        ("distance from the\nmean parent", ("spread",)),
+        ("novelty", ("novelty",)),
+        ("weight of\nfitness", ("fitness_weight",)),
+    ]
+    shown = [(label, names) for label, names in panels if any(names[0] in row for row in rows)]
+    figure = Figure(figsize=(SIZE[0], 1.6 * len(shown) + 0.4), dpi=100, layout="constrained")
+    column = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
+    generations = [row["generation"] for row in rows]
+    for axes, (label, names) in zip(column, shown, strict=True):
+        for name, colour in zip(names, COLOURS, strict=False):
+            values = [row.get(name, np.nan) for row in rows]
+            axes.plot(generations, values, color=colour, label=name, linewidth=1.2)
+        axes.set_ylabel(label)
+        tidy(axes)
+        if len(names) > 1:
+            axes.legend(frameon=False, fontsize="small", loc="lower right", ncols=3)
+    column[-1].set_xlabel("generation")
     return figure
 
 

@@ -189,7 +189,7 @@ class Player:
             inner_steps = _core_of(env).config.inner_steps
             cost = {
                 "seconds": seconds,
-                "train_updates": result["steps"] * inner_steps,
+                "train_updates": result.get("updates", result["steps"] * inner_steps),
                 "train_minutes": result["minutes_since_start_or_resume"],
             }
             curve = [json.loads(line) for line in run.evaluations.read_text().splitlines()]
@@ -200,7 +200,7 @@ class Player:
                 "chance": _chance(env),
                 "cost": cost,
                 "learning_curve": learning_curve,
-                "training": training_scores(run.decisions),
+                "training": training_scores(run),
                 **described,
             }
 

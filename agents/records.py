@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from agents.runs import as_plain
+from agents.runs import RunFolder, as_plain
 from autotrain_env import __version__
 from autotrain_env.errors import check
 from autotrain_env.policies import replace_file
@@ -165,25 +165,34 @@ def describe(results: dict[str, np.ndarray], *, examples: bool) -> dict[str, Any
     return parts
 
 
-def training_scores(log: Path, groups: int = 300) -> dict[str, list[float]]:
-    """Final scores of the episodes in an MDP log; see `Record.training`.
+def training_scores(run: RunFolder, groups: int = 300) -> dict[str, list[float]]:
+    """Final scores of the networks that a run trained on the way; see `Record.training`.
 
     Args:
-        log: JSON lines, as `log_path` writes them.
+        run: Of whose MDP log the ended episodes are taken, or, of evolution, all members of a generation.
         groups: How many at most.
     """
-    scores = []
-    with log.open() as file:
-        for line in file:
-            row = json.loads(line)
-            if row["terminated"] or row["truncated"]:
-                scores.append(row["score"])
+    scores, each = [], 1
+    if run.generations.exists():
+        rows = read_generations(run)
+        scores, each = [row["score"] for row in rows], rows[0]["episodes"]
+    else:
+        with run.decisions.open() as file:
+            for line in file:
+                row = json.loads(line)
+                if row["terminated"] or row["truncated"]:
+                    scores.append(row["score"])
     size = max(1, -(-len(scores) // groups))
     ends = range(size, len(scores) + 1, size)
     return {
-        "episodes": [float(end) for end in ends],
+        "episodes": [float(end * each) for end in ends],
         "score": [float(np.mean(scores[end - size : end])) for end in ends],
     }
+
+
+def read_generations(run: RunFolder) -> list[dict[str, Any]]:
+    """The rows of a run's `generations.jsonl`."""
+    return [json.loads(line) for line in run.generations.read_text().splitlines()]
 
 
 def _mean_curve(histories: np.ndarray) -> dict[str, list[float]]:

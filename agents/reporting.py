@@ -16,13 +16,14 @@ from agents.figures import (
     Label,
     plot_actions,
     plot_examples,
+    plot_generations,
     plot_learning_curves,
     plot_profiles,
     plot_progress,
     plot_training,
 )
 from agents.players import AGENT, CONFIGURATION, EPISODE, ONE, OTHER, OWN, WITH_HOLDOUT
-from agents.records import Record, training_scores
+from agents.records import Record, read_generations, training_scores
 from agents.runs import RunFolder
 from agents.summaries import as_markdown, by_method, summarize, summarize_groups
 from agents.targets import SEEN, TARGETS
@@ -101,12 +102,15 @@ def _training(run: RunFolder, output: Path) -> dict[str, Any]:
     """What a run's own files tell: the networks that it trained on the way, and the last of them."""
     config = run.config()
     name = run.path.name
-    scores = training_scores(run.decisions)
+    scores = training_scores(run)
     last = int(read_log(run.decisions)[-1]["episode_seed"])
-    pictures = (
+    pictures = [
         ("training", "Score of the networks at the end of each episode.", plot_training({name: scores})),
         ("log", "The last episode in the MDP log.", plot_log(run.decisions, last)),
-    )
+    ]
+    if run.generations.exists():
+        caption = "What evolution did, generation by generation."
+        pictures.append(("generations", caption, plot_generations(read_generations(run))))
     return {
         "name": name,
         "config": config,

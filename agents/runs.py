@@ -4,8 +4,9 @@
 |---|---|
 | `run.json` | the whole configuration, seeds and versions |
 | `checkpoints/STEPS/` | model, environment and random streams, to go on from; the newest ones are kept |
-| `decisions.jsonl` | the MDP log |
+| `decisions.jsonl` | the MDP log; of `es` that of the evaluations alone |
 | `evaluations.jsonl` | the evaluation curve |
+| `generations.jsonl` | of `es` alone: fitness, deviation and movement, a row for each generation |
 | `tensorboard/` | scalars |
 | `policy.json`, `policy.safetensors` | the trained policy, safe to pass on |
 | `result.json` | written last: a run that has it is finished |
@@ -79,6 +80,7 @@ class RunFolder:
         self.path = path
         self.decisions = path / "decisions.jsonl"
         self.evaluations = path / "evaluations.jsonl"
+        self.generations = path / "generations.jsonl"
         self.tensorboard = path / "tensorboard"
 
     @property

@@ -9,6 +9,7 @@ import pytest
 from gymnasium.vector import AutoresetMode
 
 from agents.records import COLUMNS, Record, describe, load_records, training_scores
+from agents.runs import RunFolder
 from agents.seeds import DEVELOPMENT_SEED
 from autotrain_env import AutoTrainVectorEnv
 from autotrain_env.evaluation import evaluate_policy
@@ -88,11 +89,18 @@ def test_other_formats_and_empty_folders_are_refused(results: dict[str, np.ndarr
 
 
 def test_scores_of_training_episodes_are_those_of_the_log(tmp_path: Path):
-    log = tmp_path / "decisions.jsonl"
+    run = RunFolder(tmp_path)
     rows = [
         {"score": k / 10, "terminated": k % 3 == 2, "truncated": k == 13, "lane": k % 2} for k in range(15)
     ]
-    log.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert training_scores(log) == {"episodes": [1, 2, 3, 4, 5, 6], "score": [0.2, 0.5, 0.8, 1.1, 1.3, 1.4]}
-    grouped = training_scores(log, groups=2)
+    run.decisions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert training_scores(run) == {"episodes": [1, 2, 3, 4, 5, 6], "score": [0.2, 0.5, 0.8, 1.1, 1.3, 1.4]}
+    grouped = training_scores(run, groups=2)
     assert grouped["episodes"] == [3, 6] and grouped["score"] == pytest.approx([0.5, 3.8 / 3])
+
+
+def test_scores_of_evolution_are_those_of_its_generations(tmp_path: Path):
+    run = RunFolder(tmp_path)
+    rows = [{"score": k / 10, "episodes": 8 * (k + 1)} for k in range(5)]
+    run.generations.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert training_scores(run) == {"episodes": [8, 16, 24, 32, 40], "score": [0, 0.1, 0.2, 0.3, 0.4]}
