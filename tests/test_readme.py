@@ -8,18 +8,23 @@ import pytest
 
 README = Path(__file__).parents[1] / "README.md"
 SCRIPTS = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.M | re.S)
+WAYS = {
+    "make": "gymnasium.make(",
+    "make_vec": "make_vec(",
+    "sb3": "make_sb3_env",
+    "own data": "load_dataset",
+    "evolution": "EvolutionStrategy",
+}
 
 
 def test_there_is_a_script_for_each_way_of_use():
-    assert len(SCRIPTS) == 4
-    for script, words in zip(
-        SCRIPTS, ("gymnasium.make(", "make_vec(", "make_sb3_env", "load_dataset"), strict=True
-    ):
+    assert len(SCRIPTS) == len(WAYS)
+    for script, words in zip(SCRIPTS, WAYS.values(), strict=True):
         assert words in script
         assert len([line for line in script.splitlines() if line.strip()]) <= 12
 
 
-@pytest.mark.parametrize("index", range(len(SCRIPTS)), ids=["make", "make_vec", "sb3", "own data"])
+@pytest.mark.parametrize("index", range(len(SCRIPTS)), ids=list(WAYS))
 def test_script_runs(
     index: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
@@ -33,5 +38,7 @@ def test_script_runs(
     if "model.save" in SCRIPTS[index]:
         assert (tmp_path / "agent.zip").exists()
         assert names["model"].num_timesteps >= 20_000
+    if "EvolutionStrategy" in SCRIPTS[index]:
+        assert names["state"].parameters.norm() < 0.5
     if "classifier=" in SCRIPTS[index]:
         assert names["observation"].shape == names["env"].observation_space.shape
