@@ -33,8 +33,11 @@ def kinds(cell: Any) -> list[str]:
     return sorted(set(found))
 
 
-def test_there_is_one() -> None:
-    assert [path.name for path in NOTEBOOKS] == ["01_first_steps.ipynb"]
+def test_there_are_two() -> None:
+    assert [path.name for path in NOTEBOOKS] == [
+        "01_first_steps.ipynb",
+        "02_evolution_strategies.ipynb",
+    ]
 
 
 @notebooks

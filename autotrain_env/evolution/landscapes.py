@@ -18,3 +18,26 @@ def rosenbrock(points: Tensor) -> Tensor:
 def rastrigin(points: Tensor) -> Tensor:
     """A bowl full of dents; 0 at the origin (Rastrigin, 1974)."""
     return (points**2 - 10 * torch.cos(2 * torch.pi * points) + 10).sum(-1)
+
+
+def walled_well(points: Tensor) -> Tensor:
+    """A bowl with a plateau on either side, and in the middle a narrow well behind walls; one-dimensional.
+
+    The plateaus, 0.49 high, reach from 0.7 to 1.3. The well at 0 is the global minimum, -0.7; its walls
+    stand at ±0.28. Gradient descent stops on a plateau, or at a wall.
+
+    Args:
+        points: Any shape.
+
+    Returns:
+        The same shape: the function of every number.
+    """
+    distance = points.abs()
+    bowl = torch.where(distance < 1.3, distance.clamp(max=0.7), distance - 0.6) ** 2
+    return bowl + 0.8 * _bump(distance - 0.28, 0.12) - 0.7 * _bump(distance, 0.16)
+
+
+def _bump(offset: Tensor, width: float) -> Tensor:
+    """1 in the middle, 0 from the width on, smooth in between."""
+    inside = (1 - (offset / width) ** 2).clamp(min=1e-6)
+    return torch.where(inside > 1e-6, torch.exp(1 - 1 / inside), torch.zeros_like(offset))
