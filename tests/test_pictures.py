@@ -83,7 +83,8 @@ def test_pictures_show_what_they_are_given(tmp_path: Path):
     assert len(figure.axes[0].lines) == 3 * 2
     figure = plot_scatter((8, 16), {"first": {"normal": np.array([2.0, 1.0])}})
     assert figure.axes[0].lines[0].get_ydata().tolist() == [2, 1]
-    animate_searches(walled_well, SPAN, paths, tmp_path / "moving.gif", frames=5)
+    moving = {"one": np.linspace(-1, 1, 10).reshape(5, 2)}
+    animate_searches(walled_well, SPAN, moving, tmp_path / "moving.gif", frames=5)
     with Image.open(tmp_path / "moving.gif") as image:
         assert image.n_frames == 5
     with pytest.raises(ValueError, match="stds"):
