@@ -14,7 +14,7 @@ from autotrain_env.errors import check, check_whole, unknown_name
 from autotrain_env.evolution.fitness import Shaping, as_shaping, check_fitness
 from autotrain_env.evolution.layout import as_vector
 from autotrain_env.evolution.noise import Distribution, as_distribution, check_seed, draw_noise
-from autotrain_env.evolution.strategy import describe_fitness
+from autotrain_env.evolution.strategy import check_members, describe_fitness
 from autotrain_env.evolution.updates import Schedule, Updated, as_update, value_at
 from autotrain_env.optimizers import Optimizer
 
@@ -175,12 +175,7 @@ class SparseState:
         Returns:
             Shape (len(members), d).
         """
-        check(
-            members.start >= 0 and members.stop <= self.population_size and members.step == 1,
-            "members",
-            members,
-            f"a range of step 1 within 0 and {self.population_size}",
-        )
+        check_members(members, self.population_size)
         each = 2 if self.strategy.mirrored else 1
         rows = range(members.start // each, -(-members.stop // each))
         parents = self.parents.values[rows.start : rows.stop]

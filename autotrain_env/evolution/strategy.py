@@ -278,12 +278,7 @@ class State:
         Returns:
             Shape (len(members), d).
         """
-        check(
-            members.start >= 0 and members.stop <= self.population_size and members.step == 1,
-            "members",
-            members,
-            f"a range of step 1 within 0 and {self.population_size}",
-        )
+        check_members(members, self.population_size)
         per_row = 2 if self.strategy.mirrored else 1
         end = min(members.stop, self.strategy.population_size)
         rows = range(members.start // per_row, max(-(-end // per_row), members.start // per_row))
@@ -415,6 +410,12 @@ class State:
             count = self.log_std.values.shape[1]
             uphill, sizes = (part.new_zeros(count).index_add(0, groups, part) for part in (uphill, sizes))
         return uphill / (distribution.scale_information * sizes) if self.strategy.natural else uphill
+
+
+def check_members(members: range, population_size: int) -> None:
+    """Raise a `ValueError` unless members are consecutive ones of a generation."""
+    within = members.start >= 0 and members.stop <= population_size and members.step == 1
+    check(within, "members", members, f"a range of step 1 within 0 and {population_size}")
 
 
 def describe_fitness(fitness: Tensor) -> dict[str, Any]:
