@@ -60,6 +60,7 @@ STRATEGIES: dict[str, type[Any]] = {
     "cma_es": CMAES,
     "random_search": RandomSearch,
 }
+OF_THE_RUN = ("n_envs", "n_timesteps")
 POLICIES = ("linear", "mlp", "gru")
 
 
@@ -174,15 +175,36 @@ def read_hyperparameters(given: Mapping[str, Any]) -> tuple[EvolutionHyperparame
         TypeError: If an argument of something does not exist.
         ValueError: If a name is unknown, or a value is not allowed.
     """
-    left = {name: value for name, value in given.items() if name not in ("n_envs", "n_timesteps")}
-    own = {field.name for field in dataclasses.fields(EvolutionHyperparameters)}
-    settings = EvolutionHyperparameters(**{name: left.pop(name) for name in own & left.keys()})
+    own = _names(EvolutionHyperparameters)
+    settings = EvolutionHyperparameters(**{name: given[name] for name in given if name in own})
     kind = STRATEGIES[settings.strategy]
-    known = {field.name for field in dataclasses.fields(kind)}
+    left = {name: given[name] for name in given if name not in own and name not in OF_THE_RUN}
     for name in left:
-        if name not in known:
-            raise unknown_name(f"hyperparameter of strategy={settings.strategy!r}", name, known | own)
+        if name not in _names(kind):
+            known = [*own, *_names(kind)]
+            raise unknown_name(f"hyperparameter of strategy={settings.strategy!r}", name, known)
     return settings, kind(**{name: _read_value(name, value) for name, value in left.items()})
+
+
+def replace_hyperparameters(known: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Hyperparameters with others in place of some; those that another strategy does not have are dropped.
+
+    Args:
+        known: From `hyperparams/es.yml`.
+        given: What replaces them.
+
+    Raises:
+        ValueError: If there is no such strategy.
+    """
+    strategy = given.get("strategy", known["strategy"])
+    if strategy not in STRATEGIES:
+        raise unknown_name("strategy", strategy, STRATEGIES)
+    had = {*OF_THE_RUN, *_names(EvolutionHyperparameters), *_names(STRATEGIES[strategy])}
+    return {**{name: value for name, value in known.items() if name in had}, **given}
+
+
+def _names(kind: type[Any]) -> list[str]:
+    return [field.name for field in dataclasses.fields(kind)]
 
 
 def _read_value(name: str, value: Any) -> Any:

@@ -18,7 +18,7 @@ import torch
 from agents.__main__ import main
 from agents.algorithms import load_hyperparameters
 from agents.backends import Serial
-from agents.evolving import Evolution, evolve, read_hyperparameters
+from agents.evolving import Evolution, evolve, read_hyperparameters, replace_hyperparameters
 from agents.members import Generation, Outcome, Trial
 from agents.runs import KEPT_CHECKPOINTS, RunConfig, RunFolder
 from agents.seeds import FINAL_SEED, MAX_ENVS, MAX_SEEDS, evolution_seed
@@ -292,6 +292,18 @@ def test_hyperparameters_are_read():
     }
     for name, wanted in kinds.items():
         assert read_hyperparameters({"strategy": name, "population_size": 20})[1] == wanted
+
+
+def test_another_strategy_takes_what_it_knows_of_the_file():
+    known = load_hyperparameters("es", "AutoTrain-v0")
+    for name in ("evolution", "sparse", "cma_es", "random_search"):
+        given = replace_hyperparameters(known, {"strategy": name, "population_size": 20})
+        assert read_hyperparameters(given)[1].population_size == 20
+        assert given["n_envs"] == known["n_envs"]
+        with pytest.raises(ValueError, match="'masks'"):
+            read_hyperparameters(replace_hyperparameters(known, {"strategy": name, "masks": True}))
+    with pytest.raises(ValueError, match="strategy='cma'.*nearest known one is 'cma_es'"):
+        replace_hyperparameters(known, {"strategy": "cma"})
 
 
 @pytest.mark.parametrize(

@@ -144,3 +144,16 @@ def test_members_are_known_from_the_state_and_their_numbers_alone(topology: str,
         assert torch.equal(state.members(members), population[members.start : members.stop])
     with pytest.raises(ValueError, match=r"members=range\(0, 33\)"):
         state.members(range(33))
+
+
+def test_scaling_is_a_change_of_coordinates():
+    named = {"weight": torch.full((2, 4), 1.5, dtype=torch.float64)}
+    scaled = init(SparseEvolutionStrategy(16, scaling="fan_in"), named, 1)
+    plain = init(SparseEvolutionStrategy(16), named["weight"].flatten() * 2, 1)
+    for _ in range(4):
+        (members, scaled), (others, plain) = ask(scaled), ask(plain)
+        assert torch.allclose(members * 2, others)
+        scaled, plain = (tell(state, -sphere(members)) for state in (scaled, plain))
+    assert torch.allclose(scaled.parameters * 2, plain.parameters)
+    with pytest.raises(ValueError, match="scaling='fan'"):
+        SparseEvolutionStrategy(16, scaling="fan")

@@ -248,6 +248,21 @@ def test_scaling_and_factors_apply_to_the_perturbation():
     assert torch.allclose(population[0], 1.0 * state.noise(range(1))[0] * state.std())
 
 
+@pytest.mark.parametrize("variant", ["sgd", "momentum", "plain", "clipup", "natural", "look_ahead", "nsr"])
+def test_scaling_is_a_change_of_coordinates(variant: str):
+    """The search of f with scales is the search of f(scale * x) without any, in x."""
+    arguments: dict[str, Any] = {"population_size": 32, **VARIANTS[variant], "learned_std": "fixed"}
+    named = {"weight": torch.full((2, 4), 1.5, dtype=torch.float64)}
+    scaled = init(EvolutionStrategy(scaling="fan_in", **arguments), named, 1)
+    plain = init(EvolutionStrategy(**arguments), named["weight"].flatten() * 2, 1)
+    for _ in range(5):
+        (members, scaled), (others, plain) = ask(scaled), ask(plain)
+        assert torch.allclose(members * 2, others)
+        behaviors = None if variant != "nsr" else members[:, :2]
+        scaled, plain = (tell(state, -rosenbrock(members), behaviors) for state in (scaled, plain))
+    assert torch.allclose(scaled.parameters * 2, plain.parameters)
+
+
 def test_looking_ahead_moves_what_members_are_drawn_around():
     state = run(start("look_ahead"), 3)
     population, _ = ask(state)

@@ -21,7 +21,13 @@ from agents.algorithms import (
 )
 from agents.arguments import EnvArguments, given
 from agents.backends import Backend, make_backend
-from agents.evolving import begin_search, check_tasks, evolve, read_hyperparameters
+from agents.evolving import (
+    begin_search,
+    check_tasks,
+    evolve,
+    read_hyperparameters,
+    replace_hyperparameters,
+)
 from agents.progress import bars
 from agents.runs import RunConfig, RunFolder
 from agents.seeds import training_seed
@@ -188,11 +194,11 @@ class Train(Agent):
             ValueError: If something is not allowed.
         """
         algorithm, env_id, kwargs, env = self.environment()
-        hyperparameters = replaced_hyperparameters(
-            self.hyperparameters, load_hyperparameters(algorithm.name, env_id)
-        )
+        known = load_hyperparameters(algorithm.name, env_id)
+        hyperparameters = replaced_hyperparameters(self.hyperparameters, known)
         if algorithm is EVOLUTION:
-            hyperparameters |= self._topology()
+            given_ones = replaced_hyperparameters(self.hyperparameters, {}) | self._topology()
+            hyperparameters = replace_hyperparameters(known, given_ones)
             settings, strategy = read_hyperparameters(hyperparameters)
             check_tasks(env.config)
             spec = settings.describe_policy(env.observation_space, env.action_space)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from autotrain_env.errors import check, check_whole, unknown_name
 from autotrain_env.evolution.fitness import Shaping, as_shaping, check_fitness
-from autotrain_env.evolution.layout import as_vector
+from autotrain_env.evolution.layout import SCALINGS, as_vector
 from autotrain_env.evolution.noise import Distribution, as_distribution, check_seed, draw_noise
 from autotrain_env.evolution.strategy import check_members, describe_fitness
 from autotrain_env.evolution.updates import Schedule, Updated, as_update, value_at
@@ -36,6 +36,7 @@ class SparseEvolutionStrategy:
         shaping: From fitness to utility, as in `EvolutionStrategy`.
         optimizer: Update rule of each parent, as in `EvolutionStrategy`.
         learning_rate: Of the update rule; a number, or a function of the generation.
+        scaling: What perturbations and updates are multiplied by, as in `EvolutionStrategy`.
         topology: `"full"`, `"ring"` (two neighbours), or `"erdos-renyi"` (every pair of parents is joined
             with probability `density`).
         density: Of an Erdős-Rényi graph, in (0, 1].
@@ -50,6 +51,7 @@ class SparseEvolutionStrategy:
     shaping: str | Shaping = "ranks"
     optimizer: str | Optimizer = "adam"
     learning_rate: Schedule = 0.05
+    scaling: str = "none"
     topology: str = "erdos-renyi"
     density: float = 0.5
     broadcast_every: int | None = 10
@@ -69,6 +71,8 @@ class SparseEvolutionStrategy:
         object.__setattr__(self, "optimizer", as_update(self.optimizer))
         for name in ("perturbation_std", "learning_rate"):
             value_at(getattr(self, name), 0, name)
+        if self.scaling not in SCALINGS:
+            raise unknown_name("scaling", self.scaling, SCALINGS)
         if self.topology not in TOPOLOGIES:
             raise unknown_name("topology", self.topology, TOPOLOGIES)
         check(0 < self.density <= 1, "density", self.density, "in (0, 1]")
@@ -117,10 +121,11 @@ class SparseEvolutionStrategy:
             ValueError: If the graph is not connected.
         """
         check_seed(seed)
-        _, start = as_vector(parameters)
-        values = start.repeat(self.num_parents, 1)
+        layout, start = as_vector(parameters)
+        scale = layout.scale(self.scaling, {}).to(start)
+        values = (start / scale).repeat(self.num_parents, 1)
         graph = torch.from_numpy(self.graph(seed)).to(values)
-        return SparseState(self, seed, graph, Updated.start(values, as_update(self.optimizer)))
+        return SparseState(self, seed, graph, scale, Updated.start(values, as_update(self.optimizer)))
 
 
 @dataclass(frozen=True)
@@ -131,7 +136,8 @@ class SparseState:
         strategy: What is done.
         seed: Of all noise.
         graph: Neighbours as ones, shape (P, P).
-        parents: Shape (P, d), with the optimiser's memory.
+        scale: Of the parameters, shape (d,).
+        parents: Their parameters over the scale, shape (P, d), with the optimiser's memory.
         generation: How many were told.
         best_parent: Whose members were best on average in the last generation.
         is_asked: Whether a generation is being evaluated.
@@ -142,6 +148,7 @@ class SparseState:
     strategy: SparseEvolutionStrategy
     seed: int
     graph: Tensor
+    scale: Tensor
     parents: Updated
     generation: int = 0
     best_parent: int = 0
@@ -151,7 +158,7 @@ class SparseState:
     @property
     def parameters(self) -> Tensor:
         """Those of the best parent, shape (d,)."""
-        return self.parents.values[self.best_parent]
+        return self.parents.values[self.best_parent] * self.scale
 
     @property
     def population_size(self) -> int:
@@ -181,7 +188,7 @@ class SparseState:
         parents = self.parents.values[rows.start : rows.stop]
         steps = self._noise(rows) * self._std()
         drawn = torch.stack((parents + steps, parents - steps)[:each], 1).flatten(0, 1)
-        return drawn[members.start - rows.start * each :][: len(members)]
+        return drawn[members.start - rows.start * each :][: len(members)] * self.scale
 
     def ask(self) -> tuple[Tensor, "SparseState"]:
         """The members of the next generation, shape (population_size, d), and the state that awaits them.

@@ -46,8 +46,9 @@ class EvolutionStrategy:
         optimizer: Update rule; a name in `UPDATES`, or an `Optimizer`, whose weight decay and gradient
             clipping apply.
         learning_rate: Of the update rule; a number, or a function of the generation.
-        scaling: `"fan_in"`: perturbations of a weight are divided by the root of its layer's inputs.
-        tensor_scales: Further factors of the perturbation, by the tensor's name.
+        scaling: What perturbations and updates of a parameter are multiplied by: `"none"`: 1; `"fan_in"`: 1
+            over the root of its layer's inputs. The search runs in parameters over their scale.
+        tensor_scales: Further such factors, by the tensor's name.
         learned_std: Variational optimisation (Staines and Barber, arXiv:1212.4507): what has a standard
             deviation of its own that follows the gradient as well: nothing (`"fixed"`), all parameters
             together (`"global"`), each `"tensor"`, or each `"parameter"`.
@@ -245,9 +246,10 @@ class State:
 
     def std(self) -> Tensor:
         """Standard deviation of each parameter's perturbation, shape (d,)."""
-        strategy, centre = self.strategy, self.parameters
-        scale = self.layout.scale(strategy.scaling, strategy.tensor_scales).to(centre)
-        return scale * self._unscaled_std()
+        return self._scale() * self._unscaled_std()
+
+    def _scale(self) -> Tensor:
+        return self.layout.scale(self.strategy.scaling, self.strategy.tensor_scales).to(self.parameters)
 
     def _unscaled_std(self) -> Tensor:
         learned = self.log_std.values[0].exp()
@@ -380,7 +382,10 @@ class State:
             centre = replace(self.centre, values=self.members(range(best, best + 1)))
         else:
             rate = value_at(strategy.learning_rate, self.generation, "learning_rate")
-            centre = self.centre.ascend(as_update(strategy.optimizer), self._gradient(utility)[None], rate)
+            scale = self._scale()
+            scaled = replace(self.centre, values=self.centre.values / scale)
+            scaled = scaled.ascend(as_update(strategy.optimizer), self._gradient(utility)[None], rate)
+            centre = replace(scaled, values=scaled.values * scale)
         log_std = self.log_std
         if strategy.learned_std != "fixed":
             rate = value_at(strategy.std_learning_rate, self.generation, "std_learning_rate")
@@ -391,9 +396,9 @@ class State:
         return centre, log_std
 
     def _gradient(self, utility: Tensor) -> Tensor:
+        """In parameters over their scale, which the update rule moves, shape (d,)."""
         assert self.asked is not None
-        noise, std, _ = self.asked
-        distribution = self.strategy.noise
+        noise, std, distribution = self.asked.noise, self._unscaled_std(), self.strategy.noise
         uphill = gradient(utility, noise, std, distribution, self.strategy.mirrored)
         return uphill * std**2 / distribution.location_information if self.strategy.natural else uphill
 
