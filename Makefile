@@ -8,6 +8,7 @@
 ## make format        let ruff rewrite what it can
 ## make bench         speed, against plain torch and this machine's limit
 ## make bench-peers   speed, against other packages (made in an environment of their own)
+## make bench-evolution   evolution, against plain torch and other libraries (likewise)
 ## make install       only make .venv; every target above does so where it is needed
 ## make clean         remove caches and build products; runs/ stays
 ## make distclean     also remove the virtual environments
@@ -25,7 +26,7 @@ ARGS =
 PY = .venv/bin/python
 STAMP = .venv/installed
 
-.PHONY: help demo test test-all lint format bench bench-peers install clean distclean
+.PHONY: help demo test test-all lint format bench bench-peers bench-evolution install clean distclean
 
 help:
 	@sed -n 's/^## \{0,1\}//p' Makefile
@@ -56,6 +57,9 @@ bench: $(STAMP)
 bench-peers: $(STAMP)
 	@$(PY) -m benchmarks.peers $(ARGS)
 
+bench-evolution: $(STAMP)
+	@$(PY) -m benchmarks.evolution $(ARGS)
+
 install: $(STAMP)
 
 # One installation for all targets: PyTorch is nearly all of it, the tools for tests and checks are not
@@ -74,4 +78,4 @@ clean:
 	    '(' -name __pycache__ -o -name .ipynb_checkpoints ')' -prune -exec rm -rf '{}' +
 
 distclean: clean
-	rm -rf .venv .venv-dacbench
+	rm -rf .venv .venv-dacbench .venv-evolution

@@ -7,9 +7,11 @@ round, and each round gives one ratio.
 import json
 import os
 import platform
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+import venv
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -46,6 +48,34 @@ def finish(device: torch.device) -> None:
     """Wait until a device has done everything it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+class CannotInstall(Exception):
+    """Another package could not be installed; the text says why."""
+
+
+def peer_python(folder: Path, requirements: Sequence[str]) -> Path:
+    """Python of an environment with other packages, which is made where it is missing.
+
+    Args:
+        folder: Of the environment.
+        requirements: What is installed there, as pip takes it.
+
+    Raises:
+        CannotInstall: If pip fails.
+    """
+    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    stamp = folder / "installed"
+    wanted = "\n".join(requirements)
+    if stamp.exists() and stamp.read_text() == wanted:
+        return python
+    venv.create(folder, clear=True, with_pip=True)
+    command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise CannotInstall("\n".join(done.stderr.splitlines()[-15:]))
+    stamp.write_text(wanted)
+    return python
 
 
 @dataclass(frozen=True)

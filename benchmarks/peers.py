@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import venv
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +26,17 @@ import numpy as np
 import tyro
 
 import autotrain_env  # noqa: F401  (registers the environments)
-from benchmarks.measuring import Figure, Spread, alternate, machine, make_console, table, write_json
+from benchmarks.measuring import (
+    CannotInstall,
+    Figure,
+    Spread,
+    alternate,
+    machine,
+    make_console,
+    peer_python,
+    table,
+    write_json,
+)
 
 SIZES = (784, 200, 100, 50, 10)
 BATCH_SIZE = 64
@@ -38,26 +47,6 @@ GO_ON = 2  # the action that leaves the learning rate as it is, and trains
 
 FOLDER = Path(".venv-dacbench")
 REQUIREMENTS = ("dacbench==0.5.6", "torch<=2.10", "torchvision<=0.25")  # upper bounds: DACBench's own
-
-
-class CannotInstall(Exception):
-    """DACBench could not be installed; the text says why."""
-
-
-def installed_python() -> Path:
-    """Python of DACBench's environment, which is made where it is missing."""
-    python = FOLDER / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    stamp = FOLDER / "installed"
-    wanted = "\n".join(REQUIREMENTS)
-    if stamp.exists() and stamp.read_text() == wanted:
-        return python
-    venv.create(FOLDER, clear=True, with_pip=True)
-    command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *REQUIREMENTS]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise CannotInstall("\n".join(done.stderr.splitlines()[-15:]))
-    stamp.write_text(wanted)
-    return python
 
 
 class DACBench:
@@ -211,7 +200,7 @@ def main(arguments: Arguments) -> None:
     start = time.perf_counter()
     try:
         with console.status(f"installing {REQUIREMENTS[0]} in {FOLDER}: some minutes, several GB"):
-            python = installed_python()
+            python = peer_python(FOLDER, REQUIREMENTS)
     except CannotInstall as reason:
         console.print(f"DACBench could not be installed, so nothing was measured:\n{reason}", markup=False)
         sys.exit(1)

@@ -231,6 +231,7 @@ def as_distribution(distribution: str | Distribution) -> Distribution:
 
 
 MAX_SEED = 2**63 - 1
+CACHED_WORDS = 2**17  # of 4 bytes
 
 
 def draw_noise(distribution: Distribution, seed: int, generation: int, rows: range, size: int) -> Tensor:
@@ -249,22 +250,23 @@ def draw_noise(distribution: Distribution, seed: int, generation: int, rows: ran
     Returns:
         Float32, on the CPU, shape (len(rows), size).
     """
-    words = np.empty((len(rows), _words_drawn(distribution, size)), np.uint64)
+    needed = distribution.words * size
+    few = max(1, CACHED_WORDS // max(needed, 1))  # rows at once: all passes over them stay in the cache
+    words = np.empty((min(few, len(rows)), (needed + 1) // 2), np.uint64)
+    noise = torch.empty(len(rows), size)
     generator = np.random.Philox(key=seed)
     state = generator.state
-    for target, row in zip(words, rows, strict=True):
-        # (position within the row, row, generation, unused); the position counts up
-        state["state"]["counter"][:] = (0, row, generation, 0)
-        state["buffer_pos"] = len(state["buffer"])  # nothing is left over from another row
-        generator.state = state
-        target[:] = generator.random_raw(len(target))
-    used = torch.from_numpy(words.view(np.int32))[:, : distribution.words * size]
-    return distribution.from_words(used)
-
-
-def _words_drawn(distribution: Distribution, size: int) -> int:
-    """Words of 64 bits that hold enough of 32 bits."""
-    return (distribution.words * size + 1) // 2
+    for start in range(0, len(rows), few):
+        some = rows[start : start + few]
+        for target, row in zip(words, some, strict=False):
+            # (position within the row, row, generation, unused); the position counts up
+            state["state"]["counter"][:] = (0, row, generation, 0)
+            state["buffer_pos"] = len(state["buffer"])  # nothing is left over from another row
+            generator.state = state
+            target[:] = generator.random_raw(len(target))
+        used = torch.from_numpy(words.view(np.int32))[: len(some), :needed]
+        noise[start : start + few] = distribution.from_words(used)
+    return noise
 
 
 def check_seed(seed: int) -> None:

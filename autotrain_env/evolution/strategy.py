@@ -291,13 +291,12 @@ class State:
         return torch.cat((drawn, around.expand(missing, -1))) if missing else drawn
 
     def _population(self, asked: Asked) -> Tensor:
-        steps = asked.noise * asked.std
-        if not self.strategy.mirrored:
-            return asked.around + steps
-        pairs = torch.empty((len(steps), 2, steps.shape[1]), dtype=steps.dtype, device=steps.device)
-        torch.add(asked.around, steps, out=pairs[:, 0])
-        torch.sub(asked.around, steps, out=pairs[:, 1])
-        return pairs.flatten(0, 1)
+        noise, std, around = asked
+        signs = (1, -1) if self.strategy.mirrored else (1,)
+        members = noise.new_empty((len(noise), len(signs), len(around)))
+        for number, sign in enumerate(signs):
+            torch.addcmul(around, noise, std, value=sign, out=members[:, number])
+        return members.flatten(0, 1)
 
     def ask(self) -> tuple[Tensor, "State"]:
         """The members of the next generation, shape (population_size, d), and the state that awaits them.
