@@ -22,7 +22,7 @@ def note_look(path: Path, runs: Sequence[Path], targets: Sequence[str]) -> int:
         How many looks there have been, this one included.
     """
     looks = path.read_text().splitlines() if path.exists() else []
-    policies = {str(run): RunFolder(run).policy_hash() for run in runs}
+    policies = {run.name: RunFolder(run).policy_hash() for run in runs}
     look = {
         "look": len(looks) + 1,
         "when": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),

@@ -298,7 +298,8 @@ PRESETS: dict[str, TaskDistribution | Curriculum] = {
         )
     ),
     # for policies that are to be carried over to other data: small noisy sets, on which a low rate early
-    # is best, and large ones, on which training pays until the end; momentum moves the best rate by decades
+    # is best, and large ones, on which training pays until the end; momentum moves the best rate by decades;
+    # deep networks die at high rates, and a lower one alone does not bring them back
     "many": TaskDistribution(
         dataset=Choice(
             (
@@ -315,7 +316,7 @@ PRESETS: dict[str, TaskDistribution | Curriculum] = {
         label_noise=Choice((0.0, 0.1, 0.2, 0.4)),
         holdout_size=300,
         validation_size=400,
-        classifier=Choice(("mlp", "mlp-64-32")),
+        classifier=Choice(("mlp", "mlp-64-32", "mlp-48-48-48")),
         optimizer=Choice(("sgd", "momentum", "momentum", SGD(momentum=0.98))),
     ),
 }
