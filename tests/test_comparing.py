@@ -201,7 +201,7 @@ def test_final_targets_are_for_final_and_looks_are_counted(
         assert f"Look number {look}" in capsys.readouterr().out
     first, second = map(json.loads, (tmp_path / "looks.jsonl").read_text().splitlines())
     assert (first["look"], second["look"]) == (1, 2) and first["targets"] == ["digits_deep"]
-    assert first["policies"] == second["policies"] and len(first["policies"][run]) == 64
+    assert first["policies"] == second["policies"] and len(first["policies"][runs["ppo"].name]) == 64
     assert {record.setup["episode_seed"] for record in load_records([tmp_path])} == {1_400_000_000}
 
 
