@@ -100,6 +100,8 @@ class EvolutionHyperparameters:
                 raise unknown_name(name, getattr(self, name), known)
         for name in ("episodes", "block_size", "threads"):
             check_whole(name, getattr(self, name), 1)
+        listed = isinstance(self.net_arch, (list, tuple))
+        check(listed, "net_arch", self.net_arch, "a list of widths")
         object.__setattr__(self, "net_arch", tuple(self.net_arch))
         wanted = {"linear": 0, "mlp": 1, "gru": 1}[self.policy]
         fits = len(self.net_arch) >= wanted and (wanted > 0 or not self.net_arch)

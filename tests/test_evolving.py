@@ -316,6 +316,7 @@ def test_another_strategy_takes_what_it_knows_of_the_file():
         ({"block_size": 0}, "block_size=0"),
         ({"policy": "linear", "net_arch": [3]}, "net_arch=.*linear"),
         ({"policy": "gru", "net_arch": []}, "net_arch="),
+        ({"net_arch": 16}, "net_arch=16.*list"),
         ({"perturbation_sdt": 0.1}, "perturbation_sdt.*nearest known one is 'perturbation_std'"),
         ({"strategy": "cma_es", "mirrored": True}, "strategy='cma_es'='mirrored'"),
         ({"population_size": 7}, "population_size=7.*even"),
