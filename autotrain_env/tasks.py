@@ -298,8 +298,8 @@ PRESETS: dict[str, TaskDistribution | Curriculum] = {
         )
     ),
     # for policies that are to be carried over to other data: small noisy sets, on which a low rate early
-    # is best, and large ones, on which training pays until the end; momentum moves the best rate by decades;
-    # deep networks die at high rates, and a lower one alone does not bring them back
+    # is best, and large ones, on which training pays until the end; momentum moves the best rate by
+    # decades; deep networks die at high rates, and a lower one alone does not bring them back
     "many": TaskDistribution(
         dataset=Choice(
             (
