@@ -414,7 +414,7 @@ def evolve(
             progress, row = run.generation(progress)
             _log(run, writer, row)
             report(progress.env_steps / config.train_steps)
-            if progress.env_steps >= due:
+            if due <= progress.env_steps < config.train_steps:  # the end is evaluated below
                 due = (progress.env_steps // config.checkpoint_steps + 1) * config.checkpoint_steps
                 _scalars(writer, "evaluation", run.evaluate(progress), progress.env_steps)
                 run.save(progress)

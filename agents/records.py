@@ -175,7 +175,7 @@ def training_scores(run: RunFolder, groups: int = 300) -> dict[str, list[float]]
     scores, each = [], 1
     if run.generations.exists():
         rows = read_generations(run)
-        scores, each = [row["score"] for row in rows], rows[0]["episodes"]
+        scores, each = [row["score"] for row in rows], rows[0]["episodes"] if rows else 1
     else:
         with run.decisions.open() as file:
             for line in file:

@@ -103,14 +103,17 @@ def _training(run: RunFolder, output: Path) -> dict[str, Any]:
     config = run.config()
     name = run.path.name
     scores = training_scores(run)
-    last = int(read_log(run.decisions)[-1]["episode_seed"])
     pictures = [
-        ("training", "Score of the networks at the end of each episode.", plot_training({name: scores})),
-        ("log", "The last episode in the MDP log.", plot_log(run.decisions, last)),
+        ("training", "Score of the networks at the end of each episode.", plot_training({name: scores}))
     ]
-    if run.generations.exists():
+    logged = read_log(run.decisions) if run.decisions.exists() else []
+    if logged:
+        last = int(logged[-1]["episode_seed"])
+        pictures.append(("log", "The last episode in the MDP log.", plot_log(run.decisions, last)))
+    generations = read_generations(run) if run.generations.exists() else []
+    if generations:
         caption = "What evolution did, generation by generation."
-        pictures.append(("generations", caption, plot_generations(read_generations(run))))
+        pictures.append(("generations", caption, plot_generations(generations)))
     return {
         "name": name,
         "config": config,

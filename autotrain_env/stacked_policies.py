@@ -18,6 +18,8 @@ from autotrain_env.policies import MAX_NORMALIZED, PolicyNetwork, PolicySpec, Tr
 from autotrain_env.vector_env import AutoTrainVectorEnv
 
 HEADS = ("categorical", "gaussian", "deterministic")
+ACTION_STREAM = 1
+"""Of the noise that actions are drawn with, apart from the noise that members are made with."""
 
 
 def make_spec(
@@ -235,7 +237,8 @@ class StackedPolicies(EpisodeCounter):
         for pair in np.unique(np.stack((episode, self._step)), axis=1).T.tolist():
             row = pair[0] << 32 | pair[1]
             kind = Uniform() if discrete else Normal()
-            numbers = draw_noise(kind, self.seed, self.generation, range(row, row + 1), drawn.shape[1])
+            rows, size = range(row, row + 1), drawn.shape[1]
+            numbers = draw_noise(kind, self.seed, self.generation, rows, size, ACTION_STREAM)
             lanes = (episode == pair[0]) & (self._step == pair[1])
             drawn[torch.from_numpy(lanes)] = numbers / (2 * 3**0.5) + 0.5 if discrete else numbers
         return drawn

@@ -143,8 +143,8 @@ def test_what_a_run_leaves(kind: str, tmp_path: Path):
     assert rows[-1]["train_steps"] == result["steps"]
     for row in rows:
         assert row["worst"] <= row["mean"] <= row["best"] and 0 <= row["score"] <= 1
-    points = rows_of(run.evaluations)
-    assert points[-1]["train_steps"] == result["steps"]
+    points = [row["train_steps"] for row in rows_of(run.evaluations)]
+    assert points[-1] == result["steps"] and len(set(points)) == len(points) >= 2
     assert len({row["episode_seed"] for row in rows_of(run.decisions)}) == 3  # of the evaluations
     assert list(run.tensorboard.glob("events*"))
     policy = load_policy(run.path)
@@ -372,3 +372,12 @@ def test_a_resume_with_another_population_says_in_what(tmp_path: Path, capsys: p
         main([*COMMAND, "population_size=8", *output, "--resume"])
     said = " ".join(capsys.readouterr().err.split())
     assert "was begun otherwise" in said and "'population_size': 8" in said
+
+
+def test_a_run_that_has_just_begun_is_reported(tmp_path: Path):
+    run = begun(tmp_path / "run", configuration())
+    with pytest.raises(RuntimeError, match="power"):
+        evolve(configuration(), run, silent, PowerCut(0))
+    run.generations.touch()
+    main(["report", str(run.path), "--output", str(tmp_path / "page")])
+    assert "unfinished" in (tmp_path / "page" / "index.html").read_text()

@@ -46,8 +46,8 @@ def test_a_row_depends_on_seed_generation_and_number_alone(distribution: Distrib
     for row in (0, 3, 5):
         assert torch.equal(draw_noise(distribution, 5, 9, range(row, row + 1), size)[0], together[row])
     assert torch.equal(draw_noise(distribution, 5, 9, range(2, 5), size), together[2:5])
-    for seed, generation in ((6, 9), (5, 10)):
-        other = draw_noise(distribution, seed, generation, range(6), size)
+    for seed, generation, stream in ((6, 9, 0), (5, 10, 0), (5, 9, 1)):
+        other = draw_noise(distribution, seed, generation, range(6), size, stream)
         assert not torch.isclose(other, together).any()
     assert draw_noise(distribution, 5, 9, range(0), size).shape == (0, size)
 

@@ -1,6 +1,7 @@
 """`train` and `tune`."""
 
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,36 +127,46 @@ class Train(Agent):
     def run(self, console: Console) -> None:
         """Train."""
         config = self.configuration()
-        backend = self.make_backend(console)
-        folder = RunFolder(self.output or RUNS / f"{config.algorithm}-{config.env_id}-{config.seed}")
-        if self.resume and folder.exists:
-            differences = config.differences(folder.config())
-            if differences:
-                raise ValueError(
-                    f"{folder.path} was begun otherwise (now, and then): {'; '.join(differences)}"
-                )
-            if folder.finished:
-                raise FileExistsError(f"{folder.path} holds a finished run: nothing is left to resume")
-        else:
-            folder.begin(config, self.overwrite)
-        try:
-            with bars(console) as bar, bar(f"training {config.algorithm}") as report:
-                if backend is None:
-                    result = train(config, folder, report, resume=self.resume)
-                else:
-                    result = evolve(config, folder, report, backend, resume=self.resume)
-        except Interrupted:
-            console.print(f"Saved. Go on with the same command and --resume: {folder.path}", soft_wrap=True)
-            sys.exit(130)
-        finally:
+        with ExitStack() as stack:
+            backend = self.make_backend(console)
             if backend is not None:
-                backend.close()
+                stack.callback(backend.close)
+            folder = self._begun_folder(config)
+            try:
+                with bars(console) as bar, bar(f"training {config.algorithm}") as report:
+                    if backend is None:
+                        result = train(config, folder, report, resume=self.resume)
+                    else:
+                        result = evolve(config, folder, report, backend, resume=self.resume)
+            except Interrupted:
+                console.print(
+                    f"Saved. Go on with the same command and --resume: {folder.path}", soft_wrap=True
+                )
+                sys.exit(130)
         score = result["evaluation"]["score"]
         console.print(
             f"Trained {result['steps']:,} env steps; mean validation score of the networks {score:.4f} on "
             f"development seeds. Written to {folder.path}/",
             soft_wrap=True,
         )
+
+    def _begun_folder(self, config: RunConfig) -> RunFolder:
+        """The run's folder, made, or found as a run that can be gone on with.
+
+        Raises:
+            FileExistsError: If something is there that is not to be overwritten, or is finished.
+            ValueError: If the run there was begun with another configuration.
+        """
+        folder = RunFolder(self.output or RUNS / f"{config.algorithm}-{config.env_id}-{config.seed}")
+        if not (self.resume and folder.exists):
+            folder.begin(config, self.overwrite)
+            return folder
+        differences = config.differences(folder.config())
+        if differences:
+            raise ValueError(f"{folder.path} was begun otherwise (now, and then): {'; '.join(differences)}")
+        if folder.finished:
+            raise FileExistsError(f"{folder.path} holds a finished run: nothing is left to resume")
+        return folder
 
     def _topology(self) -> dict[str, Any]:
         """The hyperparameters that topology and density stand for."""

@@ -234,7 +234,9 @@ MAX_SEED = 2**63 - 1
 CACHED_WORDS = 2**17  # of 4 bytes
 
 
-def draw_noise(distribution: Distribution, seed: int, generation: int, rows: range, size: int) -> Tensor:
+def draw_noise(
+    distribution: Distribution, seed: int, generation: int, rows: range, size: int, stream: int = 0
+) -> Tensor:
     """Draw noise that depends on nothing but the seed, the generation, a row's number and the size.
 
     Each row has a stretch of its own in the sequence of a counter-based generator (Philox 4x64-10: Salmon
@@ -246,6 +248,7 @@ def draw_noise(distribution: Distribution, seed: int, generation: int, rows: ran
         generation: At least 0.
         rows: Numbers of the rows, from 0 on.
         size: Numbers in a row.
+        stream: Noise for another purpose, independent of that of other streams.
 
     Returns:
         Float32, on the CPU, shape (len(rows), size).
@@ -259,8 +262,8 @@ def draw_noise(distribution: Distribution, seed: int, generation: int, rows: ran
     for start in range(0, len(rows), few):
         some = rows[start : start + few]
         for target, row in zip(words, some, strict=False):
-            # (position within the row, row, generation, unused); the position counts up
-            state["state"]["counter"][:] = (0, row, generation, 0)
+            # (position within the row, row, generation, stream); the position counts up
+            state["state"]["counter"][:] = (0, row, generation, stream)
             state["buffer_pos"] = len(state["buffer"])  # nothing is left over from another row
             generator.state = state
             target[:] = generator.random_raw(len(target))
