@@ -124,8 +124,9 @@ def test_drawn_actions_are_common_random_numbers(env_id: str):
     for name in ("learning_rate", "score"):
         assert len(np.unique(results[0][name][:4])) == 1  # equal policies act alike
         np.testing.assert_array_equal(results[0][name], results[1][name])
-        assert (results[0][name][:4] != results[0][name][4:]).all()  # not so in the second episode
-        assert (results[0][name] != results[2][name]).any()  # nor in the next generation
+    rates = [result["learning_rate"] for result in results]  # scores may tie by chance
+    assert (rates[0][:4] != rates[0][4:]).all()  # not so in the second episode
+    assert (rates[0] != rates[2]).any()  # nor in the next generation
 
 
 def test_frequencies_of_drawn_actions_are_those_of_the_softmax():
