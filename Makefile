@@ -9,6 +9,7 @@
 ## make bench         speed, against plain torch and this machine's limit
 ## make bench-peers   speed, against other packages (made in an environment of their own)
 ## make bench-evolution   evolution, against plain torch and other libraries (likewise)
+## make bench-scaling   a generation on Ray, and simulated on up to 10,000 workers
 ## make install       only make .venv; every target above does so where it is needed
 ## make clean         remove caches and build products; runs/ stays
 ## make distclean     also remove the virtual environments
@@ -26,7 +27,7 @@ ARGS =
 PY = .venv/bin/python
 STAMP = .venv/installed
 
-.PHONY: help demo test test-all lint format bench bench-peers bench-evolution install clean distclean
+.PHONY: help demo test test-all lint format bench bench-peers bench-evolution bench-scaling install clean distclean
 
 help:
 	@sed -n 's/^## \{0,1\}//p' Makefile
@@ -59,6 +60,9 @@ bench-peers: $(STAMP)
 
 bench-evolution: $(STAMP)
 	@$(PY) -m benchmarks.evolution $(ARGS)
+
+bench-scaling: $(STAMP)
+	@$(PY) -m benchmarks.scaling $(ARGS)
 
 install: $(STAMP)
 

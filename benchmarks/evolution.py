@@ -44,23 +44,27 @@ REQUIREMENTS = ("evotorch==0.6.1", "evox==1.4.0", "evosax==0.3.2")
 POPULATION, PARAMETERS = 256, 10_000
 
 
+def evolution_config(**hyperparameters: Any) -> RunConfig:
+    """Of `train es` on the default task, with its shipped hyperparameters but for these."""
+    return RunConfig(
+        algorithm="es",
+        env_id="AutoTrain-v0",
+        env={"observation_layout": "flat", "reward": REWARD},
+        num_envs=4,
+        seed=0,
+        train_steps=1,
+        checkpoint_steps=1,
+        evaluation_episodes=4,
+        hyperparameters={**load_hyperparameters("es", "AutoTrain-v0"), **hyperparameters},
+    )
+
+
 def generation(setup: Setup) -> list[Figure]:
     """A generation of `train es` with its shipped hyperparameters, beside plain torch."""
     plain_episodes = 4
     plain = plain_run(setup)
     with tempfile.TemporaryDirectory() as folder:
-        config = RunConfig(
-            algorithm="es",
-            env_id="AutoTrain-v0",
-            env={"observation_layout": "flat", "reward": REWARD},
-            num_envs=4,
-            seed=0,
-            train_steps=1,
-            checkpoint_steps=1,
-            evaluation_episodes=4,
-            hyperparameters=load_hyperparameters("es", "AutoTrain-v0"),
-        )
-        run = Evolution(config, RunFolder(Path(folder)), Serial())
+        run = Evolution(evolution_config(), RunFolder(Path(folder)), Serial())
         progress = run.start()
         shares: list[float] = []
         networks: list[float] = []
