@@ -75,7 +75,8 @@ class EvolutionHyperparameters:
         normalize: Whether observations are normalised, with moments of all that members saw before this
             generation.
         masked: Whether impossible discrete actions are masked out.
-        deterministic: Whether the likeliest actions are taken while training.
+        deterministic: Whether members take the likeliest actions, or draw them; the policy that is
+            evaluated takes the likeliest.
         fitness: `"return"` or `"score"` (final, on the reward's split).
         episodes: That each member plays in a generation.
         block_size: Policies evaluated at once.
@@ -350,9 +351,7 @@ class Evolution:
 
     def policy(self, progress: Progress) -> TrainedPolicy:
         """The policy that the search has found."""
-        return single_policy(
-            self.spec, progress.search.parameters, progress.moments, self.settings.deterministic
-        )
+        return single_policy(self.spec, progress.search.parameters, progress.moments)
 
     def save(self, progress: Progress) -> None:
         """Write a checkpoint."""

@@ -86,23 +86,20 @@ def policy_layout(spec: PolicySpec) -> Layout:
     )
 
 
-def single_policy(
-    spec: PolicySpec, parameters: Tensor, moments: Moments, deterministic: bool = True
-) -> TrainedPolicy:
-    """One policy as a `TrainedPolicy`.
+def single_policy(spec: PolicySpec, parameters: Tensor, moments: Moments) -> TrainedPolicy:
+    """One policy as a `TrainedPolicy`, which takes the likeliest actions.
 
     Args:
         spec: What it is.
         parameters: As `policy_layout` lays them out, shape (d,).
         moments: Of observations, which they are normalised with.
-        deterministic: Whether its `decide` takes the likeliest action, or draws.
     """
     weights = {name: part.float() for name, part in policy_layout(spec).split(parameters).items()}
     for number, layer in enumerate(spec.layers):
         if layer["type"] == "normalize":
             weights[f"layers.{number}.mean"] = torch.from_numpy(moments.mean).float()
             weights[f"layers.{number}.deviation"] = torch.from_numpy(moments.deviation()).float()
-    return TrainedPolicy(spec, weights, deterministic)
+    return TrainedPolicy(spec, weights)
 
 
 class StackedPolicies(EpisodeCounter):
