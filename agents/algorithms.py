@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from autotrain_env import AutoTrainConfig
 from autotrain_env.errors import check, unknown_name
-from autotrain_env.policies import PolicySpec, StateAttention, TrainedPolicy
+from autotrain_env.policies import Normalize, PolicySpec, StateAttention, TrainedPolicy
 
 HYPERPARAMETERS = Path(__file__).with_name("hyperparams")
 
@@ -88,6 +88,23 @@ class AttentionExtractor(BaseFeaturesExtractor):
     def forward(self, observations: Tensor) -> Tensor:
         """Features, shape (n, H * width)."""
         return self.attention(observations)
+
+
+class NormalizeExtractor(BaseFeaturesExtractor):
+    """`Normalize` as Stable-Baselines3 takes it; its moments are those of another policy and stay so.
+
+    Args:
+        observation_space: Flat or of shape (H, K, M).
+    """
+
+    def __init__(self, observation_space: spaces.Box) -> None:
+        size = int(np.prod(observation_space.shape))
+        super().__init__(observation_space, size)
+        self.normalize = Normalize(size)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Features, shape (n, H * K * M)."""
+        return self.normalize(observations.flatten(1))
 
 
 class ResumableARS(ARS):
@@ -195,16 +212,26 @@ def replaced_hyperparameters(given: Iterable[str], known: Mapping[str, Any]) -> 
 
 
 def make_model(
-    name: str, env: VecEnv, hyperparameters: Mapping[str, Any], seed: int = 0, **replaced: Any
+    name: str,
+    env: VecEnv,
+    hyperparameters: Mapping[str, Any],
+    seed: int = 0,
+    start_from: TrainedPolicy | None = None,
+    **replaced: Any,
 ) -> BaseAlgorithm:
-    """Make an untrained model.
+    """Make a model that is untrained, or acts as another policy.
 
     Args:
         name: Of the algorithm.
         env: Where it is trained; from `make_sb3_env`.
         hyperparameters: From `load_hyperparameters`.
         seed: Of the policy's weights and its exploration, and of the environment's tasks.
+        start_from: A policy, as `train es` finds them, that the model begins with; the widths of its layers
+            take the place of those in the hyperparameters, which are then the critic's alone.
         replaced: Hyperparameters to use instead.
+
+    Raises:
+        ValueError: If a hyperparameter is not allowed, or the model cannot act as the other policy does.
     """
     arguments = {**hyperparameters, **replaced}
     for of_the_run in ("n_envs", "n_timesteps"):
@@ -221,6 +248,12 @@ def make_model(
             "features_extractor_class": AttentionExtractor,
             "features_extractor_kwargs": {"rows": config.num_snapshots, "windows": config.history_length},
         }
+    if start_from is not None:
+        for which in ("observation_space", "action_space"):
+            mine, other = getattr(env, which), getattr(start_from.spec, which)
+            check(mine == other, "start_from", f"a policy with {which} {other}", f"one for {mine}")
+        check(extractor == "flat", "extractor", extractor, "flat with start_from")
+        arguments["policy_kwargs"] = _networks_like(start_from.spec, arguments.get("policy_kwargs", {}))
     policy = arguments.pop("policy")
     noise = arguments.pop("noise_std", None)
     if arguments.pop("noise_type", None) == "normal":
@@ -235,7 +268,30 @@ def make_model(
         with torch.no_grad():
             assert isinstance(model.policy.action_net, nn.Linear)
             model.policy.action_net.bias.copy_(torch.from_numpy(action_bias(config)))
+    if start_from is not None:
+        _copy_policy(start_from, model)
     return model
+
+
+def _networks_like(spec: PolicySpec, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of an actor-critic policy whose actor has the layers of another policy."""
+    critic = known.get("net_arch", [64, 64])
+    critic = critic["vf"] if isinstance(critic, dict) else critic
+    actor = [layer["out"] for layer in spec.layers if layer["type"] == "linear"][:-1]
+    normalized = any(layer["type"] == "normalize" for layer in spec.layers)
+    extractor = {"features_extractor_class": NormalizeExtractor} if normalized else {}
+    return {**known, "net_arch": {"pi": actor, "vf": critic}, **extractor}
+
+
+def _copy_policy(policy: TrainedPolicy, model: BaseAlgorithm) -> None:
+    made = export_policy(model).spec
+    mine, others = ([spec.head, *map(dict, spec.layers)] for spec in (made, policy.spec))
+    check(mine == others, "start_from", f"a policy of {others}", f"made as the model's: {mine}")
+    weights = policy.network.state_dict()
+    with torch.no_grad():
+        for number, module in enumerate(_network(model)[1], start=1):
+            for name, tensor in module.state_dict().items():
+                tensor.copy_(weights[f"layers.{number}.{name}"])
 
 
 def action_bias(config: AutoTrainConfig) -> np.ndarray:
@@ -317,6 +373,8 @@ def _features(owner: nn.Module) -> list[nn.Module]:
     extractor = getattr(owner, "pi_features_extractor", None) or owner.features_extractor
     if isinstance(extractor, AttentionExtractor):
         return [extractor.attention]
+    if isinstance(extractor, NormalizeExtractor):
+        return [extractor.normalize]
     if isinstance(extractor, FlattenExtractor):
         return []
     raise ValueError(f"a policy with the features extractor {extractor} cannot be exported")
@@ -359,6 +417,8 @@ def _describe(module: nn.Module) -> dict[str, Any]:
     if isinstance(module, StateAttention):
         names = ("rows", "windows", "width", "heads")
         return {"type": "state_attention", **{name: getattr(module, name) for name in names}}
+    if isinstance(module, Normalize):
+        return {"type": "normalize", "size": len(module.mean)}
     for kind, known in (("tanh", nn.Tanh), ("relu", nn.ReLU)):
         if isinstance(module, known):
             return {"type": kind}

@@ -44,7 +44,9 @@ def group_runs(folders: list[Path]) -> dict[str, list[RunFolder]]:
     for path in folders:
         run = RunFolder(path)
         run.result()  # says so where it is not finished
-        config = as_plain(dataclasses.asdict(run.config()) | {"seed": None})
+        whole = run.config()
+        started = whole.start_from is not None  # from policies that differ by seed, too
+        config = as_plain(dataclasses.asdict(whole) | {"seed": None, "start_from": started})
         for known, runs in methods:
             if known == config:
                 runs.append(run)

@@ -46,6 +46,7 @@ class RunConfig:
         hyperparameters: Of the algorithm.
         success_score: Final score from which an episode counts as a success, for a curriculum; `None` for
             tasks of one level.
+        start_from: Folder of the policy that training begins with; `None` for a fresh one.
         versions: Of the libraries.
     """
 
@@ -59,6 +60,7 @@ class RunConfig:
     evaluation_episodes: int
     hyperparameters: dict[str, Any]
     success_score: float | None = None
+    start_from: str | None = None
     versions: dict[str, str] = field(default_factory=lambda: {name: version(name) for name in PACKAGES})
 
     def differences(self, other: "RunConfig") -> list[str]:

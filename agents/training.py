@@ -28,7 +28,7 @@ from agents.runs import RunConfig, RunFolder
 from agents.seeds import DEVELOPMENT_SEED, training_seed
 from autotrain_env import AutoTrainConfig, AutoTrainVectorEnv, Curriculum
 from autotrain_env.evaluation import evaluate_policy, make_evaluation_env
-from autotrain_env.policies import TrainedPolicy
+from autotrain_env.policies import TrainedPolicy, load_policy
 from autotrain_env.sb3 import AutoTrainVecEnv, make_sb3_env
 
 
@@ -62,7 +62,8 @@ def train(config: RunConfig, folder: RunFolder, report: Report, *, resume: bool 
     ) as env:
         check_actions(find_algorithm(config.algorithm), env.action_space, config.env_id)
         if state is None:
-            model = make_model(config.algorithm, env, config.hyperparameters, config.seed)
+            policy = None if config.start_from is None else load_policy(config.start_from)
+            model = make_model(config.algorithm, env, config.hyperparameters, config.seed, policy)
             env.seed(training_seed(config.seed, config.num_envs))
         else:
             model = _load_checkpoint(checkpoints[-1], state, config, env)

@@ -165,8 +165,10 @@ class Normalize(nn.Module):
 
     def __init__(self, size: int) -> None:
         super().__init__()
-        self.mean = nn.Parameter(torch.zeros(size))
-        self.deviation = nn.Parameter(torch.ones(size))
+        self.mean: Tensor
+        self.deviation: Tensor
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("deviation", torch.ones(size))
 
     def forward(self, observation: Tensor) -> Tensor:
         """Shape (n, size), cut off at `MAX_NORMALIZED`."""

@@ -21,9 +21,12 @@ from agents.algorithms import (
     load_hyperparameters,
     make_model,
 )
+from agents.commands.learning import STARTABLE
 from autotrain_env import ENVIRONMENTS, AutoTrainConfig
-from autotrain_env.policies import load_policy
+from autotrain_env.moments import Moments
+from autotrain_env.policies import TrainedPolicy, load_policy
 from autotrain_env.sb3 import make_sb3_env
+from autotrain_env.stacked_policies import make_spec, policy_layout, single_policy
 from conftest import tiny
 
 # Enough to have been updated once.
@@ -80,6 +83,50 @@ def test_attention_gives_the_very_logits_of_the_model(tmp_path: Any):
         others = network(torch.zeros_like(observation), None)[0].log_softmax(1)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
     assert (others - found).abs().max() > 1e-3
+
+
+def found_by_evolution(env: Any, hidden: tuple[int, ...], **more: Any) -> TrainedPolicy:
+    """As `train es` finds them: normalised observations, linear layers."""
+    spec = make_spec(env.observation_space, env.action_space, hidden, **more)
+    generator = torch.Generator().manual_seed(0)
+    parameters = torch.randn(policy_layout(spec).size, generator=generator)
+    seen = np.random.default_rng(0).normal(0.3, 2, (50, *env.observation_space.shape))
+    return single_policy(spec, parameters, Moments.of(seen))
+
+
+@pytest.mark.parametrize("name", STARTABLE)
+@pytest.mark.parametrize("hidden", [(), (5, 4)])
+def test_a_model_begins_as_another_policy(name: str, hidden: tuple[int, ...]):
+    env = make_sb3_env("AutoTrain-v0", 2, **tiny(observation_layout="flat"))
+    policy = found_by_evolution(env, hidden)
+    hyperparameters = load_hyperparameters(name, "AutoTrain-v0") | SHORT[name]
+    model = make_model(name, env, hyperparameters, 1, policy)
+    observation = torch.rand(6, *env.observation_space.shape) * 2 - 1
+    with torch.no_grad():
+        found = model.policy.get_distribution(observation).distribution.logits
+        expected = policy.network(observation, None)[0].log_softmax(1)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    fresh = make_model(name, env, hyperparameters, 1)
+    critics = [str(each.policy.mlp_extractor.value_net) for each in (model, fresh)]
+    assert critics[0] == critics[1]  # that of the hyperparameters
+    model.learn(40)
+    after = export_policy(model)
+    weights = policy.network.state_dict()
+    for layer, tensor in after.network.state_dict().items():
+        moments = layer.endswith((".mean", ".deviation"))
+        assert torch.equal(tensor, weights[layer]) == moments, layer
+
+
+def test_policies_that_a_model_cannot_begin_as_are_refused():
+    env = make_sb3_env("AutoTrain-v0", 2, **tiny(observation_layout="flat"))
+    hyperparameters = load_hyperparameters("ppo", "AutoTrain-v0")
+    with pytest.raises(ValueError, match=r"start_from=.a policy of .*'gru'.*made as the model"):
+        make_model("ppo", env, hyperparameters, 0, found_by_evolution(env, (), recurrent=3))
+    with pytest.raises(ValueError, match="extractor='attention'.*flat with start_from"):
+        make_model("ppo", env, hyperparameters | {"extractor": "attention"}, 0, found_by_evolution(env, ()))
+    other = make_sb3_env("AutoTrain-v0", 2, **tiny(observation_layout="flat", stop=False))
+    with pytest.raises(ValueError, match=r"start_from=.a policy with action_space Discrete\(\d+\)"):
+        make_model("ppo", other, hyperparameters, 0, found_by_evolution(env, ()))
 
 
 def assert_alike(model: BaseAlgorithm, env_id: str, tmp_path: Any, varied: bool = True) -> None:

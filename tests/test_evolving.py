@@ -360,6 +360,16 @@ def test_arguments_of_es_are_refused_elsewhere(tmp_path: Path, capsys: pytest.Ca
         with pytest.raises(SystemExit):
             main(["train", "ppo", *ENV, "--output", str(tmp_path / "run"), *arguments])
         assert "left out but for es" in " ".join(capsys.readouterr().err.split())
+    for algorithm in ("es", "dqn"):
+        with pytest.raises(SystemExit):
+            main(
+                ["train", algorithm, *ENV, "--output", str(tmp_path / "run"), "--start-from", str(tmp_path)]
+            )
+        assert "left out but for ppo" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(SystemExit):
+        main(["train", "ppo", *ENV, "--output", str(tmp_path / "run"), "--start-from", str(tmp_path)])
+    assert "policy.json" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
     with pytest.raises(SystemExit):
         main(["tune", "es"])
     assert "algorithm='es'" in capsys.readouterr().err

@@ -37,8 +37,11 @@ from agents.tuning import SPACES, Study, open_study, run_study, write_hyperparam
 from autotrain_env import AutoTrainEnv
 from autotrain_env.errors import check, check_whole, unknown_name
 from autotrain_env.evolution.sparse import TOPOLOGIES
+from autotrain_env.policies import load_policy
 
 RUNS = Path("runs/agents")
+STARTABLE = ("ppo", "a2c", "trpo", "maskable_ppo")
+"""Algorithms that can begin with another policy: actor-critics without a memory."""
 
 
 @dataclass
@@ -98,6 +101,9 @@ class Train(Agent):
 
     evaluation_episodes: int = 64
     """Episodes of each evaluation while training, on development seeds."""
+
+    start_from: Path | None = None
+    """Folder of a policy that training begins with: of a run of es, for ppo, a2c, trpo or maskable_ppo."""
 
     topology: str | None = None
     """Of es: full (one centre), ring or erdos-renyi (parents on a graph); by default what the
@@ -207,6 +213,10 @@ class Train(Agent):
         algorithm, env_id, kwargs, env = self.environment()
         known = load_hyperparameters(algorithm.name, env_id)
         hyperparameters = replaced_hyperparameters(self.hyperparameters, known)
+        if self.start_from is not None:
+            able = algorithm.name in STARTABLE
+            check(able, "start_from", str(self.start_from), f"left out but for {', '.join(STARTABLE)}")
+            load_policy(self.start_from)  # says so if it cannot
         if algorithm is EVOLUTION:
             given_ones = replaced_hyperparameters(self.hyperparameters, {}) | self._topology()
             hyperparameters = replace_hyperparameters(known, given_ones)
@@ -234,6 +244,7 @@ class Train(Agent):
             evaluation_episodes=self.evaluation_episodes,
             hyperparameters=hyperparameters,
             success_score=self.success_score if len(env.config.task_distribution.levels) > 1 else None,
+            start_from=None if self.start_from is None else str(self.start_from),
         )
 
 
