@@ -44,7 +44,7 @@ SMALL = {
     "train_size": 100,
     "classifier": "mlp-8",
 }
-TINY = {"population_size": 6, "block_size": 4, "net_arch": [3], "perturbation_std": 0.3}
+TINY = {"population_size": 6, "block_size": 4, "policy": "mlp", "net_arch": [3], "perturbation_std": 0.3}
 KINDS: dict[str, dict[str, Any]] = {
     "mlp": {"optimizer": {"name": "clipup", "momentum": 0.8}, "learned_std": "tensor"},
     "linear": {"policy": "linear", "net_arch": [], "normalize": False, "masked": True, "episodes": 2},
@@ -173,7 +173,7 @@ def test_ctrl_c_saves_and_leaves(tmp_path: Path):
 
 
 ENV = ("--env.budget", "60", "--env.classifier", "mlp-8", "--env.train-size", "100")
-SIZES = ("population_size=6", "block_size=2", "net_arch=[3]")
+SIZES = ("population_size=6", "block_size=2", "policy=mlp", "net_arch=[3]")
 STEPS = ("--train-steps", "90", "--checkpoint-steps", "40", "--evaluation-episodes", "2")
 COMMAND = ("train", "es", *ENV, *STEPS, "--hyperparameters", *SIZES)
 
