@@ -21,6 +21,11 @@ ATTEMPTS = 10
 """Times that members are evaluated anew because a worker died, before giving up."""
 
 
+MOST_TASKS, ENOUGH_MEMBERS = 4, 64
+"""Tasks for each worker of a cluster, so that fast ones take over from slow ones; but each has at least as
+many members as that, where there are so many, since few are slow side by side."""
+
+
 class Backend(Protocol):
     """Evaluates generations."""
 
@@ -43,6 +48,11 @@ def split_members(members: int, block_size: int, workers: int) -> list[range]:
     count = min(workers, blocks)
     ends = [block_size * (blocks * (worker + 1) // count) for worker in range(count)]
     return [range(start, min(end, members)) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def count_tasks(members: int, workers: int) -> int:
+    """Tasks that a generation is cut into for workers of unequal speed."""
+    return workers * min(MOST_TASKS, max(1, members // (workers * ENOUGH_MEMBERS)))
 
 
 class Serial:
@@ -101,7 +111,7 @@ class Processes:
 
 
 class Ray:
-    """Tasks on a Ray cluster, as many as it has CPUs in this generation; nodes may come and go.
+    """Tasks on a Ray cluster, some for each CPU that it has in this generation; nodes may come and go.
 
     A worker that dies is replaced, and its members evaluated anew, by Ray itself.
 
@@ -148,7 +158,7 @@ class Ray:
     def evaluate(self, trial: Trial, generation: Generation, members: int) -> Outcome:
         """See `Backend.evaluate`."""
         sent = self.ray.put(trial), self.ray.put(generation)  # once to each node
-        ranges = split_members(members, trial.block_size, self._cpus())
+        ranges = split_members(members, trial.block_size, count_tasks(members, self._cpus()))
         return join_outcomes(self.ray.get([self.task.remote(*sent, range_) for range_ in ranges]))
 
     def close(self) -> None:

@@ -59,12 +59,12 @@ def evolution_config(**hyperparameters: Any) -> RunConfig:
     )
 
 
-def generation(setup: Setup) -> list[Figure]:
-    """A generation of `train es` with its shipped hyperparameters, beside plain torch."""
+def generation(setup: Setup, members: int) -> list[Figure]:
+    """A generation of `train es` with its shipped hyperparameters but for its size, beside plain torch."""
     plain_episodes = 4
     plain = plain_run(setup)
     with tempfile.TemporaryDirectory() as folder:
-        run = Evolution(evolution_config(), RunFolder(Path(folder)), Serial())
+        run = Evolution(evolution_config(population_size=members), RunFolder(Path(folder)), Serial())
         progress = run.start()
         shares: list[float] = []
         networks: list[float] = []
@@ -83,13 +83,13 @@ def generation(setup: Setup) -> list[Figure]:
     theirs = seconds[1] / plain_episodes
     return [
         setup.figure(
-            "a generation of 64 members as one vectorised rollout: networks/s over those of plain torch",
+            f"a generation of {members} members as one rollout: networks/s over those of plain torch",
             Spread.of(theirs / ours),
             goal=8,
             beside=f"{np.median(ours) * 1e3:.0f} against {np.median(theirs) * 1e3:.0f} ms a network",
         ),
         setup.figure(
-            "share of a generation that is not episodes",
+            f"share of a generation of {members} members that is not episodes",
             Spread.of(np.array(shares[1:])),
             goal=0.05,
             at_least=False,
@@ -307,7 +307,9 @@ def main(arguments: Arguments) -> None:
     parts = [arguments.only] if arguments.only else ["generation", "core", "searches"]
     figures: dict[str, list[Figure]] = {}
     if "generation" in parts:
-        figures["generation"] = generation(setup)
+        figures["generation"] = [
+            figure for members in (32, 64, 128) for figure in generation(setup, members)
+        ]
     if parts != ["generation"]:
         try:
             with console.status(f"installing other libraries in {FOLDER}: some minutes, several GB"):

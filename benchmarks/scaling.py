@@ -4,6 +4,7 @@ Run by `make bench-scaling`, or `python -m benchmarks.scaling --help`. The simul
 are measured in the same run, and the assumptions of `Cluster`.
 """
 
+import heapq
 import json
 import math
 import pickle
@@ -22,7 +23,7 @@ import torch
 import tyro
 from rich.table import Table
 
-from agents.backends import Backend, Ray, Serial, split_members
+from agents.backends import Backend, Ray, Serial, count_tasks, split_members
 from agents.evolving import Evolution
 from agents.members import Generation, evaluate_members, without_memory
 from agents.runs import RunFolder
@@ -38,8 +39,9 @@ WORKERS = (10, 30, 100, 300, 1_000, 3_000, 10_000)
 class Cluster:
     """What is assumed of a cluster, beside the costs that are measured here.
 
-    A generation is spread as the Ray backend spreads it: one range of blocks for each worker, all tasks
-    submitted and all results read by one driver, what they share sent once to each node.
+    A generation is spread as the Ray backend spreads it: some ranges of blocks for each worker, which takes
+    the next one when it has done one; all tasks submitted and all results read by one driver, what they
+    share sent once to each node.
 
     Args:
         workers_per_node: CPUs of a node.
@@ -102,27 +104,29 @@ def simulate(
         rng: Of stragglers and failures.
         vectors: Whether workers get their members' parameters, instead of making them from the seed.
     """
-    ranges = split_members(members, costs.block_size, workers)
+    ranges = split_members(members, costs.block_size, count_tasks(members, workers))
     blocks = np.array([len(range_) / costs.block_size for range_ in ranges])
-    nodes = math.ceil(len(ranges) / cluster.workers_per_node)
+    nodes = math.ceil(workers / cluster.workers_per_node)
     hops = math.ceil(math.log2(nodes + 1))  # nodes that have it pass it on
     shared = hops * (cluster.latency + costs.sent / cluster.bandwidth)
     each = np.full(len(ranges), costs.task)
     if vectors:
         each += blocks * costs.block_size * costs.vector / cluster.bandwidth
-    starts = shared + np.cumsum(each)
-    speed = np.exp(cluster.noise * rng.standard_normal(len(ranges)))
-    held_up = np.where(rng.random(len(ranges)) < cluster.straggling, cluster.slowdown, 1.0)
-    seconds = blocks * costs.block * speed * held_up
-    ends = starts + seconds
-    death = rng.exponential(cluster.lifetime, len(ranges))
-    died = death < seconds
-    ends[died] += death[died] + cluster.detection
+    slowness = np.exp(cluster.noise * rng.standard_normal(workers))
+    slowness[rng.random(workers) < cluster.straggling] *= cluster.slowdown
+    deaths = rng.exponential(cluster.lifetime, workers).tolist()
+    free = [(0.0, worker) for worker in range(workers)]
+    last = 0.0
+    for submitted, work in zip(shared + np.cumsum(each), blocks * costs.block, strict=True):
+        since, worker = heapq.heappop(free)
+        begin, seconds = max(since, submitted), work * slowness[worker]
+        if begin <= deaths[worker] < begin + seconds:
+            begin = deaths[worker] + cluster.detection  # once more, by another worker in its place
+        last = max(last, begin + seconds)
+        heapq.heappush(free, (begin + seconds, worker))
     returned = len(ranges) * costs.returned + (blocks.sum() - len(ranges)) * costs.returned_block
     read = cluster.latency + returned / cluster.bandwidth
-    return (
-        max(float(ends.max()) + cluster.latency, shared + float(each.sum()) + read) + costs.search * members
-    )
+    return max(last + cluster.latency, shared + float(each.sum()) + read) + costs.search * members
 
 
 def curve(costs: Costs, cluster: Cluster, members: int, vectors: bool, generations: int) -> list[float]:
@@ -290,7 +294,7 @@ class Arguments:
     rounds: int = 4
     """Of measuring."""
 
-    generations: int = 100
+    generations: int = 30
     """Simulated for each number of workers."""
 
     output: Path = Path("runs/bench/scaling.json")

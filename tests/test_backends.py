@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents.backends import Processes, Ray, Serial, make_backend, split_members
+from agents.backends import Processes, Ray, Serial, count_tasks, make_backend, split_members
 from agents.members import Generation, Outcome, Trial, evaluate_members, join_outcomes, without_memory
 from autotrain_env import AutoTrainVectorEnv
 from autotrain_env.evolution import EvolutionStrategy, SparseEvolutionStrategy, init
@@ -119,6 +119,15 @@ def test_members_are_split_into_whole_blocks(workers: int, wanted: Outcome):
     assert len(ranges) == min(workers, 3) and all(range_.start % BLOCK == 0 for range_ in ranges)
     parts = [evaluate_members(make_trial(), make_generation(), range_) for range_ in ranges]
     assert_same(join_outcomes(parts), wanted)
+
+
+@pytest.mark.parametrize(
+    ("members", "workers", "tasks"), [(64, 1, 1), (64, 8, 8), (256, 2, 4), (10_000, 10, 40), (1, 3, 3)]
+)
+def test_workers_of_a_cluster_get_some_tasks_if_there_are_members_enough(
+    members: int, workers: int, tasks: int
+):
+    assert count_tasks(members, workers) == tasks
 
 
 def test_a_range_begins_with_a_block():
