@@ -158,6 +158,7 @@ def test_ctrl_c_saves_and_leaves(tmp_path: Path):
     whole, parts = begun(tmp_path / "whole", config), begun(tmp_path / "parts", config)
     evolve(config, whole, silent, Serial())
     interrupted: list[float] = []
+    handler = signal.getsignal(signal.SIGINT)
 
     def interrupt(share: float) -> None:
         if not interrupted:
@@ -167,7 +168,7 @@ def test_ctrl_c_saves_and_leaves(tmp_path: Path):
     with pytest.raises(Interrupted):
         evolve(config, parts, interrupt, Serial())
     assert interrupted and not parts.finished and len(rows_of(parts.path / "generations.jsonl")) == 1
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
     evolve(config, parts, silent, Serial(), resume=True)
     assert_same_runs(whole, parts)
 
