@@ -74,6 +74,8 @@ TARGETS = {
         _target("digits_network", DEVELOPMENT, UNSEEN_NETWORK, "digits", 400, 0.2, "mlp-100-50"),
         # as deep as networks without normalisation can well be trained: many die at high rates
         _target("digits_layers", DEVELOPMENT, UNSEEN_NETWORK, "digits", 400, 0.2, "mlp-40-40-40-40-40"),
+        # more images than the updates can use up, so that a high rate pays until late
+        _target("mnist_large", DEVELOPMENT, UNSEEN_BOTH, "mnist", 12000, 0.0, "mlp-200-100-50"),
         _target("fashion", FINAL, UNSEEN_BOTH, "fashion_mnist", 12000, 0.0, "mlp-200-100-50"),
         _target("fashion_noisy", FINAL, UNSEEN_DATASET, "fashion_mnist", 4000, 0.2, "mlp"),
         _target("cifar_mlp", FINAL, UNSEEN_BOTH, "cifar10", 12000, 0.0, "mlp-200-100-50"),

@@ -59,12 +59,13 @@ def evolution_config(**hyperparameters: Any) -> RunConfig:
     )
 
 
-def generation(setup: Setup, members: int) -> list[Figure]:
-    """A generation of `train es` with its shipped hyperparameters but for its size, beside plain torch."""
+def generation(setup: Setup, members: int, threads: int) -> list[Figure]:
+    """A generation of `train es` with its shipped hyperparameters but for these, beside plain torch."""
     plain_episodes = 4
     plain = plain_run(setup)
     with tempfile.TemporaryDirectory() as folder:
-        run = Evolution(evolution_config(population_size=members), RunFolder(Path(folder)), Serial())
+        config = evolution_config(population_size=members, threads=threads)
+        run = Evolution(config, RunFolder(Path(folder)), Serial())
         progress = run.start()
         shares: list[float] = []
         networks: list[float] = []
@@ -81,15 +82,16 @@ def generation(setup: Setup, members: int) -> list[Figure]:
         )
     ours = seconds[0] / np.array(networks[1:])  # members that stop train less than a whole network
     theirs = seconds[1] / plain_episodes
+    work = f"a generation of {members} members, threads={threads}"
     return [
         setup.figure(
-            f"a generation of {members} members as one rollout: networks/s over those of plain torch",
+            f"{work}, as one rollout: networks/s over those of plain torch",
             Spread.of(theirs / ours),
             goal=8,
             beside=f"{np.median(ours) * 1e3:.0f} against {np.median(theirs) * 1e3:.0f} ms a network",
         ),
         setup.figure(
-            f"share of a generation of {members} members that is not episodes",
+            f"share of {work} that is not episodes",
             Spread.of(np.array(shares[1:])),
             goal=0.05,
             at_least=False,
@@ -308,7 +310,10 @@ def main(arguments: Arguments) -> None:
     figures: dict[str, list[Figure]] = {}
     if "generation" in parts:
         figures["generation"] = [
-            figure for members in (32, 64, 128) for figure in generation(setup, members)
+            figure
+            for threads in sorted({1, torch.get_num_threads()})
+            for members in (32, 64, 128)
+            for figure in generation(setup, members, threads)
         ]
     if parts != ["generation"]:
         try:
