@@ -24,7 +24,7 @@ DatasetSpec: TypeAlias = "str | Dataset | tuple[Any, Any] | torch.utils.data.Dat
 
 _BUILT_IN_NAMES = ("digits", "synthetic", *IMAGE_SETS)
 # kind, seed, size, difficulty, features (64 where they are not said)
-_SYNTHETIC_NAME = re.compile(rf"({'|'.join(KINDS)})-(\d+)-(\d+)-([01]|[01]?\.\d+)(?:-(\d+))?")
+_SYNTHETIC_NAME = re.compile(rf"({'|'.join(KINDS)})-(\d+)-(\d+)-([01]|[01]?\.\d+)(?:-(\d+))?(?:-(\d+))?")
 _DIGITS_TEST_SIZE = 697
 
 # Built-in sets by name and folder: held until the process ends.
@@ -45,8 +45,9 @@ def load_dataset(
     | `cifar10` | (3, 32, 32) | 50,000 + 10,000 | 4,000 / 500 / 500 |
     | `synthetic` (`synthetic()`) | (64,) | 3,200 + 800 | 1,336 / 864 / 1,000 |
 
-    Other synthetic sets are named `KIND-SEED-SIZE-DIFFICULTY` or `KIND-SEED-SIZE-DIFFICULTY-FEATURES`,
-    such as `teacher-3-4000-0.5`, after the arguments of `synthetic()`.
+    Other synthetic sets are named `KIND-SEED-SIZE-DIFFICULTY`, `KIND-SEED-SIZE-DIFFICULTY-FEATURES` or
+    `KIND-SEED-SIZE-DIFFICULTY-FEATURES-COMPONENTS`, such as `teacher-3-4000-0.5`, after the arguments of
+    `synthetic()`.
 
     All have 10 classes. The digits are scikit-learn's, with a fixed stratified test part; the image
     sets are torchvision's, with their official test part.
@@ -79,13 +80,14 @@ def load_dataset(
             return _load_registered(spec)
         described = _SYNTHETIC_NAME.fullmatch(spec)
         if described:
-            kind, seed, size, difficulty, features = described.groups()
+            kind, seed, size, difficulty, features, components = described.groups()
             return synthetic(
                 kind,
                 seed=int(seed),
                 size=int(size),
                 difficulty=float(difficulty),
                 num_features=int(features or 64),
+                components=int(components or 2),
             )
         return _load_built_in(spec, data_root, download)
     if isinstance(spec, tuple) and len(spec) == 2:

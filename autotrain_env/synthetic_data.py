@@ -11,7 +11,6 @@ from autotrain_env.data import Dataset, from_recipe
 from autotrain_env.errors import check, check_whole, unknown_name
 
 _TEST_FRACTION = 0.2
-_MIXTURE_COMPONENTS = 2  # Gaussians in each class: one hyperplane is not enough
 _TEACHER_WIDTH = 32
 
 
@@ -23,11 +22,14 @@ def synthetic(
     num_features: int = 64,
     size: int = 4000,
     difficulty: float = 0.5,
+    components: int = 2,
 ) -> Dataset:
     """Make a classification problem of given difficulty out of random numbers.
 
-    `"gaussian_mixture"`: every class is a mixture of two Gaussians in equal shares. Their standard
-    deviation grows with the difficulty, from 0.07 to 0.7 of the typical distance between centres.
+    `"gaussian_mixture"`: every class is a mixture of Gaussians in equal shares, two unless told
+    otherwise, so that one hyperplane is not enough. Their standard deviation grows with the difficulty,
+    from 0.07 to 0.7 of the typical distance between centres. The more Gaussians, the longer it takes a
+    network to learn them.
 
     `"correlated_mixture"`: the same problem, seen through a linear map with singular values 1, 1/2, 1/3, …
     (up to a factor), so that features are correlated, as pixels are. What can be attained is the same, but
@@ -42,12 +44,13 @@ def synthetic(
     and pickling sends nothing but them.
 
     Args:
-        kind: `"gaussian_mixture"` or `"teacher"`.
+        kind: `"gaussian_mixture"`, `"correlated_mixture"` or `"teacher"`.
         seed: Seed of everything.
         num_classes: Number of classes, at least 2.
         num_features: Length of a feature vector; `image_shape` is (num_features,).
         size: Number of vectors: 80% of them form the pool, 20% the test part. At least 4.
         difficulty: From 0 (perfect accuracy is attainable) to 1 (far from it).
+        components: Gaussians in each class; of no meaning to `"teacher"`.
 
     Returns:
         The handle.
@@ -62,14 +65,21 @@ def synthetic(
     check_whole("num_features", num_features, 1)
     check_whole("size", size, 4)
     check(0 <= difficulty <= 1, "difficulty", difficulty, "in [0, 1]")
-    return from_recipe(_make, kind, seed, num_classes, num_features, size, float(difficulty))
+    check_whole("components", components, 1)
+    return from_recipe(_make, kind, seed, num_classes, num_features, size, float(difficulty), components)
 
 
 def _make(
-    kind: str, seed: int, num_classes: int, num_features: int, size: int, difficulty: float
+    kind: str,
+    seed: int,
+    num_classes: int,
+    num_features: int,
+    size: int,
+    difficulty: float,
+    components: int,
 ) -> Dataset:
     generator = np.random.default_rng(seed)
-    features, labels = KINDS[kind](generator, num_classes, num_features, size, difficulty)
+    features, labels = KINDS[kind](generator, num_classes, num_features, size, difficulty, components)
     pool_size = size - max(1, round(_TEST_FRACTION * size))
     return Dataset.from_arrays(
         features[:pool_size],
@@ -87,10 +97,11 @@ def _gaussian_mixture(
     num_features: int,
     size: int,
     difficulty: float,
+    components: int,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
     labels = generator.permutation(np.arange(size, dtype=np.int64) % num_classes)
-    centres = generator.standard_normal((num_classes, _MIXTURE_COMPONENTS, num_features))
-    component = generator.integers(_MIXTURE_COMPONENTS, size=size)
+    centres = generator.standard_normal((num_classes, components, num_features))
+    component = generator.integers(components, size=size)
     noise = generator.standard_normal((size, num_features))
     # Centres lie about √(2 · features) apart.
     noise_std = math.sqrt(num_features) * 0.1 * 10**difficulty
@@ -104,8 +115,9 @@ def _correlated_mixture(
     num_features: int,
     size: int,
     difficulty: float,
+    components: int,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    features, labels = _gaussian_mixture(generator, num_classes, num_features, size, difficulty)
+    features, labels = _gaussian_mixture(generator, num_classes, num_features, size, difficulty, components)
     shape = (num_features, num_features)
     left, right = (np.linalg.qr(generator.standard_normal(shape)).Q for _ in range(2))
     singular_values = 1 / np.arange(1, num_features + 1)
@@ -119,6 +131,7 @@ def _teacher_network(
     num_features: int,
     size: int,
     difficulty: float,
+    components: int,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
     features = generator.standard_normal((size, num_features))
     hidden_weights = generator.standard_normal((num_features, _TEACHER_WIDTH))

@@ -263,6 +263,8 @@ def test_a_synthetic_set_by_name_is_the_one_made_of_the_same_arguments():
     assert load_dataset("gaussian_mixture-3-200-1") is synthetic(seed=3, size=200, difficulty=1.0)
     assert pickle.loads(pickle.dumps(named)) is named
     assert load_dataset("teacher-3-200-0.5-7").image_shape == (7,)
+    mixture = load_dataset("gaussian_mixture-3-200-0-9-5")
+    assert mixture is synthetic(seed=3, size=200, difficulty=0.0, num_features=9, components=5)
     for wrong in ("teacher-3-200", "teachers-3-200-0.5", "teacher--3-200-0.5"):
         with pytest.raises(ValueError, match="is not a known name"):
             load_dataset(wrong)

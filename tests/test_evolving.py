@@ -197,6 +197,19 @@ def test_backends_leave_the_same_run(tmp_path: Path):
     assert not torch.equal(one["layers.2.weight"], other["layers.2.weight"])
 
 
+def test_threads_change_no_bit_of_what_is_shipped(tmp_path: Path):
+    """The default task, whose products are large enough to be shared out."""
+    for threads in (1, 2):
+        config = configuration(
+            env={"observation_layout": "flat"},
+            hyperparameters=load_hyperparameters("es", "AutoTrain-v0") | {"threads": threads},
+            train_steps=1_800,
+            checkpoint_steps=900,
+        )
+        evolve(config, begun(tmp_path / str(threads), config), silent, Serial())
+    assert_same_runs(RunFolder(tmp_path / "1"), RunFolder(tmp_path / "2"))
+
+
 @pytest.mark.slow
 def test_killed_at_random_moments_every_run_resumes(tmp_path: Path):
     command = [sys.executable, "-m", "agents", *COMMAND, "--resume", "--output"]

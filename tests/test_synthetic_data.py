@@ -68,6 +68,17 @@ def test_difficulty_is_noise_added_to_the_same_problem():
     assert (np.diff(explained) < 0).all()
 
 
+@pytest.mark.parametrize("kind", ["gaussian_mixture", "correlated_mixture"])
+def test_the_more_gaussians_in_a_class_the_less_hyperplanes_tell(kind: str):
+    accuracies = []
+    for components in (1, 2, 8):
+        handle = synthetic(kind, num_features=16, difficulty=0.2, components=components)
+        images, labels, pool = handle.images.numpy(), handle.labels, handle.pool_size
+        classifier = LogisticRegression(max_iter=1000).fit(images[:pool], labels[:pool])
+        accuracies.append(classifier.score(images[pool:], labels[pool:]))
+    assert accuracies[0] > 0.98 and (np.diff(accuracies) < -0.05).all()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -79,6 +90,7 @@ def test_difficulty_is_noise_added_to_the_same_problem():
         ({"size": 10.0}, "size=10.0 is not allowed: .* whole number"),
         ({"difficulty": 1.1}, r"difficulty=1.1 is not allowed: it must be in \[0, 1\]"),
         ({"difficulty": np.nan}, "difficulty=nan"),
+        ({"components": 0}, "components=0 is not allowed: .* at least 1"),
     ],
 )
 def test_wrong_synthetic_arguments_are_reported(arguments: dict[str, Any], message: str):
