@@ -4,7 +4,8 @@ import copy
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -375,6 +376,18 @@ class Architecture:
             row[weights[-1].start : weights[-1].stop] = 0
         return row
 
+    def network(self, weights: Mapping[str, Tensor], mean: Tensor, std: Tensor) -> nn.Module:
+        """A network with given weights, behind the normalisation of its images, in evaluation mode.
+
+        Args:
+            weights: Parameters and buffers by name.
+            mean: Subtracted from images; broadcast with shape (n, *image_shape), as is the next.
+            std: What they are divided by then.
+        """
+        module = copy.deepcopy(self.template)
+        module.load_state_dict(dict(weights), strict=False)  # a count of batches is no weight
+        return nn.Sequential(OrderedDict(normalize=_Normalize(mean, std), classifier=module)).eval()
+
     def __deepcopy__(self, memo: dict[int, object]) -> "Architecture":
         """Itself, since nothing in it changes."""
         return self
@@ -385,6 +398,20 @@ class Architecture:
         tensors = [tensor.detach().float().flatten() for tensor in module.parameters()]
         tensors += [buffer.detach().float().flatten() for _, buffer in _state_buffers(module)]
         return torch.cat(tensors).numpy()
+
+
+class _Normalize(nn.Module):
+    """Images minus their mean, over their standard deviation."""
+
+    def __init__(self, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean.clone())
+        self.register_buffer("std", std.clone())
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalise, shape (n, *image_shape)."""
+        mean, std = self.get_buffer("mean"), self.get_buffer("std")
+        return (images - mean) / std
 
 
 def _shapes(layout: Layout) -> list[tuple[int, ...]]:

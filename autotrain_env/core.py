@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from autotrain_env.actions import Decisions, in_words, make_action_type
 from autotrain_env.classifiers import schemes_for_rows
@@ -601,15 +601,34 @@ class AutoTrainCore:
         """The task of a lane's current episode."""
         return self._episode(lane).task
 
-    def weights_of(self, lane: int) -> dict[str, Tensor]:
-        """Parameters and buffers of a lane's network by name, copies."""
+    def weights_of(self, lane: int, *, best: bool = False) -> dict[str, Tensor]:
+        """Parameters and buffers of a lane's network by name, copies.
+
+        Args:
+            lane: Which.
+            best: Whether those that were best on the guarded holdout, or the current ones.
+        """
         episode = self._episode(lane)
-        stack = self._stack(lane)
-        row = stack.state[int(self.lanes.slot[lane])].detach().clone()[None]
+        parameters, buffers = self._stack(lane).weights(self.lanes.slot[[lane]], best=best)
         layout = episode.architecture.layout
-        named = {entry.name: entry.view(row)[0] for entry in layout.parameters}
-        buffers = row[:, stack.buffers_start :]
-        return named | {entry.name: entry.view(buffers)[0] for entry in layout.buffers}
+        named = {entry.name: entry.view(parameters)[0].clone() for entry in layout.parameters}
+        return named | {entry.name: entry.view(buffers)[0].clone() for entry in layout.buffers}
+
+    def network(self, lane: int, *, best: bool = False) -> nn.Module:
+        """A lane's network as a module of its own, with the normalisation of its images in front.
+
+        Args:
+            lane: Which.
+            best: Whether with the weights that were best on the guarded holdout, or the current ones.
+
+        Returns:
+            In evaluation mode, on the CPU: from images as the data set holds them (bytes are divided by 255
+            there), float32, shape (n, *image_shape), to logits, float32, shape (n, C).
+        """
+        check(0 <= lane < self.num_envs, "lane", lane, f"from 0 to {self.num_envs - 1}")
+        episode = self._episode(lane)
+        weights = self.weights_of(lane, best=best)
+        return episode.architecture.network(weights, episode.split.mean, episode.split.std)
 
     def copy_lane(self, source: int, target: int) -> None:
         """Copy a whole lane: task, weights, rows, streams.

@@ -7,6 +7,7 @@ import gymnasium
 import numpy as np
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.seeding import np_random
+from torch import nn
 
 from autotrain_env.actions import check_actions
 from autotrain_env.config import make_config
@@ -185,6 +186,17 @@ class AutoTrainEnv(gymnasium.Env[np.ndarray, Any]):
     def action_masks(self) -> np.ndarray:
         """Which discrete actions are possible now, bool, shape (number of actions,)."""
         return self.core.action_masks()[0]
+
+    def network(self, *, best: bool = False) -> nn.Module:
+        """The network in training as a module of its own, with the normalisation of its images in front.
+
+        Args:
+            best: Whether with the weights that were best on the guarded holdout, or the current ones.
+
+        Returns:
+            A copy; see `AutoTrainCore.network`.
+        """
+        return self.core.network(0, best=best)
 
     def set_task_level(self, level: int) -> None:
         """Set the curriculum's level for episodes that begin from now on."""

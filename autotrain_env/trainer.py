@@ -127,6 +127,12 @@ class LaneStack:
         state[:, self.buffers_start :] = drawn[:, self.num_parameters :]
         self.state[self._index(slots)] = state
 
+    def weights(self, slots: np.ndarray, *, best: bool) -> tuple[Tensor, Tensor]:
+        """Current, or best-on-holdout, parameters, shape (n, P), and buffers, shape (n, Q)."""
+        rows = (self.best if best else self.state)[self._index(slots)]
+        buffers_start = self.num_parameters if best else self.buffers_start
+        return rows[:, : self.num_parameters], rows[:, buffers_start:]
+
     def keep_best(self, slots: np.ndarray) -> None:
         """Remember the current weights and buffers as a lane's best."""
         index, size = self._index(slots), self.num_parameters
@@ -325,11 +331,10 @@ class LaneStack:
         best: bool,
     ) -> Evaluation:
         index = self._index(slots)
-        rows = (self.best if best else self.state)[index]
-        buffers_start = self.num_parameters if best else self.buffers_start
+        parameters, buffers = self.weights(slots, best=best)
         images, targets = self._batches(pool, index, indices[:, None], labels[:, None]).get(0)
         with torch.no_grad(), self._whole_products(len(slots)):
-            logits = self.network.logits(rows[:, : self.num_parameters], rows[:, buffers_start:], images)
+            logits = self.network.logits(parameters, buffers, images)
         largest, predicted = logits.max(1)
         correct = (predicted == targets).cpu().numpy()
         finite = np.isfinite(largest.cpu().numpy())  # the largest is NaN where any is

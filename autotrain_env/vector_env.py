@@ -9,6 +9,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils.seeding import np_random
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
+from torch import nn
 
 from autotrain_env.actions import Decisions, check_actions
 from autotrain_env.config import make_config
@@ -246,6 +247,21 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
     def set_task_level(self, level: int) -> None:
         """Set the curriculum's level for episodes that begin from now on."""
         self.core.set_task_level(level)
+
+    def network(self, lane: int, *, best: bool = False) -> nn.Module:
+        """The network of a lane as a module of its own, with the normalisation of its images in front.
+
+        A lane that has been reset holds the next episode's: for trained ones use the autoreset mode
+        `DISABLED`, as `evaluate_policy` does.
+
+        Args:
+            lane: Which.
+            best: Whether with the weights that were best on the guarded holdout, or the current ones.
+
+        Returns:
+            A copy; see `AutoTrainCore.network`.
+        """
+        return self.core.network(lane, best=best)
 
     def copy_lane(self, source: int, target: int) -> None:
         """Make lane `target` a twin of lane `source` for the rest of the episode.

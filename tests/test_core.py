@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autotrain_env import AutoTrainConfig, AutoTrainCore, Decisions, Task
+from autotrain_env import AutoTrainConfig, AutoTrainCore, Decisions, Task, load_dataset
 from autotrain_env.episodes import stream
 from autotrain_env.observations import METRICS
 from conftest import TINY, assert_same, tiny, tiny_data
@@ -626,7 +626,7 @@ def test_the_observation_is_of_holdout_and_train_and_the_reward_of_validation():
     start(core)
     result = decide(core, 0.1)
     measured = accuracies(core)
-    assert len(set(measured.values())) == 3  # else nothing is seen
+    assert len(set(measured.values())) == 3
     shown = core.observation()[0, 0, 0]
     assert shown[NAMES.index("holdout_score")] == pytest.approx(measured["holdout"])
     assert result.info["score"].tolist() == [measured["validation"]]
@@ -792,6 +792,48 @@ def test_weights_of_a_lane_are_copies():
     for tensor in core.weights_of(0).values():
         tensor.fill_(7)
     assert_same(weights(core), before)
+
+
+def with_running_statistics() -> torch.nn.Module:
+    return torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(64, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 10)
+    )
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"dataset": "digits", "train_size": 100, "classifier": "mlp-8"},
+        {"dataset": "digits", "train_size": 100, "classifier": "mlp-8", "dtype": "float64"},
+        {"dataset": "digits", "train_size": 100, "classifier": with_running_statistics},
+    ],
+    ids=["perceptron", "double", "module with buffers"],
+)
+def test_a_network_taken_out_is_as_good_as_was_said(network: dict[str, Any]):
+    """On the test images as they are in the data set, with the last weights and with the best."""
+    core = make_core(2, **network)
+    start(core, 5)
+    while core.lanes.running.any():
+        result = decide(core, [0.02, 0.1])
+    assert (result.final["test_loss"] != result.final["best_holdout_test_loss"]).any()
+    dataset = load_dataset("digits")
+    images, labels = dataset.images[dataset.pool_size :], dataset.labels[dataset.pool_size :]
+    for lane in range(2):
+        for best, prefix in ((False, ""), (True, "best_holdout_")):
+            with torch.no_grad():
+                logits = core.network(lane, best=best)(images)
+            assert logits.dtype == torch.float32
+            loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels)).item()
+            accuracy = (logits.argmax(1).numpy() == labels).mean()
+            assert accuracy == pytest.approx(result.final[f"{prefix}test_accuracy"][lane], abs=1e-3)
+            assert loss == pytest.approx(result.final[f"{prefix}test_loss"][lane], rel=1e-4)
+    before = weights(core)
+    with torch.no_grad():
+        for parameter in core.network(0).parameters():
+            parameter.fill_(7)
+    assert_same(weights(core), before)
+    with pytest.raises(ValueError, match="lane=2 is not allowed: it must be from 0 to 1"):
+        core.network(2)
 
 
 def test_gradients_are_computed_on_the_holdout_where_asked_for():
