@@ -38,6 +38,9 @@ State = tuple[np.ndarray, ...]
 RECURRENT = {"lstm": 2, "gru": 1}
 """Kinds of recurrent layers, and of how many arrays their state is."""
 
+PRETRAINED = {"many": Path(__file__).parent / "pretrained" / "many"}
+"""Folders of the policies that come with the package, by name."""
+
 MAX_NORMALIZED = 10.0
 """Normalised observations are cut off there, either way."""
 
@@ -417,8 +420,11 @@ class TrainedPolicy:
 def load_policy(folder: str | PathLike[str], *, deterministic: bool = True) -> TrainedPolicy:
     """Load a policy that `TrainedPolicy.save` wrote. No code is run by reading it.
 
+    One comes with the package: `"many"`, trained by PPO on the tasks `"many"`, to be carried over to other
+    data and networks. It acts in `AutoTrain-v0` with `observation_layout="flat"`.
+
     Args:
-        folder: With `policy.json` and `policy.safetensors`.
+        folder: With `policy.json` and `policy.safetensors`; or `"many"`, where there is no such folder.
         deterministic: Whether its `decide` takes the likeliest action, or draws.
 
     Raises:
@@ -426,11 +432,15 @@ def load_policy(folder: str | PathLike[str], *, deterministic: bool = True) -> T
         ValueError: If a file is damaged, of another format, or the two do not belong together; the message
             names the file.
     """
-    json_path, weights_path = Path(folder) / JSON_NAME, Path(folder) / WEIGHTS_NAME
+    folder = Path(folder)
+    if str(folder) in PRETRAINED and not folder.exists():
+        folder = PRETRAINED[str(folder)]
+    json_path, weights_path = folder / JSON_NAME, folder / WEIGHTS_NAME
     for path in (json_path, weights_path):
         if not path.is_file():
             raise FileNotFoundError(
-                f"{path} is missing: a policy is a folder with {JSON_NAME} and {WEIGHTS_NAME}"
+                f"{path} is missing: a policy is a folder with {JSON_NAME} and {WEIGHTS_NAME}, or one of "
+                f"{', '.join(map(repr, PRETRAINED))}, which come with the package"
             )
     try:
         spec = PolicySpec.from_json(json.loads(json_path.read_bytes()))

@@ -626,7 +626,7 @@ def test_the_observation_is_of_holdout_and_train_and_the_reward_of_validation():
     start(core)
     result = decide(core, 0.1)
     measured = accuracies(core)
-    assert len(set(measured.values())) == 3
+    assert len(set(measured.values())) == 3  # else nothing is seen
     shown = core.observation()[0, 0, 0]
     assert shown[NAMES.index("holdout_score")] == pytest.approx(measured["holdout"])
     assert result.info["score"].tolist() == [measured["validation"]]

@@ -32,6 +32,7 @@ while not (terminated or truncated):
 assert terminated and not truncated
 assert 0 <= info["test_accuracy"] <= 1, info
 env.close()
+assert autotrain_env.load_policy("many").spec.action_space == env.action_space
 """
 
 

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from gymnasium import spaces
 
-from autotrain_env.evaluation import evaluate_policy
+from autotrain_env.evaluation import evaluate_policy, make_evaluation_env
 from autotrain_env.policies import PolicySpec, TrainedPolicy, load_policy, replace_file
 from conftest import tiny
 
@@ -55,6 +55,17 @@ def recurrent_policy(action_space: spaces.Discrete | None = None, inputs: int = 
     weights = {f"layers.1.{name}": tensor for name, tensor in lstm.state_dict().items()}
     weights |= {f"layers.2.{name}": tensor for name, tensor in linear.state_dict().items()}
     return TrainedPolicy(made, weights)
+
+
+def test_the_policy_that_comes_with_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    trained = load_policy("many")
+    env = make_evaluation_env("AutoTrain-v0", 16, observation_layout="flat")
+    results = evaluate_policy(env, trained, 16, seed=5)
+    assert results["test_accuracy"].mean() > 0.85 and results["test_accuracy"].min() > 0.7
+    assert np.ptp(np.log(results["initial_learning_rate"])) > 4
+    policy().save("many")  # a folder of that name comes first
+    assert load_policy("many").spec.as_json() == policy().spec.as_json()
 
 
 # --- predict ---

@@ -5,6 +5,7 @@ import runpy
 from pathlib import Path
 
 import pytest
+import torch
 
 README = Path(__file__).parents[1] / "README.md"
 SCRIPTS = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.M | re.S)
@@ -13,6 +14,7 @@ WAYS = {
     "make_vec": "make_vec(",
     "sb3": "make_sb3_env",
     "own data": "load_dataset",
+    "trained policy": "load_policy",
     "evolution": "EvolutionStrategy",
 }
 
@@ -38,7 +40,10 @@ def test_script_runs(
     if "model.save" in SCRIPTS[index]:
         assert (tmp_path / "agent.zip").exists()
         assert names["model"].num_timesteps >= 20_000
+    if "load_policy" in SCRIPTS[index]:
+        assert names["results"]["test_accuracy"][0] > 0.9
+        assert isinstance(names["network"], torch.nn.Module)
     if "EvolutionStrategy" in SCRIPTS[index]:
         assert names["state"].parameters.norm() < 0.5
-    if "classifier=" in SCRIPTS[index]:
+    if "classifier=lambda" in SCRIPTS[index]:
         assert names["observation"].shape == names["env"].observation_space.shape
