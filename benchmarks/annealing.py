@@ -13,7 +13,6 @@ import numpy as np
 import torch
 import tyro
 from rich.console import Console
-from rich.table import Table
 
 from agents.baselines import GRID
 from agents.seeds import TUNING_SEED
@@ -96,15 +95,15 @@ def best_scores(arguments: Arguments, dataset: str, network: str) -> dict[str, t
 def main() -> None:
     arguments, console = tyro.cli(Arguments), Console()
     torch.set_num_threads(1)
-    table = Table("set", "network", *(f"{name} (rate)" for name in SHAPES), "early - exp.")
     numbers = []
     for dataset in arguments.datasets:
         for network in arguments.networks:
             best = best_scores(arguments, dataset, network)
             numbers.append({"dataset": dataset, "network": network, "best": best})
-            cells = [f"{score:.1f} ({rate:.2g})" for score, rate in best.values()]
-            table.add_row(dataset, network, *cells, f"{best['early'][0] - best['exponential'][0]:+.1f}")
-    console.print(table)
+            said = ", ".join(
+                f"{name} {score:.1f} (rate {rate:.2g})" for name, (score, rate) in best.items()
+            )
+            console.print(f"{dataset}, {network}: {said}", soft_wrap=True)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(numbers, indent=1))
 
