@@ -297,23 +297,24 @@ PRESETS: dict[str, TaskDistribution | Curriculum] = {
             TaskDistribution(),
         )
     ),
-    # for policies that are to be carried over to other data: small noisy sets, on which a low rate early
-    # is best, and large ones, on which training pays until the end; momentum moves the best rate by
-    # decades; deep networks die at high rates, and a lower one alone does not bring them back
+    # for policies that are to be carried over to other data: small noisy sets, on which a low rate early is
+    # best, and large ones of many Gaussians (the last three), on which a high one pays until late; momentum
+    # moves the best rate by decades; deep networks die at high rates, and a lower one alone does not bring
+    # them back
     "many": TaskDistribution(
         dataset=Choice(
             (
-                "digits",
-                "digits",
+                *("digits",) * 4,
                 "gaussian_mixture-1-1500-0.1",
-                "gaussian_mixture-2-4000-0.1",
                 "gaussian_mixture-3-12000-0.5",
                 "correlated_mixture-4-1500-0.2",
-                "correlated_mixture-5-4000-0.1",
                 "correlated_mixture-6-12000-0.3",
+                "gaussian_mixture-7-40000-0.2-64-6",
+                "correlated_mixture-8-40000-0.1-64-8",
+                "correlated_mixture-9-40000-0.1-64-20",
             )
         ),
-        label_noise=Choice((0.0, 0.1, 0.2, 0.4)),
+        label_noise=Choice((0.0, 0.0, 0.1, 0.2, 0.4)),
         holdout_size=300,
         validation_size=400,
         classifier=Choice(("mlp", "mlp-64-32", "mlp-48-48-48")),
