@@ -623,7 +623,11 @@ class AutoTrainCore:
 
         Returns:
             In evaluation mode, on the CPU: from images as the data set holds them (bytes are divided by 255
-            there), float32, shape (n, *image_shape), to logits, float32, shape (n, C).
+            there), float32, shape (n, *image_shape), to logits, float32, shape (n, C). Where the lane has
+            diverged, the current weights may not be finite.
+
+        Raises:
+            ValueError: If there is no such lane.
         """
         check(0 <= lane < self.num_envs, "lane", lane, f"from 0 to {self.num_envs - 1}")
         episode = self._episode(lane)

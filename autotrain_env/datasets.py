@@ -23,7 +23,7 @@ from autotrain_env.synthetic_data import KINDS, synthetic
 DatasetSpec: TypeAlias = "str | Dataset | tuple[Any, Any] | torch.utils.data.Dataset[Any]"
 
 _BUILT_IN_NAMES = ("digits", "synthetic", *IMAGE_SETS)
-# kind, seed, size, difficulty, features (64 where they are not said)
+# kind, seed, size, difficulty, features and components (64 and 2 where they are not said)
 _SYNTHETIC_NAME = re.compile(rf"({'|'.join(KINDS)})-(\d+)-(\d+)-([01]|[01]?\.\d+)(?:-(\d+))?(?:-(\d+))?")
 _DIGITS_TEST_SIZE = 697
 
