@@ -823,7 +823,7 @@ def test_a_network_taken_out_is_as_good_as_was_said(network: dict[str, Any]):
             with torch.no_grad():
                 logits = core.network(lane, best=best)(images)
             assert logits.dtype == torch.float32
-            loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels)).item()
+            loss = torch.nn.functional.cross_entropy(logits, torch.tensor(labels)).item()
             accuracy = (logits.argmax(1).numpy() == labels).mean()
             assert accuracy == pytest.approx(result.final[f"{prefix}test_accuracy"][lane], abs=1e-3)
             assert loss == pytest.approx(result.final[f"{prefix}test_loss"][lane], rel=1e-4)
