@@ -226,7 +226,7 @@ def make_model(
         env: Where it is trained; from `make_sb3_env`.
         hyperparameters: From `load_hyperparameters`.
         seed: Of the policy's weights and its exploration, and of the environment's tasks.
-        start_from: A policy, as `train es` finds them, that the model begins with; the widths of its layers
+        start_from: A policy, such as `train es` finds, that the model begins with; the widths of its layers
             take the place of those in the hyperparameters, which are then the critic's alone.
         replaced: Hyperparameters to use instead.
 

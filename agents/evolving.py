@@ -23,6 +23,7 @@ from agents.seeds import evolution_seed
 from agents.training import (
     Interrupted,
     Interruption,
+    Stopwatch,
     log_sizes,
     note_evaluation,
     read_state,
@@ -264,6 +265,7 @@ class Evolution:
 
     def __init__(self, config: RunConfig, folder: RunFolder, backend: Backend) -> None:
         self.config, self.folder, self.backend = config, folder, backend
+        self.stopwatch = Stopwatch()
         self.settings, self.strategy = read_hyperparameters(config.hyperparameters)
         self.evaluation_env = make_evaluation_env(
             config.env_id,
@@ -359,7 +361,8 @@ class Evolution:
         def write(folder: Path) -> None:
             sizes = log_sizes(self._logs())
             with (folder / "state.pkl").open("wb") as file:
-                cloudpickle.dump({"progress": progress, "sizes": sizes}, file)
+                state = {"progress": progress, "sizes": sizes, "minutes": self.stopwatch.minutes}
+                cloudpickle.dump(state, file)
 
         self.folder.save_checkpoint(progress.env_steps, write)
 
@@ -369,9 +372,10 @@ class Evolution:
     def load(self) -> Progress:
         """Go on from the newest checkpoint, or begin where there is none; forget what was logged later."""
         checkpoints = self.folder.checkpoints()
-        begin: dict[str, Any] = {"progress": None, "sizes": {}}
+        begin: dict[str, Any] = {"progress": None, "sizes": {}, "minutes": 0.0}
         state = read_state(checkpoints[-1]) if checkpoints else begin
         truncate_logs(self._logs(), state["sizes"])
+        self.stopwatch = Stopwatch(state["minutes"])
         return state["progress"] or self.start()
 
     def evaluate(self, progress: Progress) -> dict[str, float]:
@@ -401,7 +405,6 @@ def evolve(
         ValueError: If something in the configuration is not allowed.
         Interrupted: After Ctrl-C, once a checkpoint is saved.
     """
-    start = time.monotonic()
     run = Evolution(config, folder, backend)
     progress = run.load() if resume else run.start()
     due = (progress.env_steps // config.checkpoint_steps + 1) * config.checkpoint_steps
@@ -421,7 +424,7 @@ def evolve(
             "steps": progress.env_steps,
             "updates": progress.updates,
             "generations": progress.search.generation,
-            "minutes_since_start_or_resume": (time.monotonic() - start) / 60,
+            "minutes": run.stopwatch.minutes,
             "evaluation": run.evaluate(progress),
         }
     run.save(progress)

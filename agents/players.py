@@ -185,13 +185,8 @@ class Player:
             env = self.make(config.env_id, kwargs)
             policy = load_policy(run.path)
             results, seconds = self._play(env, policy, report)
-            result = run.result()
-            inner_steps = _core_of(env).config.inner_steps
-            cost = {
-                "seconds": seconds,
-                "train_updates": result.get("updates", result["steps"] * inner_steps),
-                "train_minutes": result["minutes_since_start_or_resume"],
-            }
+            updates, minutes = run.cost()
+            cost = {"seconds": seconds, "train_updates": updates, "train_minutes": minutes}
             curve = [json.loads(line) for line in run.evaluations.read_text().splitlines()]
             kept = ("train_steps", "score", "return", "rewinds", "reinits", "steps", "learning_rate")
             learning_curve = [{key: point[key] for key in kept} for point in curve]
@@ -368,7 +363,7 @@ class Player:
             return self.plan.search_updates
         check(self.first is not None, "search_updates", None, "given where there is no run")
         assert self.first is not None
-        return int(self.first.result()["steps"] * self.first.config().env.get("inner_steps", 20))
+        return self.first.cost()[0]
 
 
 def _timed(play: Callable[..., Results], *arguments: Any, **named: Any) -> tuple[Results, float]:

@@ -148,6 +148,26 @@ class RunFolder:
             raise FileNotFoundError(f"{self.path} holds an unfinished run: result.json is missing")
         return self._read("result.json")
 
+    def cost(self) -> tuple[int, float]:
+        """Optimiser updates and minutes that training took.
+
+        Those of the run whose policy it began with are counted, too, where that folder is still there.
+
+        Raises:
+            FileNotFoundError: If the run is not finished.
+            ValueError: If a file is damaged.
+        """
+        result, start = self.result(), self.config().start_from
+        try:
+            updates, minutes = int(result["updates"]), float(result["minutes"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{self.path / 'result.json'} is damaged: {error!r}") from error
+        before = None if start is None else RunFolder(Path(start))
+        if before is not None and before.finished:
+            earlier_updates, earlier_minutes = before.cost()
+            return updates + earlier_updates, minutes + earlier_minutes
+        return updates, minutes
+
     def policy_hash(self) -> str:
         """SHA-256 of the trained policy's weights, as hexadecimal digits."""
         return hashlib.sha256((self.path / WEIGHTS_NAME).read_bytes()).hexdigest()

@@ -36,6 +36,22 @@ class Interrupted(Exception):
     """The user asked to stop; everything has been saved."""
 
 
+class Stopwatch:
+    """Minutes of training, over all its parts.
+
+    Args:
+        minutes: What earlier parts took.
+    """
+
+    def __init__(self, minutes: float = 0.0) -> None:
+        self.begin = time.monotonic() - 60 * minutes
+
+    @property
+    def minutes(self) -> float:
+        """Until now."""
+        return (time.monotonic() - self.begin) / 60
+
+
 def train(config: RunConfig, folder: RunFolder, report: Report, *, resume: bool = False) -> dict[str, Any]:
     """Train an agent, or go on with it.
 
@@ -52,7 +68,6 @@ def train(config: RunConfig, folder: RunFolder, report: Report, *, resume: bool 
         ValueError: If the algorithm cannot act in the environment.
         Interrupted: After Ctrl-C, once a checkpoint is saved.
     """
-    start = time.monotonic()
     checkpoints = folder.checkpoints() if resume else []
     state = read_state(checkpoints[-1]) if checkpoints else None
     if resume:
@@ -74,12 +89,14 @@ def train(config: RunConfig, folder: RunFolder, report: Report, *, resume: bool 
             callbacks.append(keeper.curriculum)
             if state is not None:
                 keeper.curriculum.load_state_dict(state["curriculum"])
+        keeper.stopwatch = Stopwatch(state["minutes"] if state else 0.0)
         with keeper.interruption:
             remaining = config.train_steps - model.num_timesteps
             model.learn(remaining, callback=callbacks, reset_num_timesteps=state is None)
         result = {
             "steps": model.num_timesteps,
-            "minutes_since_start_or_resume": (time.monotonic() - start) / 60,
+            "updates": model.num_timesteps * _core_config(keeper.evaluation_env).inner_steps,
+            "minutes": keeper.stopwatch.minutes,
             "evaluation": keeper.evaluate(),
         }
         keeper.save()
@@ -103,6 +120,7 @@ class Keeper(BaseCallback):
         self.folder = folder
         self.report = report
         self.interruption = Interruption()
+        self.stopwatch = Stopwatch()
         self.due = 0
         self.evaluation_env = make_evaluation_env(
             config.env_id, min(config.num_envs, config.evaluation_episodes), **config.env
@@ -168,6 +186,7 @@ class Keeper(BaseCallback):
             "random": _random_state(model),
             "curriculum": None if self.curriculum is None else self.curriculum.state_dict(),
             "sizes": log_sizes((self.folder.decisions, self.folder.evaluations)),
+            "minutes": self.stopwatch.minutes,
         }
         with (folder / "state.pkl").open("wb") as file:
             cloudpickle.dump(state, file)

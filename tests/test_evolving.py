@@ -22,7 +22,7 @@ from agents.evolving import Evolution, evolve, read_hyperparameters, replace_hyp
 from agents.members import Generation, Outcome, Trial
 from agents.runs import KEPT_CHECKPOINTS, RunConfig, RunFolder
 from agents.seeds import FINAL_SEED, MAX_ENVS, MAX_SEEDS, evolution_seed
-from agents.training import Interrupted
+from agents.training import Interrupted, read_state
 from autotrain_env.evolution import (
     CMAES,
     ClipUp,
@@ -127,6 +127,15 @@ def test_resumed_equals_uninterrupted(kind: str, tmp_path: Path):
     assert parts.checkpoints()
     evolve(config, parts, silent, Serial(), resume=True)
     assert_same_runs(whole, parts)
+
+
+def test_a_resumed_run_counts_the_minutes_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    config = configuration()
+    run = begun(tmp_path / "run", config)
+    assert 0 < evolve(config, run, silent, Serial())["minutes"] < 60
+    assert 0 < read_state(run.checkpoints()[-1])["minutes"] < 60
+    monkeypatch.setattr("agents.evolving.read_state", lambda path: read_state(path) | {"minutes": 100.0})
+    assert 100 < evolve(config, run, silent, Serial(), resume=True)["minutes"] < 160
 
 
 @everywhere

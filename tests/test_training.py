@@ -17,7 +17,7 @@ import torch
 from agents import training
 from agents.algorithms import ALGORITHMS
 from agents.runs import KEPT_CHECKPOINTS, RunConfig, RunFolder
-from agents.training import CurriculumCallback, Interrupted, Keeper, train
+from agents.training import CurriculumCallback, Interrupted, Keeper, read_state, train
 from autotrain_env.policies import load_policy
 
 ROOT = Path(__file__).parents[1]
@@ -110,12 +110,35 @@ def test_resumed_equals_uninterrupted(algorithm: str, tmp_path: Path, monkeypatc
     assert whole.result()["steps"] <= made <= whole.result()["steps"] * (2 if algorithm == "ars" else 1)
 
 
+def test_a_resumed_run_counts_the_minutes_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    config = configuration()
+    run = begun(tmp_path / "run", config)
+    assert 0 < train(config, run, silent)["minutes"] < 60
+    assert 0 < read_state(run.checkpoints()[-1])["minutes"] < 60
+    monkeypatch.setattr("agents.training.read_state", lambda path: read_state(path) | {"minutes": 100.0})
+    assert 100 < train(config, run, silent, resume=True)["minutes"] < 160
+
+
+def test_the_cost_counts_the_run_that_training_began_with(tmp_path: Path):
+    before = begun(tmp_path / "before", configuration())
+    before.finish({"updates": 192, "minutes": 1.5})
+    after = begun(tmp_path / "after", configuration(start_from=str(before.path)))
+    after.finish({"updates": 8, "minutes": 0.25})
+    assert (before.cost(), after.cost()) == ((192, 1.5), (200, 1.75))
+    (tmp_path / "before" / "result.json").unlink()
+    assert after.cost() == (8, 0.25)
+    after.finish({"steps": 96})
+    with pytest.raises(ValueError, match=r"result.json is damaged: KeyError\('updates'\)"):
+        after.cost()
+
+
 def test_what_a_run_leaves(tmp_path: Path):
     config = configuration()
     run = begun(tmp_path / "run", config)
     shares: list[float] = []
     result = train(config, run, shares.append)
-    assert result["steps"] == 96 and run.finished and run.result() == result
+    assert (result["steps"], result["updates"]) == (96, 96 * 20)
+    assert run.finished and run.result() == result
     assert shares == sorted(shares) and shares[-1] == 1.0
     assert not run.config().differences(config)
     assert [int(path.name) for path in run.checkpoints()] == [72, 96][-KEPT_CHECKPOINTS:]
