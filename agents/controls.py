@@ -17,16 +17,16 @@ from autotrain_env.evaluation import EpisodeCounter, Policy
 from autotrain_env.observations import METRICS
 from autotrain_env.vector_env import AutoTrainVectorEnv
 
+EARLIER, PROGRESS = "earlier states", "progress"
+
 OBSERVATION_GROUPS: dict[str, tuple[str, ...]] = {
     "minibatches": ("log_loss_ratio", "batch_accuracy"),
     "learning rate": ("learning_rate",),
     "holdout": ("holdout_score", "generalization_gap"),
-    "progress": ("budget_used", "lineage_updates"),
+    PROGRESS: ("budget_used", "lineage_updates"),
     "flags": ("diverged", "exists"),
 }
 """Metrics of the observation that are blanked together; `"earlier states"` are rows 1 … H − 1."""
-
-EARLIER = "earlier states"
 
 
 def _factors(env: AutoTrainVectorEnv, decisions: Decisions) -> np.ndarray:
@@ -166,6 +166,9 @@ class OpenLoop:
 class Blanked:
     """A policy that sees the mean of other episodes in place of some part of its observation.
 
+    It is the mean at the same env step, but for `"progress"`, which would be seen as it is, since it is
+    alike in all episodes: of that, the mean over all env steps.
+
     Args:
         policy: The policy.
         group: One of `OBSERVATION_GROUPS`, or `"earlier states"`.
@@ -194,6 +197,8 @@ class Blanked:
         if self.group == EARLIER:
             shown[:, 1:] = mean[:, 1:]
         else:
+            if self.group == PROGRESS:
+                mean = np.broadcast_to(self.mean_observation.mean(0), mean.shape)
             at = [list(METRICS).index(name) for name in OBSERVATION_GROUPS[self.group]]
             shown[..., at] = mean[..., at]
         return self.policy.decide(env, shown.reshape(observation.shape))
