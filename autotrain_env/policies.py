@@ -420,9 +420,9 @@ class TrainedPolicy:
 def load_policy(folder: str | PathLike[str], *, deterministic: bool = True) -> TrainedPolicy:
     """Load a policy that `TrainedPolicy.save` wrote. No code is run by reading it.
 
-    One comes with the package: `"many"`, trained by PPO on digits and synthetic sets (an earlier form of
-    the tasks `"many"`), to be carried over to other data and networks. It acts in `AutoTrain-v0` with
-    `observation_layout="flat"`.
+    One comes with the package: `"many"`, trained by PPO on digits and synthetic sets (the tasks `"many"`,
+    an earlier form of them at first), to be carried over to other data and networks. It acts in
+    `AutoTrain-v0` with `observation_layout="flat"`.
 
     Args:
         folder: With `policy.json` and `policy.safetensors`; or `"many"`, where there is no such folder.

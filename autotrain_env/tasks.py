@@ -298,9 +298,9 @@ PRESETS: dict[str, TaskDistribution | Curriculum] = {
         )
     ),
     # for policies that are to be carried over to other data: small noisy sets, on which a low rate early is
-    # best, and large ones of many Gaussians (the last three), on which a high one pays until late; momentum
-    # moves the best rate by decades; deep networks die at high rates, and a lower one alone does not bring
-    # them back
+    # best, and large ones of many Gaussians (the last three), on which a high one pays until late, also
+    # where accuracy is high; momentum moves the best rate by decades; deep networks die at high rates, and
+    # a lower one alone does not bring them back
     "many": TaskDistribution(
         dataset=Choice(
             (
@@ -309,9 +309,9 @@ PRESETS: dict[str, TaskDistribution | Curriculum] = {
                 "gaussian_mixture-3-12000-0.5",
                 "correlated_mixture-4-1500-0.2",
                 "correlated_mixture-6-12000-0.3",
-                "gaussian_mixture-7-40000-0.2-64-6",
                 "correlated_mixture-8-40000-0.1-64-8",
-                "correlated_mixture-9-40000-0.1-64-20",
+                "correlated_mixture-9-40000-0.0-64-4",
+                "correlated_mixture-10-40000-0.0-64-8",
             )
         ),
         label_noise=Choice((0.0, 0.0, 0.1, 0.2, 0.4)),
