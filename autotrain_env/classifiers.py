@@ -388,6 +388,11 @@ class Architecture:
         module.load_state_dict(dict(weights), strict=False)  # a count of batches is no weight
         return nn.Sequential(OrderedDict(normalize=_Normalize(mean, std), classifier=module)).eval()
 
+    @property
+    def num_features(self) -> int:
+        """Numbers in one image."""
+        return math.prod(self.image_shape)
+
     def __deepcopy__(self, memo: dict[int, object]) -> "Architecture":
         """Itself, since nothing in it changes."""
         return self

@@ -120,7 +120,9 @@ class AutoTrainCore:
         self.episodes[lane] = episode
         self.lanes.groups[lane] = episode.groups
         stack = self.stacks[key]
-        stack.set_normalization(int(self.lanes.slot[lane]), episode.split.mean, episode.split.std)
+        slot = int(self.lanes.slot[lane])
+        stack.set_normalization(slot, episode.split.mean, episode.split.std)
+        stack.set_lane_values(slot, episode.task.optimizer)  # type: ignore[arg-type]
 
     def _draw_networks(self, lanes: np.ndarray, count: int, *, measure: bool) -> None:
         """Draw new networks into rows 0 … count-1, the last row first, and measure them."""
@@ -316,7 +318,7 @@ class AutoTrainCore:
         losses, accuracies = np.zeros(shape), np.zeros(shape)
         for stack, at in self._groups(lanes, "training"):
             losses[at], accuracies[at] = stack.train(
-                self.maker.pool(stack.architecture.image_shape),
+                self.maker.pool(stack.architecture.num_features),
                 self.lanes.slot[lanes[at]],
                 self.lanes.learning_rate[lanes[at]],
                 *self._draw_batches([self._episode(lane) for lane in lanes[at].tolist()]),
@@ -354,7 +356,7 @@ class AutoTrainCore:
         for stack, at in self._groups(lanes, "evaluation"):
             episodes = [self._episode(lane) for lane in lanes[at].tolist()]
             evaluation = stack.evaluate(
-                self.maker.pool(stack.architecture.image_shape),
+                self.maker.pool(stack.architecture.num_features),
                 self.lanes.slot[lanes[at]],
                 np.stack([episode.evaluation_index for episode in episodes]),
                 np.stack([episode.evaluation_labels for episode in episodes]),
@@ -527,7 +529,7 @@ class AutoTrainCore:
         for stack, at in self._groups(lanes, "test"):
             episodes = [self._episode(lane) for lane in lanes[at].tolist()]
             evaluation = stack.evaluate(
-                self.maker.pool(stack.architecture.image_shape),
+                self.maker.pool(stack.architecture.num_features),
                 self.lanes.slot[lanes[at]],
                 np.stack([episode.split.test_index + episode.offset for episode in episodes]),
                 np.stack([episode.split.test_labels for episode in episodes]),

@@ -8,6 +8,7 @@ come in two parts. The *pool* is what the seed of a task divides into train, hol
 from __future__ import annotations
 
 import functools
+import math
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -88,6 +89,11 @@ class Dataset:
     def pool_size(self) -> int:
         """Number of images that a split seed may divide."""
         return len(self.labels) - self.test_size
+
+    @property
+    def num_features(self) -> int:
+        """Numbers in one image."""
+        return math.prod(self.image_shape)
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -396,11 +402,11 @@ _POOLS: weakref.WeakValueDictionary[tuple[tuple[Dataset, ...], torch.dtype, torc
 def image_pool(
     datasets: tuple[Dataset, ...], dtype: torch.dtype, device: torch.device | str
 ) -> tuple[torch.Tensor, tuple[int, ...]]:
-    """Give all images of data sets of equal image shape in one tensor.
+    """Give all images of data sets with equally many features in one tensor.
 
     The same data sets, dtype and device give the same tensor as long as somebody holds it (the
-    tensor itself: a view does not count). One data set in float32 on the CPU is its `images`, not a
-    copy.
+    tensor itself: a view does not count). One data set in float32 on the CPU is a view of its
+    `images`, not a copy.
 
     Args:
         datasets: The data sets, at least one; one that occurs twice is stored once.
@@ -408,17 +414,16 @@ def image_pool(
         device: Where it lies.
 
     Returns:
-        The images, shape (sum of lengths, *image_shape), not to be written to, and for each data
-        set the position of its first image.
+        The images, shape (sum of lengths, features), not to be written to, and for each data set
+        the position of its first image.
 
     Raises:
-        ValueError: If there is no data set or their image shapes differ.
+        ValueError: If there is no data set or their numbers of features differ.
     """
     unique = tuple(dict.fromkeys(datasets))
-    shapes = {dataset.image_shape for dataset in unique}
-    if len(shapes) != 1:
+    if len({dataset.num_features for dataset in unique}) != 1:
         listed = ", ".join(f"{dataset.name!r}: {dataset.image_shape}" for dataset in unique)
-        raise ValueError(f"datasets must be one or more of equal image shape, not {{{listed}}}")
+        raise ValueError(f"datasets must be one or more with equally many features, not {{{listed}}}")
     lengths = [len(dataset.labels) for dataset in unique]
     starts = dict(zip(unique, np.cumsum([0, *lengths]).tolist(), strict=False))
     offsets = tuple(starts[dataset] for dataset in datasets)
@@ -427,10 +432,10 @@ def image_pool(
     pool = _POOLS.get(key)
     if pool is None:
         if len(unique) == 1 and (dtype, device.type) == (torch.float32, "cpu"):
-            return unique[0].images, offsets
-        pool = torch.empty((sum(lengths), *unique[0].image_shape), dtype=dtype, device=device)
+            return unique[0].images.flatten(1), offsets
+        pool = torch.empty((sum(lengths), unique[0].num_features), dtype=dtype, device=device)
         for dataset in unique:
             start = starts[dataset]
-            pool[start : start + len(dataset.labels)].copy_(dataset.images)
+            pool[start : start + len(dataset.labels)].copy_(dataset.images.flatten(1))
         _POOLS[key] = pool
     return pool, offsets

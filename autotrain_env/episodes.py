@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autotrain_env.classifiers import Architecture
+from autotrain_env.classifiers import MLP, Architecture
 from autotrain_env.config import AutoTrainConfig
 from autotrain_env.data import Dataset, Split, SplitSizes, image_pool, split_dataset
 from autotrain_env.datasets import load_dataset
@@ -96,8 +96,8 @@ class EpisodeMaker:
         self.config = config
         self.distribution = config.task_distribution
         self.task_level = 0
-        self.datasets: dict[tuple[int, ...], list[Dataset]] = {}  # by image shape, in pool order
-        self._pools: dict[tuple[int, ...], Tensor] = {}
+        self.datasets: dict[int, list[Dataset]] = {}  # by number of features, in pool order
+        self._pools: dict[int, Tensor] = {}
         self._architectures: dict[Hashable, Architecture] = {}
         self._groups: dict[Hashable, int] = {}  # numbers, since they are compared at every step
         self._check_distribution()
@@ -116,23 +116,22 @@ class EpisodeMaker:
         self.task_level = int(level)
 
     def _pool_offset(self, dataset: Dataset) -> int:
-        """Position of a dataset's first image in the pool of its image shape."""
-        datasets = self.datasets.setdefault(dataset.image_shape, [])
+        """Position of a dataset's first image in the pool of its number of features."""
+        datasets = self.datasets.setdefault(dataset.num_features, [])
         if dataset not in datasets:
             datasets.append(dataset)
-            self._pools.pop(dataset.image_shape, None)
+            self._pools.pop(dataset.num_features, None)
         before = itertools.takewhile(lambda other: other is not dataset, datasets)
         return sum(len(other.labels) for other in before)
 
-    def pool(self, image_shape: tuple[int, ...]) -> Tensor:
-        """Images of one shape, (total, channels, pixels)."""
-        if image_shape not in self._pools:
-            datasets = tuple(self.datasets[image_shape])
-            self._pools[image_shape] = image_pool(
+    def pool(self, num_features: int) -> Tensor:
+        """All images of that many features, shape (total, features)."""
+        if num_features not in self._pools:
+            datasets = tuple(self.datasets[num_features])
+            self._pools[num_features] = image_pool(
                 datasets, self.config.torch_dtype, torch.device(self.config.device)
             )[0]
-        pool = self._pools[image_shape]
-        return pool.view(len(pool), image_shape[0], -1)
+        return self._pools[num_features]
 
     def make(self, seed: int, task: Task | None) -> Episode:
         """Make an episode.
@@ -154,6 +153,7 @@ class EpisodeMaker:
             split = split.with_holdout_in_train()
         offset = self._pool_offset(dataset)
         subset = split.train_subset
+        architecture = self._architecture(task, dataset)
         parts = (split.train_index[subset], split.holdout_index, split.validation_index)
         sizes = (len(parts[0]), len(parts[1]), len(parts[2]))
         return Episode(
@@ -161,8 +161,8 @@ class EpisodeMaker:
             task=task,
             dataset=dataset,
             split=split,
-            architecture=self._architecture(task, dataset),
-            groups=self._group_numbers(task, dataset, sizes),
+            architecture=architecture,
+            groups=self._group_numbers(task, dataset, architecture, sizes),
             offset=offset,
             evaluation_index=np.concatenate(parts) + np.int32(offset),
             evaluation_labels=np.concatenate(
@@ -183,9 +183,13 @@ class EpisodeMaker:
         )
 
     def _group_numbers(
-        self, task: Task, dataset: Dataset, evaluation_sizes: tuple[int, int, int]
+        self,
+        task: Task,
+        dataset: Dataset,
+        architecture: Architecture,
+        evaluation_sizes: tuple[int, int, int],
     ) -> tuple[int, ...]:
-        stack = (task.classifier, dataset.image_shape, dataset.num_classes, task.optimizer)
+        stack = (architecture, task.optimizer.kind)  # type: ignore[union-attr]
         alike = {
             "stack": None,
             "training": task.batch_size,
@@ -196,7 +200,10 @@ class EpisodeMaker:
         return tuple(self._groups.setdefault(key, len(self._groups)) for key in keys)
 
     def _architecture(self, task: Task, dataset: Dataset) -> Architecture:
-        shape = (task.classifier, dataset.image_shape, dataset.num_classes)
+        # What flattens its images serves images and feature vectors alike.
+        flat = isinstance(task.classifier, MLP)
+        image_shape = (dataset.num_features,) if flat else dataset.image_shape
+        shape = (task.classifier, image_shape, dataset.num_classes)
         if shape not in self._architectures:
             self._architectures[shape] = Architecture(*shape)  # type: ignore[arg-type]
         return self._architectures[shape]

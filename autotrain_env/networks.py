@@ -46,14 +46,16 @@ class Network(ABC):
         """
 
     @abstractmethod
-    def backward(self, bound: Any, images: Tensor, labels: Tensor, decay: float) -> tuple[Tensor, Tensor]:
+    def backward(
+        self, bound: Any, images: Tensor, labels: Tensor, decay: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Set `gradients = decay * gradients + (gradient of the mean loss)`.
 
         Args:
             bound: What `bind` returned.
-            images: Normalised, shape (n, B, channels, pixels).
+            images: Normalised, shape (n, B, features).
             labels: Int64, shape (n, B).
-            decay: Factor of what `gradients` held; at 0 it is ignored, even if not finite.
+            decay: Factor of what `gradients` held, shape (n, 1); `None` to ignore it, even if not finite.
 
         Returns:
             Log loss of every image, and whether it was classified rightly (bool), both (n, B).
@@ -66,7 +68,7 @@ class Network(ABC):
         Args:
             parameters: Shape (n, P).
             buffers: Shape (n, Q).
-            images: Normalised, shape (n, B, channels, pixels).
+            images: Normalised, shape (n, B, features).
 
         Returns:
             Shape (n, C, B): classes before images, which is how softmax runs fast over few classes.
@@ -112,13 +114,15 @@ class StackedMLP(Network):
     @staticmethod
     def _forward(layers: list[tuple[Tensor, Tensor]], images: Tensor) -> tuple[list[Tensor], Tensor]:
         """Inputs of every layer, each (n, B, in), and the logits (n, C, B)."""
-        inputs = [images.flatten(2)]
+        inputs = [images]
         for weight, bias in layers[:-1]:
             inputs.append(torch.baddbmm(bias.unsqueeze(1), inputs[-1], weight.mT).relu_())
         weight, bias = layers[-1]
         return inputs, torch.baddbmm(bias.unsqueeze(2), weight, inputs[-1].mT)
 
-    def backward(self, bound: Any, images: Tensor, labels: Tensor, decay: float) -> tuple[Tensor, Tensor]:
+    def backward(
+        self, bound: Any, images: Tensor, labels: Tensor, decay: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Forward and backward pass."""
         parameters, gradients = bound
         inputs, logits = self._forward(parameters, images)
@@ -170,11 +174,11 @@ class ModuleNetwork(Network):
         )
 
 
-def _accumulate(target: Tensor, gradient: Tensor, decay: float) -> None:
-    if decay:
-        torch.add(gradient, target, alpha=decay, out=target)
-    else:
+def _accumulate(target: Tensor, gradient: Tensor, decay: Tensor | None) -> None:
+    if decay is None:
         target.copy_(gradient)
+    else:
+        torch.addcmul(gradient, target, decay.view(-1, *[1] * (target.dim() - 1)), out=target)
 
 
 class LoopedNetwork(ModuleNetwork):
@@ -184,11 +188,14 @@ class LoopedNetwork(ModuleNetwork):
         """One: a lane's weights stay in the cache for the whole env step."""
         return 1
 
-    def backward(self, bound: Any, images: Tensor, labels: Tensor, decay: float) -> tuple[Tensor, Tensor]:
+    def backward(
+        self, bound: Any, images: Tensor, labels: Tensor, decay: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Forward and backward pass of each lane."""
         parameters, buffers, gradients = bound
         losses, correct = [], []
         for lane, lane_images in enumerate(self._images(images)):
+            at = slice(lane, lane + 1)
             leaves = {name: rows[lane].detach().requires_grad_() for name, rows in parameters.items()}
             # Copies, since batch normalisation writes to them: autograd would take a write to a buffer for
             # one to the parameters, which lie in the same row.
@@ -198,7 +205,7 @@ class LoopedNetwork(ModuleNetwork):
                 loss = nn.functional.cross_entropy(logits, labels[lane], reduction="none")
                 lane_gradients = torch.autograd.grad(loss.mean(), list(leaves.values()))
             for name, gradient in zip(leaves, lane_gradients, strict=True):
-                _accumulate(gradients[name][lane], gradient, decay)
+                _accumulate(gradients[name][at], gradient[None], None if decay is None else decay[at])
             for name, buffer in lane_buffers.items():
                 buffers[name][lane].copy_(buffer)
             losses.append(loss.detach())
@@ -251,7 +258,9 @@ class VmapNetwork(ModuleNetwork):
         """All lanes on an accelerator, a few on a CPU."""
         return 8 if device.type == "cpu" else 64
 
-    def backward(self, bound: Any, images: Tensor, labels: Tensor, decay: float) -> tuple[Tensor, Tensor]:
+    def backward(
+        self, bound: Any, images: Tensor, labels: Tensor, decay: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Forward and backward pass."""
         parameters, buffers, gradients = bound
         lane_gradients, (_, (losses, logits, new_buffers)) = self._gradients(

@@ -1,12 +1,14 @@
 """Optimisers on stacked parameters, with a learning rate for every lane.
 
 A lane's optimiser state is a few *slots*, each as long as its parameters, and, for the Adam family, a
-count of updates. The update rules are those of `torch.optim`, which the tests hold them to.
+count of updates. Lanes may differ in momentum, too. The update rules are those of `torch.optim`, which the
+tests hold them to.
 """
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Hashable
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import numpy as np
@@ -30,6 +32,7 @@ class Optimizer(ABC):
     max_grad_norm: float | None = None
 
     counts_updates: ClassVar[bool] = False
+    lane_values: ClassVar[tuple[str, ...]] = ()  # arguments in which lanes updated together may differ
 
     def __post_init__(self) -> None:
         """Check the values that every rule shares."""
@@ -43,19 +46,28 @@ class Optimizer(ABC):
         """State tensors per parameter."""
 
     @property
-    def gradient_slot(self) -> tuple[int, float] | None:
-        """Slot into which the backward pass may add the gradient, and the slot's decay before.
+    def kind(self) -> Hashable:
+        """Equal for rules that can update lanes together: they differ in `lane_values` alone."""
+        shared = [getattr(self, entry.name) for entry in fields(self) if entry.name not in self.lane_values]
+        return type(self), self.num_slots, *shared
 
-        Momentum is `slot = decay * slot + gradient`, which a matrix product can do while it writes its
-        result: that saves a pass over memory. `None` where the gradient itself is needed.
+    @property
+    def gradient_slot(self) -> int | None:
+        """Slot into which the backward pass may add the gradient, after decaying it.
+
+        Momentum is `slot = decay * slot + gradient`, with the first coefficient for the decay: done at
+        once, that saves a pass over memory. `None` where the gradient itself is needed.
         """
         return None
 
-    def coefficients(self, updates_done: np.ndarray, inner_steps: int) -> np.ndarray | None:
-        """Factors that depend on how many updates a lane has had, or `None` where there are none.
+    def coefficients(
+        self, updates_done: np.ndarray, lane_values: np.ndarray, inner_steps: int
+    ) -> np.ndarray | None:
+        """Factors that differ from lane to lane, or `None` where there are none.
 
         Args:
             updates_done: Updates before this env step, float64, shape (N,).
+            lane_values: Of each lane, float64, shape (N, len(self.lane_values)).
             inner_steps: Updates to come.
 
         Returns:
@@ -104,6 +116,8 @@ class SGD(Optimizer):
     momentum: float = 0.0
     nesterov: bool = False
 
+    lane_values: ClassVar[tuple[str, ...]] = ("momentum",)
+
     def __post_init__(self) -> None:
         """Check the values."""
         super().__post_init__()
@@ -121,11 +135,17 @@ class SGD(Optimizer):
         return int(self.momentum > 0)
 
     @property
-    def gradient_slot(self) -> tuple[int, float] | None:
+    def gradient_slot(self) -> int | None:
         """The momentum itself, unless the rule needs the bare gradient."""
-        if self.momentum > 0 and not self.nesterov and self.max_grad_norm is None:
-            return 0, self.momentum
-        return None
+        return 0 if self.momentum > 0 and not self.nesterov and self.max_grad_norm is None else None
+
+    def coefficients(
+        self, updates_done: np.ndarray, lane_values: np.ndarray, inner_steps: int
+    ) -> np.ndarray | None:
+        """The lanes' momentum."""
+        if not self.momentum:
+            return None
+        return np.repeat(lane_values[None, None], inner_steps, axis=0)
 
     def update(
         self,
@@ -139,9 +159,10 @@ class SGD(Optimizer):
         if self.weight_decay:
             gradients.add_(parameters, alpha=self.weight_decay)
         direction = gradients
-        if self.momentum and self.gradient_slot is None:
-            slots[0].mul_(self.momentum).add_(gradients)
-            direction = gradients.add_(slots[0], alpha=self.momentum) if self.nesterov else slots[0]
+        if coefficients is not None and self.gradient_slot is None:
+            momentum = coefficients[0]
+            slots[0].mul_(momentum).add_(gradients)
+            direction = gradients.addcmul_(slots[0], momentum) if self.nesterov else slots[0]
         parameters.addcmul_(direction, negative_rates)
 
 
@@ -214,7 +235,9 @@ class Adam(Optimizer):
         """Mean and mean square."""
         return 2
 
-    def coefficients(self, updates_done: np.ndarray, inner_steps: int) -> np.ndarray | None:
+    def coefficients(
+        self, updates_done: np.ndarray, lane_values: np.ndarray, inner_steps: int
+    ) -> np.ndarray | None:
         """Corrections of the two means for their start at zero: 1 / (1 - beta1^t), (1 - beta2^t)^0.5."""
         count = updates_done + np.arange(1, inner_steps + 1)[:, None]
         corrections = np.stack((1 / (1 - self.beta1**count), np.sqrt(1 - self.beta2**count)), axis=1)

@@ -40,14 +40,14 @@ class Evaluation:
 
 
 class LaneStack:
-    """Networks of one architecture, trained side by side by one optimiser.
+    """Networks of one architecture, trained side by side by one kind of optimiser.
 
     A slot holds one lane's state as a row: parameters, the optimiser's slots, its count of updates (where
     it keeps one), and the network's buffers. Rows are what snapshots copy.
 
     Args:
         architecture: The network's shape.
-        optimizer: The update rule.
+        optimizer: The update rule; lanes may differ in its `lane_values`.
         num_snapshots: Rows kept per lane (H).
         backend: `"auto"`, `"stacked"` or `"looped"`.
         dtype: Of the weights.
@@ -73,9 +73,9 @@ class LaneStack:
         self.width = self.buffers_start + self.num_buffers
         self.state = torch.zeros(0, self.width, dtype=dtype, device=device)
         self.best = torch.zeros(0, self.num_parameters + self.num_buffers, dtype=dtype, device=device)
-        channels = architecture.image_shape[0]
-        self.shift = torch.zeros(0, 1, channels, 1, dtype=dtype, device=device)
-        self.scale = torch.zeros(0, 1, channels, 1, dtype=dtype, device=device)
+        self.shift = torch.zeros(0, 1, architecture.num_features, dtype=dtype, device=device)
+        self.scale = torch.zeros(0, 1, architecture.num_features, dtype=dtype, device=device)
+        self.lane_values = np.zeros((0, len(optimizer.lane_values)))
         self.ring = SnapshotRing(0, num_snapshots, self.width, dtype, device)
         self.free: list[int] = []
         self._room = torch.empty(0, dtype=dtype, device=device)  # for a minibatch of images
@@ -99,6 +99,7 @@ class LaneStack:
             for name in ("state", "best", "shift", "scale"):
                 tensor = getattr(self, name)
                 setattr(self, name, torch.cat((tensor, tensor.new_zeros(new, *tensor.shape[1:]))))
+            self.lane_values = np.pad(self.lane_values, ((0, new), (0, 0)))
             self.ring.grow(old + new)
             self.free = list(range(old + new - 1, old - 1, -1))
         return self.free.pop()
@@ -109,10 +110,16 @@ class LaneStack:
         self.free.sort(reverse=True)
 
     def set_normalization(self, slot: int, mean: Tensor, std: Tensor) -> None:
-        """Set how a lane's images are normalised; one value per channel each."""
-        scale = 1 / std.double()  # rounded once, to the dtype of the weights
-        self.scale[slot] = scale.view(1, -1, 1).to(self.scale)
-        self.shift[slot] = (-mean.double() * scale).view(1, -1, 1).to(self.shift)
+        """Set how a lane's images are normalised; one value per channel, or per feature, each."""
+        scale = 1 / std.double().flatten()  # rounded once, to the dtype of the weights
+        shift = -mean.double().flatten() * scale
+        pixels = self.architecture.num_features // len(scale)
+        self.scale[slot] = scale.repeat_interleave(pixels).to(self.scale)
+        self.shift[slot] = shift.repeat_interleave(pixels).to(self.shift)
+
+    def set_lane_values(self, slot: int, optimizer: Optimizer) -> None:
+        """Set in what a lane's optimiser differs from those of others."""
+        self.lane_values[slot] = [getattr(optimizer, name) for name in optimizer.lane_values]
 
     def set_network(self, slots: np.ndarray, rows: np.ndarray) -> None:
         """Put new networks in; the optimiser's state starts at zero.
@@ -165,6 +172,7 @@ class LaneStack:
         """Copy everything of one slot to another."""
         for tensor in (self.state, self.best, self.shift, self.scale, self.ring.rows):
             tensor[target] = tensor[source]
+        self.lane_values[target] = self.lane_values[source]
         self.ring.head[target] = self.ring.head[source]
         self.ring.count[target] = self.ring.count[source]
 
@@ -192,7 +200,7 @@ class LaneStack:
         """Make T updates of each of n lanes.
 
         Args:
-            pool: Images, shape (total, channels, pixels).
+            pool: Images, shape (total, features).
             slots: Int64, shape (n,).
             learning_rates: Float64, shape (n,).
             indices: Positions in the pool, int32, shape (n, T, B).
@@ -224,6 +232,7 @@ class LaneStack:
                 rows,
                 self._batches(pool, index, indices, labels),
                 self._tensor(-learning_rates[:, None]).to(rows.dtype),
+                self._coefficients(rows, self.lane_values[slots], indices.shape[1]),
             )
         if not isinstance(index, slice):
             self.state[index] = rows
@@ -246,16 +255,16 @@ class LaneStack:
         )
 
     def _update(
-        self, rows: Tensor, batches: "_Batches", negative_rates: Tensor
+        self, rows: Tensor, batches: "_Batches", negative_rates: Tensor, coefficients: Tensor | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Update rows (n, width) in place."""
         size, optimizer = self.num_parameters, self.optimizer
         parameters = rows[:, :size]
         slots = [rows[:, size * (i + 1) : size * (i + 2)] for i in range(optimizer.num_slots)]
         fused = optimizer.gradient_slot
-        gradients, decay = (slots[fused[0]], fused[1]) if fused else (torch.empty_like(parameters), 0.0)
+        gradients = torch.empty_like(parameters) if fused is None else slots[fused]
+        decay = None if fused is None or coefficients is None else coefficients[0, 0]
         bound = self.network.bind(parameters, rows[:, self.buffers_start :], gradients)
-        coefficients = self._coefficients(rows, batches.count)
         losses, correct = [], []
         for t in range(batches.count):
             images, labels = batches.get(t)
@@ -277,12 +286,13 @@ class LaneStack:
             torch.stack(correct, 1).double().mean(2).cpu().numpy(),
         )
 
-    def _coefficients(self, rows: Tensor, inner_steps: int) -> Tensor | None:
-        if not self.optimizer.counts_updates:
-            return None
-        counter = rows[:, self.buffers_start - 1]
-        coefficients = self.optimizer.coefficients(counter.double().cpu().numpy(), inner_steps)
-        counter += inner_steps
+    def _coefficients(self, rows: Tensor, lane_values: np.ndarray, inner_steps: int) -> Tensor | None:
+        updates_done = np.zeros(len(rows))
+        if self.optimizer.counts_updates:
+            counter = rows[:, self.buffers_start - 1]
+            updates_done = counter.double().cpu().numpy().copy()
+            counter += inner_steps
+        coefficients = self.optimizer.coefficients(updates_done, lane_values, inner_steps)
         return None if coefficients is None else self._tensor(coefficients).to(rows.dtype)
 
     # --- evaluation ---
@@ -300,7 +310,7 @@ class LaneStack:
         """Evaluate n lanes on E images each, in evaluation mode.
 
         Args:
-            pool: Images, shape (total, channels, pixels).
+            pool: Images, shape (total, features).
             slots: Int64, shape (n,).
             indices: Positions in the pool, int32, shape (n, E).
             labels: Int32, shape (n, E).
@@ -372,12 +382,12 @@ class _Batches:
     """Minibatches of n lanes, gathered from the pool and normalised one update at a time.
 
     Args:
-        pool: Images, shape (total, channels, pixels).
-        shift: Added to scaled images, shape (n, 1, channels, 1).
-        scale: Factor of images, shape (n, 1, channels, 1).
+        pool: Images, shape (total, features).
+        shift: Added to scaled images, shape (n, 1, features).
+        scale: Factor of images, shape (n, 1, features).
         indices: Int32, shape (n, T, B).
         labels: Int64, shape (n, T, B).
-        room: Where a minibatch is put, shape (n * B, channels, pixels).
+        room: Where a minibatch is put, shape (n * B, features).
     """
 
     pool: Tensor
@@ -393,7 +403,7 @@ class _Batches:
         return self.indices.shape[1]
 
     def get(self, t: int) -> tuple[Tensor, Tensor]:
-        """Images (n, B, channels, pixels), good until the next call, and labels (n, B) of update t."""
+        """Images (n, B, features), good until the next call, and labels (n, B) of update t."""
         at = self.indices[:, t]
         torch.index_select(self.pool, 0, at.flatten(), out=self.room)
         images = self.room.view(*at.shape, *self.pool.shape[1:])

@@ -147,14 +147,14 @@ def test_networks_have_the_shapes_and_outputs_of_the_oracle(
     row = torch.from_numpy(arch.initial_row("kaiming_normal", np.random.default_rng(0)))
     tensors = [*theirs.parameters(), *theirs.buffers()]
     images = torch.randn(3, *image_shape)
-    pixels = images.reshape(1, 3, image_shape[0], -1)
+    features = images.reshape(1, 3, -1)
     with torch.no_grad():
         for tensor, part in zip(tensors, row.split([t.numel() for t in tensors]), strict=True):
             tensor.copy_(part.view_as(tensor))
         parameters, buffers = row[None].split([arch.layout.num_parameters, arch.layout.num_buffers], dim=1)
         for backend in BACKENDS:
             network = make_network(arch, backend, torch.float32, CPU)
-            logits = network.logits(parameters, buffers, pixels)
+            logits = network.logits(parameters, buffers, features)
             assert logits.shape == (1, 4, 3)
             torch.testing.assert_close(logits[0].T, theirs(images), rtol=1e-4, atol=1e-4)
 
@@ -285,7 +285,7 @@ def test_rows_at_reset_are_of_different_schemes():
 def problem(
     arch: Architecture, lanes: int, batch_size: int, dtype: torch.dtype = torch.float64, seed: int = 0
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Parameters, buffers, images (n, B, channels, pixels), labels (n, B)."""
+    """Parameters, buffers, images (n, B, features), labels (n, B)."""
     generator = np.random.default_rng(seed)
     schemes = [scheme for scheme in INITIALIZATIONS if scheme != "zero_last_layer"]
     rows = np.stack([arch.initial_row(schemes[i % len(schemes)], generator) for i in range(lanes)])
@@ -293,14 +293,9 @@ def problem(
         (lanes, arch.layout.num_parameters)
     )
     parameters, buffers = torch.from_numpy(rows).to(dtype).tensor_split([arch.layout.num_parameters], dim=1)
-    images = torch.from_numpy(generator.standard_normal((lanes, batch_size, *arch.image_shape)))
+    images = torch.from_numpy(generator.standard_normal((lanes, batch_size, arch.num_features)))
     labels = torch.from_numpy(generator.integers(0, arch.num_classes, (lanes, batch_size)))
-    return (
-        parameters.contiguous(),
-        buffers.contiguous(),
-        images.reshape(lanes, batch_size, arch.image_shape[0], -1).to(dtype),
-        labels,
-    )
+    return parameters.contiguous(), buffers.contiguous(), images.to(dtype), labels
 
 
 def by_autograd(
@@ -335,8 +330,8 @@ NETWORKS: dict[str, tuple[Any, tuple[int, ...]]] = {
 
 @pytest.mark.parametrize("backend", ["stacked", "looped"])
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("decay", [0.0, 0.9])
-def test_gradients_are_those_of_autograd(name: str, backend: str, decay: float):
+@pytest.mark.parametrize("decay", [None, torch.tensor([[0.9], [0.0], [0.98], [0.5], [0.1]]).double()])
+def test_gradients_are_those_of_autograd(name: str, backend: str, decay: Tensor | None):
     classifier, image_shape = NETWORKS[name]
     arch = architecture(classifier, image_shape)
     network = make_network(arch, backend, torch.float64, CPU)
@@ -344,7 +339,7 @@ def test_gradients_are_those_of_autograd(name: str, backend: str, decay: float):
     parameters, buffers, images, labels = problem(arch, 5, 12)
     # In one tensor, as a lane's state is; what was in the gradients counts only with a decay.
     rows = torch.cat((parameters, buffers), dim=1)
-    old = torch.randn_like(parameters) if decay else torch.full_like(parameters, torch.nan)
+    old = torch.full_like(parameters, torch.nan) if decay is None else torch.randn_like(parameters)
     gradients = old.clone()
     bound = network.bind(rows[:, : parameters.shape[1]], rows[:, parameters.shape[1] :], gradients)
     losses, hits = network.backward(bound, images, labels, decay)
@@ -354,7 +349,7 @@ def test_gradients_are_those_of_autograd(name: str, backend: str, decay: float):
         expected = by_autograd(arch, module, parameters[lane], buffers[lane], images[lane], labels[lane])
         torch.testing.assert_close(losses[lane], expected[0], rtol=1e-11, atol=1e-12)
         assert torch.equal(hits[lane], expected[1])
-        gradient = expected[2] + decay * old[lane] if decay else expected[2]
+        gradient = expected[2] if decay is None else expected[2] + decay[lane] * old[lane]
         torch.testing.assert_close(gradients[lane], gradient, rtol=1e-9, atol=1e-11)
         torch.testing.assert_close(rows[lane, parameters.shape[1] :], expected[3], rtol=1e-11, atol=1e-12)
 
@@ -371,7 +366,7 @@ def test_looped_and_stacked_modules_agree_over_several_updates(name: str):
         ours, state = rows.tensor_split([parameters.shape[1]], dim=1)
         gradients, logits = torch.zeros_like(ours), []
         for _ in range(4):
-            network.backward(network.bind(ours, state, gradients), images, labels, 0.0)
+            network.backward(network.bind(ours, state, gradients), images, labels, None)
             ours.sub_(gradients, alpha=0.05)
             logits.append(network.logits(ours, state, images))
             assert not rows.requires_grad
@@ -401,12 +396,12 @@ def test_evaluation_mode_uses_running_statistics_and_changes_nothing():
 
 def test_of_equal_logits_the_first_counts():
     arch = architecture("linear", (4,), 3)
-    images, labels = torch.ones(1, 3, 4, 1), torch.tensor([[0, 1, 2]])
+    images, labels = torch.ones(1, 3, 4), torch.tensor([[0, 1, 2]])
     for backend in ("stacked", "looped"):
         network = make_network(arch, backend, torch.float32, CPU)
         rows = torch.zeros(1, arch.layout.num_parameters)
         bound = network.bind(rows, rows[:, :0], torch.empty_like(rows))
-        losses, hits = network.backward(bound, images, labels, 0.0)
+        losses, hits = network.backward(bound, images, labels, None)
         assert hits.tolist() == [[True, False, False]]
         np.testing.assert_allclose(losses, np.log(3), rtol=1e-6)
 
@@ -453,7 +448,7 @@ def test_bits_of_a_perceptron_do_not_depend_on_the_others(name: str, batch_size:
 
     def run(lanes: list[int]) -> list[Tensor]:
         results = []
-        for decay in (0.0, 0.9):
+        for decay in (None, torch.full((len(lanes), 1), 0.9, dtype=dtype)):
             gradients = torch.ones(len(lanes), parameters.shape[1], dtype=dtype)
             bound = network.bind(parameters[lanes], buffers[lanes], gradients)
             results += [*network.backward(bound, images[lanes], labels[lanes], decay), gradients]
@@ -479,7 +474,7 @@ def test_bits_of_small_perceptrons_do_not_depend_on_threads(num_threads: int):
                 torch.set_num_threads(count)
                 gradients = torch.empty_like(parameters[:lanes])
                 bound = network.bind(parameters[:lanes], buffers[:lanes], gradients)
-                losses, _ = network.backward(bound, images[:lanes], labels[:lanes], 0.0)
+                losses, _ = network.backward(bound, images[:lanes], labels[:lanes], None)
                 ends.append((losses, gradients))
         finally:
             torch.set_num_threads(threads)
@@ -523,7 +518,7 @@ def test_networks_can_be_copied_and_pickled(classifier: Any, backend: str, dupli
     results = []
     for one in (network, duplicate(network)):
         gradients = torch.empty_like(parameters)
-        losses, _ = one.backward(one.bind(parameters, buffers, gradients), images, labels, 0.0)
+        losses, _ = one.backward(one.bind(parameters, buffers, gradients), images, labels, None)
         results.append((losses, gradients, one.logits(parameters, buffers, images)))
     for left, right in zip(*results, strict=True):
         assert torch.equal(left, right)

@@ -357,11 +357,12 @@ def test_a_small_spread_around_a_large_value_is_measured():
 # Several data sets in one tensor -------------------------------------------------------------------
 
 
-def test_the_pool_of_one_data_set_is_its_own_tensor():
+def test_the_pool_of_one_data_set_is_no_copy():
     digits = load_dataset("digits")
-    pool, offsets = image_pool((digits,), torch.float32, torch.device("cpu"))
-    assert pool is digits.images and offsets == (0,)
-    assert image_pool((digits, digits), torch.float32, "cpu")[0] is digits.images
+    for datasets, expected in (((digits,), (0,)), ((digits, digits), (0, 0))):
+        pool, offsets = image_pool(datasets, torch.float32, torch.device("cpu"))
+        assert pool.data_ptr() == digits.images.data_ptr() and offsets == expected
+        assert pool.shape == (len(digits.labels), 64)
 
 
 def test_a_pool_holds_each_data_set_once_at_its_offset():
@@ -387,9 +388,18 @@ def test_a_pool_is_shared_while_it_is_used_and_then_freed():
     assert [reference() for reference in references] == [None] * 3
 
 
-def test_data_sets_of_different_shape_share_no_pool():
+def test_images_and_feature_vectors_share_a_pool():
+    shapes = (1, 4, 3), (12,), (3, 2, 2)
+    datasets = tuple(Dataset.from_arrays(*user_arrays(shape=shape)) for shape in shapes)
+    pool, offsets = image_pool(datasets, torch.float32, torch.device("cpu"))
+    assert pool.shape == (180, 12) and offsets == (0, 60, 120)
+    for dataset, offset in zip(datasets, offsets, strict=True):
+        assert torch.equal(pool[offset : offset + 60].view_as(dataset.images), dataset.images)
+
+
+def test_data_sets_of_other_numbers_of_features_share_no_pool():
     first, second = (Dataset.from_arrays(*user_arrays(shape=shape)) for shape in ((3,), (4,)))
-    with pytest.raises(ValueError, match=r"equal image shape.*'custom': \(3,\).*\(4,\)"):
+    with pytest.raises(ValueError, match=r"equally many features.*'custom': \(3,\).*\(4,\)"):
         image_pool((first, second), torch.float32, torch.device("cpu"))
     with pytest.raises(ValueError, match="one or more"):
         image_pool((), torch.float32, torch.device("cpu"))
@@ -400,7 +410,7 @@ def test_data_sets_of_different_shape_share_no_pool():
 def test_a_pool_on_the_gpu_is_one_copy():
     digits = load_dataset("digits")
     pool, _ = image_pool((digits,), torch.float32, "cuda")
-    assert pool.is_cuda and torch.equal(pool.cpu(), digits.images)
+    assert pool.is_cuda and torch.equal(pool.cpu(), digits.images.flatten(1))
     assert image_pool((digits,), torch.float32, torch.device("cuda", 0))[0] is pool
 
 

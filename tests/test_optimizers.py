@@ -54,6 +54,10 @@ RULES: dict[str, tuple[Optimizer, MakeTheirs]] = {
 }
 
 
+def lane_values(rule: Optimizer, lanes: int) -> np.ndarray:
+    return np.array([[getattr(rule, name) for name in rule.lane_values]] * lanes)
+
+
 def run_ours(
     rule: Optimizer, parameters: Tensor, gradients: Tensor, done: np.ndarray | None = None
 ) -> tuple[list[Tensor], list[Tensor]]:
@@ -66,16 +70,16 @@ def run_ours(
     slots = [torch.zeros_like(parameters) for _ in range(rule.num_slots)]
     rates = -torch.tensor(RATES, dtype=torch.float64)[: len(parameters), None].to(parameters.dtype)
     done = np.zeros(len(parameters)) if done is None else done
-    coefficients = rule.coefficients(done, len(gradients))
+    coefficients = rule.coefficients(done, lane_values(rule, len(parameters)), len(gradients))
     trajectory = []
     for t, gradient in enumerate(gradients):
+        factors = None if coefficients is None else torch.from_numpy(coefficients[t]).to(parameters.dtype)
         if rule.gradient_slot is None:
             buffer = gradient.clone()
         else:
-            slot, decay = rule.gradient_slot
-            buffer = slots[slot].mul_(decay).add_(gradient)
+            assert factors is not None
+            buffer = slots[rule.gradient_slot].mul_(factors[0]).add_(gradient)
         rule.clip(buffer)
-        factors = None if coefficients is None else torch.from_numpy(coefficients[t]).to(parameters.dtype)
         rule.update(parameters, buffer, slots, rates, factors)
         trajectory.append(parameters.clone())
     return trajectory, slots
@@ -170,7 +174,7 @@ def test_lanes_count_their_own_updates(name: str):
     done = np.arange(len(RATES)) * 7.0
     together = run_ours(rule, parameters, gradients, done)[0][-1]
     for lane, count in enumerate(done):
-        factors = rule.coefficients(np.array([count]), 3)
+        factors = rule.coefficients(np.array([count]), np.zeros((1, 0)), 3)
         assert factors is not None and factors.shape == (3, 2, 1, 1)
         for t in range(3):
             corrections = 1 / (1 - 0.9 ** (count + t + 1)), np.sqrt(1 - 0.999 ** (count + t + 1))
@@ -192,13 +196,16 @@ def test_bits_of_a_lane_do_not_depend_on_the_others(name: str, num_parameters: i
     def run(lanes: list[int], parameters: Tensor) -> Tensor:
         slots = [torch.zeros_like(parameters) for _ in range(rule.num_slots)]
         rates = -torch.tensor(RATES)[lanes, None].to(dtype)
-        coefficients = rule.coefficients(np.arange(7.0)[lanes], len(gradients))
+        coefficients = rule.coefficients(
+            np.arange(7.0)[lanes], lane_values(rule, len(lanes)), len(gradients)
+        )
         for t, gradient in enumerate(gradients[:, lanes]):
             buffer = gradient.clone()
-            if rule.gradient_slot is not None:
-                buffer = slots[0].mul_(rule.gradient_slot[1]).add_(gradient)
-            rule.clip(buffer)
             factors = None if coefficients is None else torch.from_numpy(coefficients[t]).to(dtype)
+            if rule.gradient_slot is not None:
+                assert factors is not None
+                buffer = slots[0].mul_(factors[0]).add_(gradient)
+            rule.clip(buffer)
             rule.update(parameters, buffer, slots, rates, factors)
         return parameters
 
@@ -248,9 +255,47 @@ def test_slots_and_counters():
         "adam": (2, True),
         "adamw": (2, True),
     }
-    assert SGD(momentum=0.9).gradient_slot == (0, 0.9)
+    assert SGD(momentum=0.9).gradient_slot == 0
     for needs_gradient in (SGD(), SGD(momentum=0.9, max_grad_norm=1.0), OPTIMIZERS["nesterov"], Adam()):
         assert needs_gradient.gradient_slot is None
+
+
+def test_rules_that_differ_in_momentum_alone_are_of_one_kind():
+    kinds = [
+        SGD(),
+        SGD(momentum=0.9),
+        SGD(momentum=0.9, nesterov=True),
+        SGD(momentum=0.9, weight_decay=0.1),
+        SGD(momentum=0.9, max_grad_norm=1.0),
+        RMSprop(),
+        RMSprop(alpha=0.9),
+        Adam(),
+        Adam(beta1=0.5),
+        AdamW(weight_decay=0.0),
+    ]
+    assert len({rule.kind for rule in kinds}) == len(kinds)
+    assert SGD(momentum=0.9).kind == SGD(momentum=0.98).kind == OPTIMIZERS["momentum"].kind
+    assert SGD(momentum=0.5, nesterov=True).kind == OPTIMIZERS["nesterov"].kind
+
+
+@pytest.mark.parametrize("more", [{}, {"nesterov": True}, {"max_grad_norm": 1.0, "weight_decay": 0.1}])
+def test_lanes_have_their_own_momentum(more: dict[str, Any]):
+    parameters, gradients = random_problem(torch.float64)
+    momenta = [0.9, 0.1, 0.98, 0.5, 0.9, 0.7, 0.3]
+    rules = [SGD(momentum=momentum, **more) for momentum in momenta]
+    together, slots = parameters.clone(), [torch.zeros_like(parameters)]
+    rates = -torch.tensor(RATES, dtype=torch.float64)[:, None]
+    factors = rules[0].coefficients(np.zeros(7), np.array(momenta)[:, None], 1)
+    assert factors is not None and factors.shape == (1, 1, 7, 1)
+    coefficients = torch.from_numpy(factors[0])
+    for gradient in gradients:
+        buffer = gradient.clone()
+        if rules[0].gradient_slot is not None:
+            buffer = slots[0].mul_(coefficients[0]).add_(gradient)
+        rules[0].clip(buffer)
+        rules[0].update(together, buffer, slots, rates, coefficients)
+    for lane, rule in enumerate(rules):
+        assert torch.equal(together[lane], run_ours(rule, parameters, gradients)[0][-1][lane])
 
 
 def test_unknown_names_and_other_things():

@@ -21,7 +21,7 @@ from autotrain_env.trainer import LaneStack
 
 T, B, E = 6, 7, 37  # updates, images in a minibatch, images in an evaluation
 CPU = torch.device("cpu")
-POOL = torch.from_numpy(np.random.default_rng(0).standard_normal((300, 1, 64)))
+POOL = torch.from_numpy(np.random.default_rng(0).standard_normal((300, 64)))
 
 
 def batch_norm_network() -> nn.Module:
@@ -75,6 +75,7 @@ class Setup:
         self.lanes = [Lane(self.architecture, number) for number in lanes]
         for slot, lane in zip(self.slots.tolist(), self.lanes, strict=True):
             self.stack.set_normalization(slot, lane.mean, lane.std)
+            self.stack.set_lane_values(slot, rule)
         self.stack.set_network(self.slots, np.stack([lane.row for lane in self.lanes]))
 
     def train(self, times: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -207,6 +208,19 @@ def test_a_new_network_starts_without_optimizer_state():
     setup.stack.set_network(setup.slots[:1], setup.lanes[0].row[None])
     assert torch.equal(setup.rows()[0], before[0])
     assert not torch.equal(setup.rows()[1], before[1])
+
+
+def test_lanes_of_one_stack_may_differ_in_momentum():
+    rules = [SGD(momentum=0.9), SGD(momentum=0.98), SGD(momentum=0.1), SGD(momentum=0.9)]
+    together = Setup("mlp-9", rules[0], lanes=[0, 1, 2, 3])
+    for slot, rule in enumerate(rules):
+        together.stack.set_lane_values(slot, rule)
+    together.stack.take_slot()  # more room leaves what there was
+    results = together.everything()
+    for lane, rule in enumerate(rules):
+        assert_same_bits(Setup("mlp-9", rule, lanes=[lane]).everything(), of_lanes(results, [lane]))
+    together.stack.copy_slot(1, 4)
+    assert together.stack.lane_values[:, 0].tolist()[:5] == [0.9, 0.98, 0.1, 0.9, 0.98]
 
 
 # --- bits do not depend on the other lanes, nor on where a lane lies ---
@@ -379,7 +393,7 @@ def test_lanes_of_a_grown_stack_train_as_if_they_had_always_been_there():
 def test_memory_per_lane_counts_every_row():
     setup = Setup("mlp-9", "adam", lanes=[0, 1], num_snapshots=4)
     numbers = 64 * 9 + 9 + 9 * 10 + 10
-    expected = (1 + 4) * (3 * numbers + 1) + numbers + 2  # state, snapshots, best, normalisation
+    expected = (1 + 4) * (3 * numbers + 1) + numbers + 2 * 64  # state, snapshots, best, normalisation
     assert setup.stack.memory_per_lane() == 4 * expected
 
 
@@ -470,7 +484,7 @@ def test_normalization_per_channel():
     stack.set_normalization(0, mean, std)
     weights = np.random.default_rng(0).standard_normal(14).astype(np.float32)
     stack.set_network(np.array([0]), weights[None])
-    pool = torch.rand(5, 2, 3, dtype=torch.float64)
+    pool = torch.rand(5, 6, dtype=torch.float64)
     indices, labels = np.array([[4, 0, 2]]), np.array([[1, 0, 1]])
     losses = stack.evaluate(pool, np.array([0]), indices, labels, losses=True).losses
     module = architecture.classifier.build((2, 1, 3), 2).double()

@@ -14,17 +14,30 @@ from packaging.version import Version
 
 from autotrain_env import (
     CNN,
+    SGD,
     AutoTrainEnv,
     AutoTrainVectorEnv,
     Choice,
     Curriculum,
+    Dataset,
     LogUniform,
     Task,
     TaskDistribution,
     Uniform,
     synthetic,
 )
-from conftest import ACTION_TYPES, IDS, Actions, assert_same, lane_of, leaves, tiny, tiny_data, weights
+from conftest import (
+    ACTION_TYPES,
+    IDS,
+    Actions,
+    assert_same,
+    lane_of,
+    leaves,
+    tiny,
+    tiny_data,
+    user_arrays,
+    weights,
+)
 
 MODES = ("SameStep", "NextStep", "Disabled")
 modes = pytest.mark.parametrize("mode", MODES)
@@ -706,7 +719,7 @@ MIXTURE = TaskDistribution(
     validation_size=Choice((40, 50)),
     label_noise=Uniform(0.0, 0.3),
     classifier=Choice(("linear", "mlp-6", "mlp-4-3")),
-    optimizer=Choice(("sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw")),
+    optimizer=Choice(("sgd", "momentum", SGD(momentum=0.5), "nesterov", "rmsprop", "adam", "adamw")),
     batch_size=Choice((8, 16)),
     initialization=Choice(("orthogonal", "module_default", "zero_last_layer")),
     budget=Choice((8, 16, 24)),
@@ -738,6 +751,33 @@ def test_lanes_of_a_mixture_are_the_scalar_environments_with_their_tasks(tasks: 
     for name in ("dataset", "classifier", "optimizer", "batch_size", "train_size", "label_noise"):
         assert len({getattr(task, name) for task in met}) > 1, name
     assert len(env.core.stacks) > 3
+
+
+def test_images_and_vectors_with_any_momentum_are_trained_in_one_stack(tiny_vec: Any, tiny_env: Any):
+    """As long as the numbers of features and of classes are the same; and bit for bit as alone."""
+    images = Dataset.from_arrays(*user_arrays(240, (2, 2, 2)))
+    tasks = [
+        tiny_task(dataset=images),
+        tiny_task(optimizer=SGD(momentum=0.5)),
+        tiny_task(dataset=images, optimizer=SGD(momentum=0.99)),
+        tiny_task(),
+    ]
+    env = tiny_vec(4, autoreset_mode="Disabled").unwrapped
+    observations, _ = env.reset(seed=3, options={"task": tasks})
+    (stack,) = env.core.stacks.values()
+    assert stack.lane_values[env.core.lanes.slot, 0].tolist() == [0.9, 0.5, 0.99, 0.9]
+    steps = [env.step(np.full(4, action)) for action in (3, 2, 7, 2)]  # one rewinds
+    for lane, task in enumerate(tasks):
+        single = tiny_env()
+        assert_same(observations[lane], single.reset(seed=3 + lane, options={"task": task})[0])
+        for (expected, rewards, *_), action in zip(steps, (3, 2, 7, 2), strict=True):
+            observation, reward, *_ = single.step(action)
+            assert_same(expected[lane], observation)
+            assert rewards[lane] == reward
+        assert_same(weights(env, lane), weights(single))
+        assert env.network(lane)(single.core._episode(0).dataset.images[:5]).shape == (5, 4)
+    env.reset(options={"task": tiny_task(optimizer="sgd"), "reset_mask": np.arange(4) == 0})
+    assert len(env.core.stacks) == 2  # without momentum there is nothing to remember
 
 
 def test_a_lane_may_change_its_network_with_every_episode(tiny_vec: Any, tiny_env: Any):

@@ -156,12 +156,13 @@ class Updated:
         """
         values, slots, downhill = self.values.clone(), [slot.clone() for slot in self.slots], -gradients
         optimizer.clip(downhill)
-        if optimizer.gradient_slot is not None:
-            slot, decay = optimizer.gradient_slot
-            downhill = slots[slot].mul_(decay).add_(downhill)
         lanes = len(values)
-        factors = optimizer.coefficients(np.full(lanes, float(self.count)), 1)
+        lane_values = np.array([[getattr(optimizer, name) for name in optimizer.lane_values]] * lanes)
+        factors = optimizer.coefficients(np.full(lanes, float(self.count)), lane_values, 1)
         coefficients = None if factors is None else torch.from_numpy(factors[0]).to(values)
+        if optimizer.gradient_slot is not None:
+            assert coefficients is not None
+            downhill = slots[optimizer.gradient_slot].mul_(coefficients[0]).add_(downhill)
         rates = torch.full((lanes, 1), -rate, dtype=values.dtype, device=values.device)
         optimizer.update(values, downhill, slots, rates, coefficients)
         return replace(self, values=values, slots=tuple(slots), count=self.count + 1)
