@@ -101,7 +101,7 @@ class AutoTrainCore:
         return self.config.num_snapshots if self.config.initial_states == "random_inits" else 1
 
     def _place(self, lane: int, episode: Episode) -> None:
-        """Give a lane a slot in the stack of its architecture and optimiser."""
+        """Give a lane a slot in the stack of its architecture and kind of optimiser."""
         old, key = self.episodes[lane], episode.groups[0]
         if old is None or old.groups[0] != key:
             if old is not None:

@@ -6,6 +6,7 @@ batched matrix products with a backward pass written out, any other module eithe
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -188,13 +189,18 @@ class LoopedNetwork(ModuleNetwork):
         """One: a lane's weights stay in the cache for the whole env step."""
         return 1
 
+    def _by_lane(self, images: Tensor) -> Iterator[Tensor]:
+        memory_format = self.architecture.classifier.memory_format
+        for lane_images in self._images(images):
+            yield lane_images.to(memory_format=memory_format)
+
     def backward(
         self, bound: Any, images: Tensor, labels: Tensor, decay: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Forward and backward pass of each lane."""
         parameters, buffers, gradients = bound
         losses, correct = [], []
-        for lane, lane_images in enumerate(self._images(images)):
+        for lane, lane_images in enumerate(self._by_lane(images)):
             at = slice(lane, lane + 1)
             leaves = {name: rows[lane].detach().requires_grad_() for name, rows in parameters.items()}
             # Copies, since batch normalisation writes to them: autograd would take a write to a buffer for
@@ -219,7 +225,7 @@ class LoopedNetwork(ModuleNetwork):
         named |= self._named(self.layout.buffers, buffers)
         lanes = [
             functional_call(self.module, {name: rows[lane] for name, rows in named.items()}, (lane_images,))
-            for lane, lane_images in enumerate(self._images(images))
+            for lane, lane_images in enumerate(self._by_lane(images))
         ]
         return torch.stack(lanes).mT
 

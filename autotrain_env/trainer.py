@@ -1,4 +1,4 @@
-"""Inner updates and evaluation of all lanes that share an architecture and an optimiser."""
+"""Inner updates and evaluation of all lanes that share an architecture and a kind of optimiser."""
 
 import math
 from collections.abc import Iterator
