@@ -102,6 +102,8 @@ class LaneStack:
             self.lane_values = np.pad(self.lane_values, ((0, new), (0, 0)))
             self.ring.grow(old + new)
             self.free = list(range(old + new - 1, old - 1, -1))
+            for slot in self.free:
+                self.set_lane_values(slot, self.optimizer)
         return self.free.pop()
 
     def give_slot(self, slot: int) -> None:

@@ -78,7 +78,7 @@ class Training:
             self.stack.set_normalization(int(slot), torch.zeros(1), torch.ones(1))
         rows = [architecture.initial_row("kaiming_uniform", generator) for _ in range(num_lanes)]
         self.stack.set_network(self.slots, np.stack(rows))
-        self.images = torch.randn(num_images, 1, sizes[0], device=setup.device)
+        self.images = torch.randn(num_images, sizes[0], device=setup.device)
         labels = generator.integers(sizes[-1], size=num_images)
         self.labels = torch.from_numpy(labels).to(setup.device)
         self.indices = generator.integers(num_images, size=(num_lanes, INNER_STEPS, BATCH_SIZE))
@@ -93,7 +93,7 @@ class Training:
 
     def plain(self, num_updates: int, **optimizer: Any) -> Callable[[], None]:
         """A function that makes updates of one network in plain torch."""
-        images = self.images.flatten(1)
+        images = self.images
         positions = np.random.default_rng(1).integers(len(images), size=(num_updates, BATCH_SIZE))
         batches = torch.from_numpy(positions).to(self.device)
         sgd = torch.optim.SGD(
