@@ -60,6 +60,7 @@ ENVIRONMENTS: dict[str, dict[str, Any]] = {
 """Changes of the environment, by the name of the control."""
 
 OPEN_LOOP = "another episode's actions"
+DRAWN = "drawn actions"
 BLANKED = "without "
 
 
@@ -207,7 +208,7 @@ class Blanked:
 def control_names() -> list[str]:
     """All controls at evaluation."""
     blanked = [BLANKED + group for group in (*OBSERVATION_GROUPS, EARLIER)]
-    return [OPEN_LOOP, *CHANGES, *blanked, *ENVIRONMENTS]
+    return [DRAWN, OPEN_LOOP, *CHANGES, *blanked, *ENVIRONMENTS]
 
 
 def changed_env(name: str) -> Mapping[str, Any]:
@@ -220,10 +221,10 @@ def make_control(name: str, policy: Policy, recorder: Callable[[], Recorder]) ->
 
     Args:
         name: One of `control_names()`.
-        policy: The policy under test.
+        policy: The policy under test; for `DRAWN`, loaded so that it draws its actions.
         recorder: Gives what was recorded of an evaluation on the same episodes; asked only where needed.
     """
-    if name in ENVIRONMENTS:
+    if name == DRAWN or name in ENVIRONMENTS:
         return policy
     if name in CHANGES:
         return Changed(policy, CHANGES[name])

@@ -23,7 +23,7 @@ from agents.baselines import (
     train_populations,
     tune,
 )
-from agents.controls import Recorder, changed_env, control_names, make_control
+from agents.controls import DRAWN, Recorder, changed_env, control_names, make_control
 from agents.progress import Report, portion
 from agents.records import Record, describe, training_scores
 from agents.runs import RunFolder, as_plain
@@ -218,7 +218,8 @@ class Player:
 
             def play(report: Report, control: str = control, kwargs: Any = kwargs) -> dict[str, Any]:
                 env = self.make(config.env_id, kwargs)
-                policy = make_control(control, load_policy(run.path), recorder)
+                loaded = load_policy(run.path, deterministic=control != DRAWN)
+                policy = make_control(control, loaded, recorder)
                 return self._described(env, *self._play(env, policy, report))
 
             yield Job(control, f"{CONTROL}: {name}", config.seed, self.target, setup, play, self.episodes)

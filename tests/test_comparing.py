@@ -76,6 +76,14 @@ def test_no_difference_between_equal_runs_and_a_planted_one_is_found(compared: P
     assert rows["control: a2c", "no re-init"]["test_accuracy"]["mean"] > a2c["test_accuracy"]["mean"]
 
 
+def test_drawn_actions_differ_only_where_a_policy_is_not_certain(compared: Path):
+    records = {(record.kind, record.method, record.seed): record for record in ordered(compared)}
+    unsure, drawn = records["agent", "ppo", 0], records["control: ppo", "drawn actions", 0]
+    assert not np.array_equal(drawn.columns["score"], unsure.columns["score"])
+    certain, drawn = records["agent", "a2c", 0], records["control: a2c", "drawn actions", 0]
+    np.testing.assert_array_equal(drawn.columns["score"], certain.columns["score"])
+
+
 def test_what_is_on_record_is_not_played_again(
     runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -225,7 +225,9 @@ def test_lanes_of_one_stack_may_differ_in_momentum():
 
 def test_new_slots_have_the_momentum_of_the_stack():
     rule = SGD(momentum=0.7)
-    stack = LaneStack(Architecture(as_classifier("mlp-9"), (1, 8, 8), 10), rule, 2, "auto", torch.float32, CPU)
+    stack = LaneStack(
+        Architecture(as_classifier("mlp-9"), (1, 8, 8), 10), rule, 2, "auto", torch.float32, CPU
+    )
     stack.take_slot()
     stack.set_lane_values(0, SGD(momentum=0.2))
     stack.take_slot(3)

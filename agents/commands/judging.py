@@ -37,8 +37,8 @@ class Comparison:
     episode, the best by validation), holdout (as configuration, trained on train + holdout)."""
 
     controls: bool = False
-    """Evaluate every run under all controls, too: with the actions of other episodes, without each kind of
-    action, without each part of the observation, and with changes of the environment."""
+    """Evaluate every run under all controls, too: with drawn actions, with those of other episodes, without
+    each kind of action, without each part of the observation, and with changes of the environment."""
 
     env: EnvArguments = field(default_factory=EnvArguments)
     """Arguments of the environment, in place of those of runs and targets."""
