@@ -171,11 +171,11 @@ def test_training_seeds_share_no_task(tmp_path: Path):
 
 
 def test_ctrl_c_saves_and_leaves(tmp_path: Path):
+    usual = signal.getsignal(signal.SIGINT)  # ignored, where a shell runs the tests in the background
     config = configuration()
     whole, parts = begun(tmp_path / "whole", config), begun(tmp_path / "parts", config)
     train(config, whole, silent)
 
-    usual = signal.getsignal(signal.SIGINT)  # ignored, where a shell runs the tests in the background
     interrupted: list[float] = []
 
     def interrupt(share: float) -> None:
