@@ -36,9 +36,12 @@ def parse_targets(names: Iterable[str]) -> tuple[Target, ...]:
 def group_runs(folders: list[Path]) -> dict[str, list[RunFolder]]:
     """Runs by method: what differs in its training seed alone is one method.
 
+    A method has the name of its first folder, without the training seed at its end, so that it keeps its
+    name whatever it is compared with.
+
     Raises:
         FileNotFoundError: If a folder holds no finished run.
-        ValueError: If a method has two runs of one training seed.
+        ValueError: If a method has two runs of one training seed, or two methods have one name.
     """
     methods: list[tuple[dict[str, Any], list[RunFolder]]] = []
     for path in folders:
@@ -54,12 +57,11 @@ def group_runs(folders: list[Path]) -> dict[str, list[RunFolder]]:
         else:
             methods.append((config, [run]))
     named: dict[str, list[RunFolder]] = {}
-    for config, runs in methods:
+    for _, runs in methods:
         seeds = [run.config().seed for run in runs]
         twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
         check(not twice, "runs", [str(run.path) for run in runs], f"of different seeds; twice: {twice}")
-        alone = [other["algorithm"] for other, _ in methods].count(config["algorithm"]) == 1
-        name = config["algorithm"] if alone else runs[0].path.name.removesuffix(f"-{seeds[0]}")
+        name = runs[0].path.resolve().name.removesuffix(f"-{seeds[0]}")
         check(
             name not in named, "runs", str(runs[0].path), "in folders named after their method, and -SEED"
         )
@@ -82,13 +84,16 @@ def collect(
         Records of every target, agents first.
 
     Raises:
-        ValueError: If there are fewer than two methods, or two methods did not meet the same tasks.
+        ValueError: If there are fewer than two methods, if two methods did not meet the same tasks, or if
+            the folder holds a record of another policy under the name and seed of one of these.
     """
     tuned: dict[str, Tuned] = {}
     players = [Player(groups, plan, target, tuned) for target in plan.targets]
     jobs = [job for player in players for job in player.jobs()]
     count = len({(job.method, job.kind) for job in jobs})
     check(count > 1, "methods", [*groups, *plan.baselines], "two or more")
+    for job in jobs:
+        _check_same_policy(folder / job.record.file_name, job)
     records: dict[str, list[Record]] = {target.name: [] for target in plan.targets}
     total, done = sum(job.work for job in jobs), 0.0
     for job in jobs:
@@ -111,6 +116,21 @@ def _known(folder: Path, job: Job) -> Record | None:
         return None
     record = Record.load(path)
     return record if record.setup == rounded(job.record.setup) else None
+
+
+def _check_same_policy(path: Path, job: Job) -> None:
+    """Raise a `ValueError` where playing the job would replace what another policy has reached.
+
+    That could not be had again from the run at hand; other changes, as of the number of episodes, could.
+    """
+    if "policy" in job.setup and path.exists():
+        check(
+            Record.load(path).setup.get("policy") == job.setup["policy"],
+            "output",
+            str(path),
+            f"in a folder without a record of another policy named {job.method!r} with training seed "
+            f"{job.seed}: give another one, or delete that record",
+        )
 
 
 def check_pairing(records: list[Record]) -> None:

@@ -64,23 +64,23 @@ def ordered(folder: Path) -> list[Record]:
 
 def test_no_difference_between_equal_runs_and_a_planted_one_is_found(compared: Path):
     rows = by_label(ordered(compared))
-    ppo, a2c = rows["agent", "ppo"], rows["agent", "a2c"]
-    assert (ppo["seeds"], a2c["seeds"], ppo["episodes"]) == (2, 1, 24)
+    ppo, bad = rows["agent", "ppo"], rows["agent", "bad"]
+    assert (ppo["seeds"], bad["seeds"], ppo["episodes"]) == (2, 1, 24)
     assert ppo["lead_of_first"] == {"mean": 0.0, "low": 0.0, "high": 0.0} and ppo["first_is"] == "not worse"
-    assert a2c["first_is"] == "better" and a2c["lead_of_first"]["low"] > 0
+    assert bad["first_is"] == "better" and bad["lead_of_first"]["low"] > 0
     assert np.isclose(rows[WAYS["one"], "constant"]["chosen"]["learning_rate"], GRID, rtol=1e-5).any()
     assert rows[WAYS["own"], "constant"]["chosen"] == {}
     assert rows[WAYS["one"], "constant"]["cost"]["updates_to_choose"] == 8 * 2 * 60
     assert ppo["cost"]["train_updates"] == 20 * 120
     assert rows["control: ppo", "no re-init"]["lead_of_first"]["mean"] == 0
-    assert rows["control: a2c", "no re-init"]["test_accuracy"]["mean"] > a2c["test_accuracy"]["mean"]
+    assert rows["control: bad", "no re-init"]["test_accuracy"]["mean"] > bad["test_accuracy"]["mean"]
 
 
 def test_drawn_actions_differ_only_where_a_policy_is_not_certain(compared: Path):
     records = {(record.kind, record.method, record.seed): record for record in ordered(compared)}
     unsure, drawn = records["agent", "ppo", 0], records["control: ppo", "drawn actions", 0]
     assert not np.array_equal(drawn.columns["score"], unsure.columns["score"])
-    certain, drawn = records["agent", "a2c", 0], records["control: a2c", "drawn actions", 0]
+    certain, drawn = records["agent", "bad", 0], records["control: bad", "drawn actions", 0]
     np.testing.assert_array_equal(drawn.columns["score"], certain.columns["score"])
 
 
@@ -115,6 +115,28 @@ def test_what_is_on_record_is_not_played_again(
     assert best.read_bytes() != made
     main([*command, "--episodes", "5"])
     assert all(len(record.columns["score"]) == 5 for record in load_records([tmp_path]) if record.seed == 0)
+
+
+def test_a_method_keeps_its_name_whatever_it_is_compared_with(runs: dict[str, Path], tmp_path: Path):
+    rest = (*FEW, *CONSTANT, "own", "--output", str(tmp_path))
+    main(["compare", str(runs["bad"]), *rest])
+    before = (tmp_path / "own" / "agent.bad.0.json").read_bytes()
+    main(["compare", str(runs["bad"]), str(runs["ppo"]), *rest])
+    assert {path.name for path in tmp_path.rglob("agent.*")} == {"agent.bad.0.json", "agent.ppo.0.json"}
+    assert (tmp_path / "own" / "agent.bad.0.json").read_bytes() == before
+
+
+def test_a_record_of_another_policy_is_not_replaced(
+    runs: dict[str, Path], tmp_path: Path, capsys: Captured
+):
+    rest = (*FEW, *CONSTANT, "own", "--output", str(tmp_path / "records"))
+    main(["compare", str(runs["ppo"]), *rest])
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
+    other = tmp_path / "other" / "ppo"
+    shutil.copytree(runs["bad"], other)
+    message = error_of(capsys, "compare", str(other), *rest, "--episodes", "5")
+    assert "agent.ppo.0.json" in message and "another policy named 'ppo' with training seed 0" in message
+    assert before == {path: path.read_bytes() for path in (tmp_path / "records").rglob("*.json")}
 
 
 def test_every_baseline_meets_the_same_tasks(runs: dict[str, Path], tmp_path: Path):
@@ -193,7 +215,7 @@ def test_compare_refuses(runs: dict[str, Path], tmp_path: Path, capsys: Captured
     assert not (tmp_path / "records").exists()
     train(tmp_path / "other", "--env.label-noise", "0.4", algorithm="a2c")
     several = ("compare", run, str(tmp_path / "other"), *FEW, "--baselines")
-    assert "tasks='those of a2c (seed 0)'" in error_of(capsys, *several, *out)
+    assert "tasks='those of other (seed 0)'" in error_of(capsys, *several, *out)
     main([*several, "--env.label-noise", "0.1", *out])
 
 
@@ -272,11 +294,11 @@ def test_a_report_shows_the_training_of_runs(runs: dict[str, Path], compared: Pa
 
 
 def test_a_report_may_be_about_another_method(compared: Path, tmp_path: Path, capsys: Captured):
-    main(["report", str(compared), "--first", "a2c", "--output", str(tmp_path)])
+    main(["report", str(compared), "--first", "bad", "--output", str(tmp_path)])
     rows = {(r["kind"], r["method"]): r for r in csv.DictReader((tmp_path / "numbers.csv").open())}
     assert rows["agent", "ppo"]["first_is"] == "worse"
     message = error_of(capsys, "report", str(compared), "--first", "sac", "--output", str(tmp_path / "no"))
-    assert "first='sac'" in message and "a2c" in message and not (tmp_path / "no").exists()
+    assert "first='sac'" in message and "bad" in message and not (tmp_path / "no").exists()
 
 
 def test_a_report_grows_with_the_records(compared: Path, tmp_path: Path):

@@ -25,8 +25,8 @@ class Comparison:
     """What `compare` and `final` have in common."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Folders of finished runs; those that differ in their training seed alone are one method. The first
-    method's lead over every other is reported."""
+    """Folders of finished runs; those that differ in their training seed alone are one method, named after
+    its folders without the seed at their end. The first method's lead over every other is reported."""
 
     baselines: tuple[str, ...] = ("constant", "step", "cosine", "reduce_on_plateau", "random")
     """Schedules, and do_nothing, random, hypergradient, schedulefree, prodigy, population, search."""
