@@ -1,6 +1,6 @@
 """Comparing agents with each other and with baselines, on the same episodes.
 
-`collect` plays what has no record yet.
+`plan_jobs` lists what there is to play, `collect` plays what has no record yet.
 """
 
 import dataclasses
@@ -69,23 +69,17 @@ def group_runs(folders: list[Path]) -> dict[str, list[RunFolder]]:
     return named
 
 
-def collect(
-    groups: dict[str, list[RunFolder]], plan: Plan, folder: Path, report: Report
-) -> dict[str, list[Record]]:
-    """Play whatever has no record in the folder yet, and write it there.
+def plan_jobs(groups: dict[str, list[RunFolder]], plan: Plan, folder: Path) -> list[Job]:
+    """What there is to play, target by target, agents first.
 
     Args:
         groups: Runs by method; see `group_runs`. The first run's environment is that of all baselines.
         plan: What to compare.
         folder: For the records.
-        report: Told how far it is.
-
-    Returns:
-        Records of every target, agents first.
 
     Raises:
-        ValueError: If there are fewer than two methods, if two methods did not meet the same tasks, or if
-            the folder holds a record of another policy under the name and seed of one of these.
+        ValueError: If there are fewer than two methods, or if the folder holds a record of another policy
+            under the name and seed of one of these.
     """
     tuned: dict[str, Tuned] = {}
     players = [Player(groups, plan, target, tuned) for target in plan.targets]
@@ -94,7 +88,24 @@ def collect(
     check(count > 1, "methods", [*groups, *plan.baselines], "two or more")
     for job in jobs:
         _check_same_policy(folder / job.record.file_name, job)
-    records: dict[str, list[Record]] = {target.name: [] for target in plan.targets}
+    return jobs
+
+
+def collect(jobs: list[Job], folder: Path, report: Report) -> dict[str, list[Record]]:
+    """Play whatever has no record in the folder yet, and write it there.
+
+    Args:
+        jobs: What there is to play; see `plan_jobs`.
+        folder: For the records.
+        report: Told how far it is.
+
+    Returns:
+        Records of every target, agents first.
+
+    Raises:
+        ValueError: If two methods did not meet the same tasks.
+    """
+    records: dict[str, list[Record]] = {job.target.name: [] for job in jobs}
     total, done = sum(job.work for job in jobs), 0.0
     for job in jobs:
         record = _known(folder, job)

@@ -222,17 +222,22 @@ def test_compare_refuses(runs: dict[str, Path], tmp_path: Path, capsys: Captured
 def test_final_targets_are_for_final_and_looks_are_counted(
     runs: dict[str, Path], tmp_path: Path, capsys: Captured
 ):
-    run, out = str(runs["ppo"]), ("--output", str(tmp_path))
+    records = tmp_path / "records"
+    run, out = str(runs["ppo"]), ("--output", str(records))
     assert "final targets" in error_of(capsys, "final", run, "--targets", "default", *out)
-    assert not list(tmp_path.iterdir())
+    assert not records.exists()
     tiny = ("--env.train-size", "80", "--env.budget", "20", "--env.classifier", "mlp-4")
     for look in (1, 2):
         main(["final", run, "--targets", "digits_deep", *FEW, *tiny, *CONSTANT, "own", *out])
         assert f"Look number {look}" in capsys.readouterr().out
-    first, second = map(json.loads, (tmp_path / "looks.jsonl").read_text().splitlines())
+    other = tmp_path / "other" / runs["ppo"].name
+    shutil.copytree(runs["bad"], other)
+    refused = ("final", str(other), "--targets", "digits_deep", *FEW, *tiny, *CONSTANT, "own", *out)
+    assert "another policy" in error_of(capsys, *refused)
+    first, second = map(json.loads, (records / "looks.jsonl").read_text().splitlines())
     assert (first["look"], second["look"]) == (1, 2) and first["targets"] == ["digits_deep"]
     assert first["policies"] == second["policies"] and len(first["policies"][runs["ppo"].name]) == 64
-    assert {record.setup["episode_seed"] for record in load_records([tmp_path])} == {1_400_000_000}
+    assert {record.setup["episode_seed"] for record in load_records([records])} == {1_400_000_000}
 
 
 def test_targets_are_well_formed():

@@ -7,9 +7,9 @@ import tyro
 from rich.console import Console
 
 from agents.arguments import EnvArguments, given
-from agents.comparing import collect, group_runs, parse_targets
+from agents.comparing import collect, group_runs, parse_targets, plan_jobs
 from agents.final import note_look
-from agents.players import Plan
+from agents.players import Job, Plan
 from agents.progress import bars
 from agents.records import load_records
 from agents.reporting import write_report
@@ -55,7 +55,7 @@ class Comparison:
     num_envs: int | None = None
     """Networks trained side by side; by default as many as the target says."""
 
-    def plan(self, targets: tuple[Target, ...], seed: int) -> Plan:
+    def jobs(self, targets: tuple[Target, ...], seed: int, folder: Path) -> list[Job]:
         """What is to be played, checked.
 
         Raises:
@@ -66,7 +66,7 @@ class Comparison:
             value = getattr(self, name)
             if value is not None:
                 check_whole(name, value, 1)
-        return Plan(
+        plan = Plan(
             targets=targets,
             baselines=self.baselines,
             ways=self.ways,
@@ -78,12 +78,12 @@ class Comparison:
             num_envs=self.num_envs,
             controls=self.controls,
         )
+        return plan_jobs(group_runs(list(self.runs)), plan, folder)
 
-    def play(self, plan: Plan, folder: Path, console: Console) -> None:
+    def play(self, jobs: list[Job], folder: Path, console: Console) -> None:
         """Play what has no record yet, and print the tables."""
-        groups = group_runs(list(self.runs))
         with bars(console) as bar, bar("playing episodes") as report:
-            records = collect(groups, plan, folder, report)
+            records = collect(jobs, folder, report)
         for target, found in records.items():
             console.print(as_table(target, summarize(found)))
         console.print(f"Records in {folder}/", soft_wrap=True)
@@ -113,7 +113,7 @@ class Compare(Comparison):
         check(
             not final, "targets", final, "development targets; final ones are for `python -m agents final`"
         )
-        self.play(self.plan(targets, self.seed), self.output, console)
+        self.play(self.jobs(targets, self.seed, self.output), self.output, console)
 
 
 @dataclass
@@ -131,11 +131,10 @@ class Final(Comparison):
         targets = parse_targets(self.targets)
         other = [target.name for target in targets if target.stage != FINAL]
         check(not other, "targets", other, "final targets")
-        plan = self.plan(targets, FINAL_SEED)
-        group_runs(list(self.runs))  # complains before the look is counted
+        jobs = self.jobs(targets, FINAL_SEED, self.output)  # complains before the look is counted
         count = note_look(self.output / "looks.jsonl", list(self.runs), self.targets)
         console.print(f"Look number {count} at final targets; noted in {self.output}/looks.jsonl")
-        self.play(plan, self.output, console)
+        self.play(jobs, self.output, console)
 
 
 @dataclass
