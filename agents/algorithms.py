@@ -1,6 +1,7 @@
 """The algorithms that agents are trained with, their hyperparameters, and how to get a policy out."""
 
 import importlib
+import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -36,6 +37,11 @@ from autotrain_env.policies import Normalize, PolicySpec, StateAttention, Traine
 HYPERPARAMETERS = Path(__file__).with_name("hyperparams")
 
 _LINEAR = "lin_"  # before a rate that falls to 0 during training, as RL Baselines3 Zoo writes it
+
+# Hyperparameters beside those of the algorithm's class, and what users do not give to that.
+_OF_RUNS = ("n_envs", "n_timesteps")
+_OF_THIS_PROJECT = ("extractor", "noise_type", "noise_std")
+_NOT_GIVEN = ("env", "seed", "device", "_init_setup_model")
 
 # The default reward, scaled so that value targets are of order 1.
 REWARD = {"improvement": 5.0}
@@ -211,6 +217,15 @@ def replaced_hyperparameters(given: Iterable[str], known: Mapping[str, Any]) -> 
     return hyperparameters
 
 
+def _linear_start(name: str, value: str) -> float:
+    try:
+        return float(value.removeprefix(_LINEAR))
+    except ValueError as error:
+        raise ValueError(
+            f"{name}={value!r} is not allowed: it must be a number, or {_LINEAR} and one"
+        ) from error
+
+
 def make_model(
     name: str,
     env: VecEnv,
@@ -234,11 +249,16 @@ def make_model(
         ValueError: If a hyperparameter is not allowed, or the model cannot act as the other policy does.
     """
     arguments = {**hyperparameters, **replaced}
-    for of_the_run in ("n_envs", "n_timesteps"):
+    model_class = find_algorithm(name).model_class
+    known = {*_OF_RUNS, *_OF_THIS_PROJECT, *inspect.signature(model_class).parameters} - {*_NOT_GIVEN}
+    for hyperparameter in arguments:
+        if hyperparameter not in known:
+            raise unknown_name("hyperparameter", hyperparameter, known)
+    for of_the_run in _OF_RUNS:
         arguments.pop(of_the_run, None)
     for rate in ("learning_rate", "clip_range"):
         if str(arguments.get(rate)).startswith(_LINEAR):
-            arguments[rate] = LinearSchedule(float(arguments[rate].removeprefix(_LINEAR)), 0.0, 1.0)
+            arguments[rate] = LinearSchedule(_linear_start(rate, arguments[rate]), 0.0, 1.0)
     extractor = arguments.pop("extractor", "flat")
     if extractor not in EXTRACTORS:
         raise unknown_name("extractor", extractor, EXTRACTORS)
@@ -260,9 +280,10 @@ def make_model(
         assert isinstance(env.action_space, spaces.Box)
         shape = env.action_space.shape
         arguments["action_noise"] = NormalActionNoise(np.zeros(shape), np.full(shape, float(noise)))
-    model: BaseAlgorithm = find_algorithm(name).model_class(
-        policy, env, seed=seed, device="cpu", **arguments
-    )
+    try:
+        model: BaseAlgorithm = model_class(policy, env, seed=seed, device="cpu", **arguments)
+    except Exception as error:  # what a library raises of a value may be anything
+        raise ValueError(f"hyperparameters={dict(hyperparameters)} are not allowed: {error!r}") from error
     actor_critic = isinstance(model.policy, (ActorCriticPolicy, MaskableActorCriticPolicy))
     if actor_critic and config.action_type == "discrete":
         with torch.no_grad():

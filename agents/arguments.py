@@ -7,7 +7,8 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import tyro
 
-from autotrain_env import AutoTrainConfig, Task
+from autotrain_env import ENVIRONMENTS, AutoTrainConfig, Task, TaskDistribution
+from autotrain_env.errors import check, unknown_name
 
 # What is written as text for arguments that may be given other things in Python.
 _WRITTEN: dict[str, Any] = {
@@ -50,18 +51,18 @@ def describe_arguments(owner: type) -> dict[str, str]:
 
 
 def _make_arguments() -> type:
-    described = describe_arguments(AutoTrainConfig)
+    described = describe_arguments(AutoTrainConfig) | describe_arguments(Task)
     hints = get_type_hints(AutoTrainConfig)
-    of_tasks = {f.name: f.default for f in dataclasses.fields(Task)}
+    of_tasks = vars(TaskDistribution())
     fields = []
     for entry in dataclasses.fields(AutoTrainConfig):
         if entry.name in _LEFT_OUT:
             continue
         kind = _WRITTEN.get(entry.name, hints[entry.name])
-        default = entry.default
-        if default is None and entry.name in of_tasks:
-            default = "as the task says"
-        text = f"{described[entry.name]} (env's default: {default})"
+        default = f"env's default: {entry.default}"
+        if entry.default is None and entry.name in of_tasks:
+            default = f"default: as env.tasks says, {of_tasks[entry.name]} in 'default'"
+        text = f"{described[entry.name]} ({default})"
         is_optional = type(None) in get_args(kind) and get_origin(kind) is not tuple
         kind = kind if is_optional else kind | None
         annotated = Annotated[kind, tyro.conf.arg(help=text, help_behavior_hint="")]  # type: ignore[valid-type]
@@ -71,6 +72,28 @@ def _make_arguments() -> type:
 
 EnvArguments: Any = _make_arguments()
 """A dataclass with the arguments of `AutoTrainConfig` that can be written, `None` where not given."""
+
+
+def check_environment(env_id: Any, kwargs: Any) -> None:
+    """Check an environment that a file describes, before it is made.
+
+    The file may come from elsewhere, an id with a colon makes gymnasium import whatever module stands
+    before it, and a log's path would be written to.
+
+    Args:
+        env_id: Its id.
+        kwargs: Its keyword arguments.
+
+    Raises:
+        ValueError: If the id is none of this project's, or an argument none that can be written.
+    """
+    if env_id not in tuple(ENVIRONMENTS):
+        raise unknown_name("id", env_id, ENVIRONMENTS)
+    check(isinstance(kwargs, dict), "environment's arguments", kwargs, "an object")
+    known = [entry.name for entry in dataclasses.fields(EnvArguments)]
+    for name in kwargs:
+        if name not in known:
+            raise unknown_name("environment's argument", name, known)
 
 
 def given(arguments: Any) -> dict[str, Any]:

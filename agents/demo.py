@@ -22,7 +22,8 @@ from agents.baselines import tune
 from agents.progress import Report, bars, portion
 from agents.seeds import DEVELOPMENT_SEED, training_seed
 from autotrain_env.evaluation import Policy, evaluate_policy, make_evaluation_env, mean_interval
-from autotrain_env.plotting import plot_comparison, plot_episode
+from autotrain_env.plotting import as_image, plot_comparison, plot_episode
+from autotrain_env.policies import replace_file
 from autotrain_env.sb3 import make_sb3_env
 from autotrain_env.schedules import RandomAgent, as_schedule
 
@@ -201,10 +202,10 @@ def write(rows: list[Row], arguments: Arguments, steps: int) -> None:
     """Write figures and numbers."""
     output = arguments.output
     summaries = summary(rows)
-    plot_comparison(summaries).savefig(output / "comparison.png", dpi=120)
+    replace_file(output / "comparison.png", as_image(plot_comparison(summaries)))
     agent = rows[0].results
     shown = int(np.argmax(agent["initial_learning_rate"]))  # the run with the worst start
-    plot_episode(agent["history"][shown]).savefig(output / "episode.png", dpi=120)
+    replace_file(output / "episode.png", as_image(plot_episode(agent["history"][shown])))
     numbers = {
         "version": autotrain_env.__version__,
         "arguments": dataclasses.asdict(arguments) | {"output": str(output), "train_steps": steps},

@@ -420,6 +420,9 @@ def evolve(
                 due = (progress.env_steps // config.checkpoint_steps + 1) * config.checkpoint_steps
                 _scalars(writer, "evaluation", run.evaluate(progress), progress.env_steps)
                 run.save(progress)
+        run.save(progress)  # before the last evaluation: what is cut short from here on is done again
+        if interruption.asked:
+            raise Interrupted
         result = {
             "steps": progress.env_steps,
             "updates": progress.updates,
@@ -427,7 +430,6 @@ def evolve(
             "minutes": run.stopwatch.minutes,
             "evaluation": run.evaluate(progress),
         }
-    run.save(progress)
     run.policy(progress).save(folder.path)
     folder.finish(result)
     return result

@@ -27,12 +27,12 @@ from agents.controls import DRAWN, Recorder, changed_env, control_names, make_co
 from agents.progress import Report, portion
 from agents.records import Record, describe, training_scores
 from agents.runs import RunFolder, as_plain
-from agents.seeds import MAX_ENVS, MAX_SEEDS
 from agents.targets import DEVELOPMENT, SEEN, Target
 from agents.torch_optimizers import OPTIMIZERS, run_optimizer, tune_optimizer
 from autotrain_env.config import TASK_FIELDS
 from autotrain_env.errors import check, unknown_name
 from autotrain_env.evaluation import Policy, evaluate_policy, make_evaluation_env
+from autotrain_env.mdp_log import read_rows
 from autotrain_env.policies import load_policy
 from autotrain_env.schedules import RandomAgent, Schedule, as_schedule
 from autotrain_env.vector_env import AutoTrainVectorEnv
@@ -90,15 +90,17 @@ class Plan:
     search_updates: int | None = None
 
     def __post_init__(self) -> None:
-        """Check the names and the seed."""
+        """Check the names."""
+        for argument in ("baselines", "ways"):
+            names = getattr(self, argument)
+            check(len(set(names)) == len(names), argument, names, "names that differ")
+        check(len(self.ways) > 0, "ways", self.ways, f"one or more of {', '.join(WAYS)}")
         for name in self.baselines:
             if name not in BASELINES:
                 raise unknown_name("baseline", name, BASELINES)
         for name in self.ways:
             if name not in WAYS:
                 raise unknown_name("way", name, WAYS)
-        first = MAX_SEEDS * MAX_ENVS
-        check(self.seed >= first, "seed", self.seed, f"at least {first}: below that are those of training")
 
 
 @dataclass(frozen=True)
@@ -182,12 +184,13 @@ class Player:
         setup = self._setup(config.env_id, kwargs, policy=run.policy_hash())
 
         def play(report: Report) -> dict[str, Any]:
+            curve = list(read_rows(run.evaluations, whole=True))
+            trained = training_scores(run)
             env = self.make(config.env_id, kwargs)
             policy = load_policy(run.path)
             results, seconds = self._play(env, policy, report)
             updates, minutes = run.cost()
             cost = {"seconds": seconds, "train_updates": updates, "train_minutes": minutes}
-            curve = [json.loads(line) for line in run.evaluations.read_text().splitlines()]
             kept = ("train_steps", "score", "return", "rewinds", "reinits", "steps", "learning_rate")
             learning_curve = [{key: point[key] for key in kept} for point in curve]
             described = describe(results, examples=True)
@@ -195,7 +198,7 @@ class Player:
                 "chance": _chance(env),
                 "cost": cost,
                 "learning_curve": learning_curve,
-                "training": training_scores(run),
+                "training": trained,
                 **described,
             }
 

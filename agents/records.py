@@ -17,6 +17,7 @@ import numpy as np
 from agents.runs import RunFolder, as_plain
 from autotrain_env import __version__
 from autotrain_env.errors import check
+from autotrain_env.mdp_log import read_rows
 from autotrain_env.policies import replace_file
 
 FORMAT = 1
@@ -171,17 +172,18 @@ def training_scores(run: RunFolder, groups: int = 300) -> dict[str, list[float]]
     Args:
         run: Of whose MDP log the ended episodes are taken, or, of evolution, all members of a generation.
         groups: How many at most.
+
+    Raises:
+        ValueError: If the log is damaged.
     """
     scores, each = [], 1
     if run.generations.exists():
-        rows = read_generations(run)
-        scores, each = [row["score"] for row in rows], rows[0]["episodes"] if rows else 1
+        generations = read_generations(run)
+        scores = [row["score"] for row in generations]
+        each = generations[0]["episodes"] if generations else 1
     else:
-        with run.decisions.open() as file:
-            for line in file:
-                row = json.loads(line)
-                if row["terminated"] or row["truncated"]:
-                    scores.append(row["score"])
+        rows = read_rows(run.decisions, whole=run.finished)
+        scores = [row["score"] for row in rows if row["terminated"] or row["truncated"]]
     size = max(1, -(-len(scores) // groups))
     ends = range(size, len(scores) + 1, size)
     return {
@@ -192,7 +194,7 @@ def training_scores(run: RunFolder, groups: int = 300) -> dict[str, list[float]]
 
 def read_generations(run: RunFolder) -> list[dict[str, Any]]:
     """The rows of a run's `generations.jsonl`."""
-    return [json.loads(line) for line in run.generations.read_text().splitlines()]
+    return list(read_rows(run.generations, whole=run.finished))
 
 
 def _mean_curve(histories: np.ndarray) -> dict[str, list[float]]:

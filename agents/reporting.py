@@ -25,10 +25,10 @@ from agents.figures import (
 from agents.players import AGENT, CONFIGURATION, EPISODE, ONE, OTHER, OWN, WITH_HOLDOUT
 from agents.records import Record, read_generations, training_scores
 from agents.runs import RunFolder
-from agents.summaries import as_markdown, by_method, summarize, summarize_groups
+from agents.summaries import as_markdown, by_method, groups_as_markdown, summarize, summarize_groups
 from agents.targets import SEEN, TARGETS
 from autotrain_env.errors import check
-from autotrain_env.plotting import plot_comparison, plot_log, read_log
+from autotrain_env.plotting import as_image, plot_comparison, plot_log, read_log
 from autotrain_env.policies import replace_file
 
 TEMPLATE = Path(__file__).with_name("report.html")
@@ -69,16 +69,18 @@ def write_report(
     for name, found in ordered.items():
         check_pairing(found)
         sections.append(_section(name, found, output))
+    groups = summarize_groups(ordered) if len(ordered) > 1 else []
     page = jinja2.Template(TEMPLATE.read_text(), autoescape=True).render(
         version=autotrain_env.__version__,
         first=leader[1],
-        groups=summarize_groups(ordered) if len(ordered) > 1 else [],
+        groups=groups,
         targets=sections,
         runs=trainings,
     )
     _write_numbers(output / "numbers.csv", sections)
-    tables = "\n".join(as_markdown(section["name"], section["rows"]) for section in sections)
-    replace_file(output / "tables.md", tables.encode())
+    tables = [as_markdown(section["name"], section["rows"]) for section in sections]
+    tables += [groups_as_markdown(groups)] if groups else []
+    replace_file(output / "tables.md", "\n".join(tables).encode())
     replace_file(output / "index.html", page.encode())
     return output / "index.html"
 
@@ -126,7 +128,7 @@ def _training(run: RunFolder, output: Path) -> dict[str, Any]:
 
 def _kept(path: Path, caption: str, figure: Figure) -> dict[str, str]:
     """Write a figure, and give it with its caption for the page."""
-    data = _png(figure)
+    data = as_image(figure)
     replace_file(path, data)
     return {"caption": caption, "data": base64.b64encode(data).decode()}
 
@@ -220,12 +222,6 @@ def _cost(row: dict[str, Any]) -> str:
         f"{cost['train_minutes']:.1f} minutes a seed; against runs at {TUNED_RATES} rates for every new "
         f"network it has paid after {cost['train_updates'] / saved:,.0f} networks, counted in updates."
     )
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
-    return buffer.getvalue()
 
 
 def _write_numbers(path: Path, sections: list[dict[str, Any]]) -> None:

@@ -22,8 +22,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from autotrain_env.errors import check
-from autotrain_env.policies import WEIGHTS_NAME, replace_file
+from agents.arguments import check_environment
+from autotrain_env.errors import check, check_whole
+from autotrain_env.policies import WEIGHTS_NAME, is_leftover, replace_file
 
 FORMAT = 1
 PACKAGES = ("autotrain-env", "gymnasium", "numpy", "stable-baselines3", "sb3-contrib", "torch")
@@ -103,7 +104,7 @@ class RunFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise FileExistsError(f"{self.path} is no folder")
-        if self.path.exists() and any(self.path.iterdir()):
+        if self.path.exists() and any(not is_leftover(path) for path in self.path.iterdir()):
             if not overwrite:
                 state = (
                     "a finished run"
@@ -117,25 +118,40 @@ class RunFolder:
                 )
             if not self.exists:
                 raise FileExistsError(f"{self.path} holds something that is no run; it is left as it is")
-            shutil.rmtree(self.path)
+            self._remove()
         self.path.mkdir(parents=True, exist_ok=True)
         self._write("run.json", {"format": FORMAT, **asdict(config)})
+
+    def _remove(self) -> None:
+        """Remove the run so that, if it is cut short, the rest is an unfinished run for `overwrite`."""
+        (self.path / "result.json").unlink(missing_ok=True)
+        shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+        for path in self.path.iterdir():
+            if path.name != "run.json":
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        shutil.rmtree(self.path)
 
     def config(self) -> RunConfig:
         """Read the configuration.
 
         Raises:
             FileNotFoundError: If there is no run.
-            ValueError: If the file is damaged or of another format.
+            ValueError: If the file is damaged or of another format, or asks for an environment that is
+                none of this project's.
         """
         content = self._read("run.json")
-        check(
-            content.pop("format", None) == FORMAT, f"{self.path / 'run.json'}: format", content, f"{FORMAT}"
-        )
+        path = self.path / "run.json"
+        written = content.pop("format", None)
+        check(written == FORMAT, f"{path}: format", written, f"{FORMAT}")
         try:
-            return RunConfig(**content)
-        except TypeError as error:
-            raise ValueError(f"{self.path / 'run.json'} is damaged: {error}") from error
+            config = RunConfig(**content)
+            for name in ("num_envs", "train_steps", "checkpoint_steps", "evaluation_episodes"):
+                check_whole(name, getattr(config, name), 1)
+            check_whole("seed", config.seed, 0)
+            check_environment(config.env_id, config.env)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
+        return config
 
     def result(self) -> dict[str, Any]:
         """Read the result.
@@ -144,9 +160,22 @@ class RunFolder:
             FileNotFoundError: If the run is not finished.
             ValueError: If the file is damaged.
         """
+        self.check_finished()
+        result = self._read("result.json")
+        evaluation = result.get("evaluation")
+        numbers = [result.get(name) for name in ("steps", "updates", "minutes")]
+        numbers.append(evaluation.get("score") if isinstance(evaluation, dict) else None)
+        if not all(isinstance(number, (int, float)) for number in numbers):
+            raise ValueError(
+                f"{self.path / 'result.json'} is damaged: it must hold numbers named steps, updates, "
+                f"minutes and evaluation: score"
+            )
+        return result
+
+    def check_finished(self) -> None:
+        """Raise a `FileNotFoundError` if there is a run that is not finished."""
         if self.exists and not self.finished:
             raise FileNotFoundError(f"{self.path} holds an unfinished run: result.json is missing")
-        return self._read("result.json")
 
     def cost(self) -> tuple[int, float]:
         """Optimiser updates and minutes that training took.
@@ -158,10 +187,7 @@ class RunFolder:
             ValueError: If a file is damaged.
         """
         result, start = self.result(), self.config().start_from
-        try:
-            updates, minutes = int(result["updates"]), float(result["minutes"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{self.path / 'result.json'} is damaged: {error!r}") from error
+        updates, minutes = int(result["updates"]), float(result["minutes"])
         before = None if start is None else RunFolder(Path(start))
         if before is not None and before.finished:
             earlier_updates, earlier_minutes = before.cost()
@@ -196,12 +222,17 @@ class RunFolder:
     def save_checkpoint(self, steps: int, write: Callable[[Path], None]) -> None:
         """Write a checkpoint, which appears whole or not at all, and forget the oldest.
 
+        One of as many steps that is there already is kept: nothing has been trained since.
+
         Args:
             steps: Env steps trained so far.
             write: Writes it into the folder that it is given.
         """
         folder = self.path / "checkpoints"
-        beside = folder / f".unfinished-{os.getpid()}"
+        place = folder / f"{steps:010d}"
+        if place.exists():
+            return
+        beside = folder / ".unfinished"
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
         try:
@@ -209,8 +240,6 @@ class RunFolder:
             for file in beside.iterdir():
                 with file.open("rb") as opened:
                     os.fsync(opened.fileno())
-            place = folder / f"{steps:010d}"
-            shutil.rmtree(place, ignore_errors=True)
             beside.rename(place)
         finally:
             shutil.rmtree(beside, ignore_errors=True)

@@ -8,7 +8,28 @@ MAX_SEEDS = 50_000
 TUNING_SEED, DEVELOPMENT_SEED, FINAL_SEED = 1_000_000_000, 1_200_000_000, 1_400_000_000
 """First episodes of tuning, of evaluations while developing, and of final evaluations."""
 
+_SEEDS_EACH = 200_000_000
+
 _EVOLUTION_SEED, _EVOLUTION_EPISODES = 10**13, 10**8
+
+
+def check_development(seed: int, episodes: int) -> None:
+    """Raise a `ValueError` unless the seeds of some episodes are for evaluations while developing.
+
+    Others belong to training, to tuning, or to final evaluations, which are counted.
+
+    Args:
+        seed: Of the first episode.
+        episodes: How many.
+    """
+    end = DEVELOPMENT_SEED + _SEEDS_EACH
+    check(
+        DEVELOPMENT_SEED <= seed <= end - episodes,
+        "seed",
+        seed,
+        f"in [{DEVELOPMENT_SEED}, {end - episodes}] for {episodes} episodes: other seeds are those of "
+        f"training, tuning and final evaluations",
+    )
 
 
 def evolution_seed(seed: int, episode: int) -> int:

@@ -17,8 +17,8 @@ REFERENCE = (CONFIGURATION, "cosine")
 """Its mean is 1 in normalised scores."""
 
 MARKDOWN_COLUMNS = (
-    *("method", "seeds", "mean", "normalised", "IQM", "worst 5%"),
-    *("best kept", "gap", "updates", "lead", "first is"),
+    *("method", "seeds", "mean", "normalised", "IQM", "median", "worst 5%"),
+    *("best kept", "gap", "updates", "lead", "first is", "P"),
 )
 
 
@@ -168,6 +168,7 @@ def as_markdown(target: str, summaries: list[dict[str, Any]]) -> str:
         f"### {target}",
         "",
         f"{first['episodes']} paired episodes a training seed; lead of {first['method']}; "
+        "P: share of episodes in which it is better, ties counted half; "
         "gap: train − test. Updates: for a network, of all runs that it was chosen from, and once for "
         "tuning, or for training the policy.",
         "",
@@ -189,12 +190,39 @@ def as_markdown(target: str, summaries: list[dict[str, Any]]) -> str:
             "{mean:.1f} [{low:.1f}, {high:.1f}]".format(**mean),
             f"{row['normalized']:.3f}" if "normalized" in row else "",
             f"{100 * row['interquartile_mean']:.1f}",
+            f"{100 * row['median']:.1f}",
             f"{100 * row['worst_5_percent']:.1f}",
             f"{100 * row['best_holdout_test_accuracy']:.1f}",
             f"{100 * row['generalization_gap']:.1f}",
             f"{row['updates']:,.0f}{f' + {to_choose:,.0f}' if to_choose else ''}",
             "" if row is first else "{mean:+.1f} [{low:+.1f}, {high:+.1f}]".format(**lead),
             "" if row is first else row["first_is"],
+            "" if row is first else f"{row['probability_that_first_is_better']['mean']:.2f}",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def groups_as_markdown(groups: list[dict[str, Any]]) -> str:
+    """What `summarize_groups` returns as a table in Markdown, percentages."""
+    lines = [
+        "### by group",
+        "",
+        "All targets of a group together; methods that played all of them.",
+        "",
+        "| group | targets | method | mean | lead | first is |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in groups:
+        lead = {name: 100 * value for name, value in row["lead_of_first"].items()}
+        is_first = (row["kind"], row["method"]) == (groups[0]["kind"], groups[0]["method"])
+        cells = (
+            row["group"],
+            ", ".join(row["targets"]),
+            f"{row['method'].replace('_', ' ')} ({row['kind']})",
+            f"{100 * row['test_accuracy']:.1f}",
+            "" if is_first else "{mean:+.1f} [{low:+.1f}, {high:+.1f}]".format(**lead),
+            "" if is_first else row["first_is"],
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

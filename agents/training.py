@@ -20,7 +20,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.vec_env import VecMonitor
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
 from agents.algorithms import check_actions, export_policy, find_algorithm, make_model
 from agents.progress import Report
@@ -77,8 +77,7 @@ def train(config: RunConfig, folder: RunFolder, report: Report, *, resume: bool 
     ) as env:
         check_actions(find_algorithm(config.algorithm), env.action_space, config.env_id)
         if state is None:
-            policy = None if config.start_from is None else load_policy(config.start_from)
-            model = make_model(config.algorithm, env, config.hyperparameters, config.seed, policy)
+            model = begin_model(config, env)
             env.seed(training_seed(config.seed, config.num_envs))
         else:
             model = _load_checkpoint(checkpoints[-1], state, config, env)
@@ -93,16 +92,31 @@ def train(config: RunConfig, folder: RunFolder, report: Report, *, resume: bool 
         with keeper.interruption:
             remaining = config.train_steps - model.num_timesteps
             model.learn(remaining, callback=callbacks, reset_num_timesteps=state is None)
+            keeper.save()  # before the last evaluation: what is cut short from here on is done again
+            keeper.leave_if_asked()
         result = {
             "steps": model.num_timesteps,
             "updates": model.num_timesteps * _core_config(keeper.evaluation_env).inner_steps,
             "minutes": keeper.stopwatch.minutes,
             "evaluation": keeper.evaluate(),
         }
-        keeper.save()
         keeper.policy().save(folder.path)
         folder.finish(result)
         return result
+
+
+def begin_model(config: RunConfig, env: VecEnv) -> BaseAlgorithm:
+    """The model that a run begins with.
+
+    Args:
+        config: What to train, and how.
+        env: Where; from `make_sb3_env`.
+
+    Raises:
+        ValueError: If a hyperparameter is not allowed, or the policy to begin with does not fit.
+    """
+    policy = None if config.start_from is None else load_policy(config.start_from)
+    return make_model(config.algorithm, env, config.hyperparameters, config.seed, policy)
 
 
 class Keeper(BaseCallback):
@@ -150,6 +164,11 @@ class Keeper(BaseCallback):
             self._set_due()
         if self.interruption.asked:
             self.save()
+            self.leave_if_asked()
+
+    def leave_if_asked(self) -> None:
+        """Raise `Interrupted` after Ctrl-C; a checkpoint must be saved."""
+        if self.interruption.asked:
             raise Interrupted
 
     def _on_step(self) -> bool:
@@ -226,10 +245,7 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
 def _load_checkpoint(
     checkpoint: Path, state: dict[str, Any], config: RunConfig, env: VecMonitor
 ) -> BaseAlgorithm:
-    model_class = find_algorithm(config.algorithm).model_class
-    model: BaseAlgorithm = model_class.load(checkpoint / "model.zip", env, device="cpu", force_reset=False)
-    if isinstance(model, OffPolicyAlgorithm):
-        model.load_replay_buffer(checkpoint / "replay_buffer.pkl")
+    model = _load_model(checkpoint, config, env)
     if isinstance(model, ARS):  # loading draws new weights, and then only replaces the policy's
         vars(model)["weights"] = torch.nn.utils.parameters_to_vector(model.policy.parameters()).detach()
     if state["lstm_states"] is not None:
@@ -243,6 +259,26 @@ def _load_checkpoint(
     np.random.set_state(drawn["numpy"])
     torch.set_rng_state(drawn["torch"])
     model.action_space.np_random.bit_generator.state = drawn["action_space"]
+    return model
+
+
+def _load_model(checkpoint: Path, config: RunConfig, env: VecMonitor) -> BaseAlgorithm:
+    """A checkpoint's model, with its replay buffer where it has one.
+
+    Raises:
+        ValueError: If a file is missing or damaged.
+    """
+    model_class = find_algorithm(config.algorithm).model_class
+    path = checkpoint / "model.zip"
+    try:
+        with path.open("rb") as file:
+            model: BaseAlgorithm = model_class.load(file, env, device="cpu", force_reset=False)
+        if isinstance(model, OffPolicyAlgorithm):
+            path = checkpoint / "replay_buffer.pkl"
+            with path.open("rb") as file:
+                model.load_replay_buffer(file)
+    except Exception as error:  # what a damaged file raises may be anything
+        raise ValueError(f"{path} is damaged: {error!r}") from error
     return model
 
 

@@ -1,5 +1,6 @@
 """Tuning an algorithm's hyperparameters with Optuna: a study that can be interrupted and gone on with."""
 
+import itertools
 import json
 from collections.abc import Callable
 from contextlib import closing
@@ -23,6 +24,8 @@ from autotrain_env.sb3 import make_sb3_env
 
 # Trials train with the last seeds of all, which no run should use.
 FIRST_TRIAL_SEED = MAX_SEEDS - 10_000
+
+_SQLITE = b"SQLite format 3\0"  # at the head of such a file
 
 NETWORKS = {"32": [32], "64-64": [64, 64], "128-128": [128, 128]}
 Space = Callable[[Trial], dict[str, Any]]
@@ -145,8 +148,12 @@ def open_study(study: Study, storage: Path) -> optuna.Study:
         storage: SQLite file.
 
     Raises:
-        ValueError: If the file holds a study that tries something else.
+        ValueError: If the file holds a study that tries something else, or is no database.
     """
+    if storage.exists():
+        with storage.open("rb") as file:
+            head = file.read(len(_SQLITE))
+        check(head in (b"", _SQLITE), "storage", str(storage), "an SQLite file, or a new one")
     storage.parent.mkdir(parents=True, exist_ok=True)
     made = optuna.create_study(
         study_name=f"{study.algorithm} {study.env_id}",
@@ -246,6 +253,9 @@ class Pruning(BaseCallback):
             raise optuna.TrialPruned
 
 
+_COMMENT_LINES = 3  # of a study
+
+
 def write_hyperparameters(study: Study, made: optuna.Study, path: Path | None = None) -> Path:
     """Put the best hyperparameters into the algorithm's file, with a line on the study that found them.
 
@@ -263,8 +273,18 @@ def write_hyperparameters(study: Study, made: optuna.Study, path: Path | None = 
         f"# of {study.train_steps:,} env steps, by the mean validation score "
         f"of {study.evaluation_episodes} tuning episodes: {made.best_value:.4f}\n# on {env}.\n"
     )
-    entries = yaml.safe_load(path.read_text()) if path.exists() else {}
+    before = path.read_text() if path.exists() else ""
+    entries = yaml.safe_load(before) or {}
     entries[study.env_id] = made.best_trial.user_attrs["hyperparameters"]
     text = yaml.dump(json.loads(json.dumps(entries)), sort_keys=False)
-    replace_file(path, (comment + text).encode())
+    replace_file(path, (comment + _other_comments(before, study.env_id) + text).encode())
     return path
+
+
+def _other_comments(text: str, env_id: str) -> str:
+    """Comments at the head of a file of hyperparameters, but for that on an earlier study of an id."""
+    head = list(itertools.takewhile(lambda line: line.startswith("#"), text.splitlines(keepends=True)))
+    begins = [n for n, line in enumerate(head) if line.startswith(f"# {env_id}: best of")]
+    for n in reversed(begins):
+        del head[n : n + _COMMENT_LINES]
+    return "".join(head)

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -103,6 +103,30 @@ class MDPLog:
     ) -> None:
         """Close the file."""
         self.close()
+
+
+def read_rows(path: Path, *, whole: bool = False) -> Iterator[dict[str, Any]]:
+    """Rows of a file with a JSON object in each line.
+
+    Args:
+        path: The file.
+        whole: Whether nobody writes it any more; otherwise a last line without an end, of a process that
+            is still at work or was killed, is left out.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a line is damaged; the message names the file and the line.
+    """
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            if not (whole or line.endswith("\n")):
+                return
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"{path} is damaged in line {number}: {error}") from error
+            check(isinstance(row, dict), f"{path}, line {number}", row, "an object")
+            yield row
 
 
 def _json_names(line: str) -> tuple[str, ...]:

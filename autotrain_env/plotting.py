@@ -4,7 +4,7 @@ Nothing here touches `matplotlib.pyplot`: figures belong to the caller and are g
 """
 
 import csv
-import json
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -17,7 +17,8 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from autotrain_env.errors import check
+from autotrain_env.errors import check, unknown_name
+from autotrain_env.mdp_log import read_rows
 
 History = Mapping[str, np.ndarray]
 
@@ -32,6 +33,30 @@ GROUP_COLOURS = {"agent": VERMILION, "random initial rates": BLUE, "best of grid
 OTHER_COLOURS = (PURPLE, ORANGE, SKY, BLACK)
 SPARKS = "▁▂▃▄▅▆▇█"
 SPARKLINE_WIDTH = 40  # [characters]
+
+
+def as_image(figure: Figure, kind: str = "png") -> bytes:
+    """A figure as the content of an image file.
+
+    Args:
+        figure: The figure.
+        kind: Ending of the file, such as `"png"` or `"pdf"`.
+
+    Raises:
+        ValueError: If the kind is not known.
+    """
+    check_image_kind("kind", kind)
+    buffer = io.BytesIO()
+    metadata = {"Software": None} if kind == "png" else None
+    figure.savefig(buffer, format=kind, dpi=120, metadata=metadata)
+    return buffer.getvalue()
+
+
+def check_image_kind(argument: str, kind: str) -> None:
+    """Raise a `ValueError` unless a figure can be written as a file with this ending."""
+    known = FigureCanvasAgg.get_supported_filetypes()
+    if kind not in known:
+        raise unknown_name(argument, kind, known)
 
 
 # --- one run ---
@@ -408,14 +433,14 @@ def read_log(path: str | PathLike[str]) -> list[dict[str, Any]]:
         path: A `.jsonl` or `.csv` file.
 
     Raises:
-        ValueError: If the ending is not known.
+        ValueError: If the ending is not known, or a line is damaged.
         FileNotFoundError: If there is no such file.
     """
     path = Path(path)
     check(path.suffix in (".jsonl", ".csv"), "log", str(path), "a .jsonl or .csv file, or a table")
+    if path.suffix == ".jsonl":
+        return list(read_rows(path))
     with path.open(newline="", encoding="utf-8") as file:
-        if path.suffix == ".jsonl":
-            return [json.loads(line) for line in file]
         return [{name: _parse(text) for name, text in row.items()} for row in csv.DictReader(file)]
 
 

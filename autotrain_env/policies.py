@@ -7,7 +7,7 @@ A saved policy is a folder with two files, neither of which can run code when it
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from os import PathLike
 from pathlib import Path
 from typing import Any, cast
@@ -85,6 +85,7 @@ class PolicySpec:
             self.action_space,
             f"{'Discrete' if discrete else 'a Box'} where head={self.head!r}",
         )
+        check(isinstance(self.masked, bool), "masked", self.masked, "True or False")
         check(0 <= self.exploration <= 1, "exploration", self.exploration, "in [0, 1]")
         width = int(np.prod(self.observation_space.shape))
         for layer in self.layers:
@@ -147,6 +148,10 @@ class PolicySpec:
             KeyError: If an entry is missing.
         """
         check(content["format"] == FORMAT, "format", content["format"], f"{FORMAT}")
+        known = ("format", *(entry.name for entry in fields(cls)))
+        for name in content:
+            if name not in known:
+                raise unknown_name("entry", name, known)
         return cls(
             observation_space=cast(spaces.Box, _space_from_json(content["observation_space"])),
             action_space=_space_from_json(content["action_space"]),
@@ -330,8 +335,9 @@ class TrainedPolicy:
         wanted = [(len(batch), size)] * self.state_parts
         check(shapes == wanted, "state", shapes, f"arrays of shapes {wanted}")
         if episode_start is not None:
-            keep = ~np.asarray(episode_start, bool)[:, None]
-            state = tuple(part * keep for part in state)
+            starts = np.atleast_1d(np.asarray(episode_start, bool))
+            check(starts.shape == (len(batch),), "episode_start", starts.shape, f"of shape {(len(batch),)}")
+            state = tuple(part * ~starts[:, None] for part in state)
         before = tuple(torch.from_numpy(part.astype(np.float32)) for part in state)
         values, after = self.network(observation, before)
         return values, tuple(part.numpy() for part in after)
@@ -464,7 +470,7 @@ def replace_file(path: Path, content: bytes) -> None:
         path: The file.
         content: All of it.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with beside.open("wb") as file:
             file.write(content)
@@ -473,6 +479,11 @@ def replace_file(path: Path, content: bytes) -> None:
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a file is what `replace_file` leaves where its process is killed."""
+    return path.name.startswith(".") and path.suffix == ".part"
 
 
 def _make_layer(layer: Mapping[str, Any]) -> nn.Module:
@@ -495,6 +506,7 @@ def _check_weights(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) ->
         same = found[name].shape == tensor.shape and found[name].dtype == tensor.dtype
         described = f"{found[name].dtype} {tuple(found[name].shape)}"
         check(same, f"weights[{name!r}]", described, f"{tensor.dtype} {tuple(tensor.shape)}")
+        check(bool(found[name].isfinite().all()), f"weights[{name!r}]", "NaN or infinite", "finite")
 
 
 def _in_words(space: gymnasium.Space[Any]) -> str:

@@ -20,7 +20,9 @@ class Task:
     """Everything that one episode is about.
 
     Args:
-        dataset: A name, or a dataset handle (see `autotrain_env.load_dataset`).
+        dataset: A name (`"digits"`, `"mnist"`, `"fashion_mnist"`, `"kmnist"`, `"cifar10"`, `"synthetic"`,
+            or of a set such as `"teacher-3-4000-0.5"`), or a dataset handle; see
+            `autotrain_env.load_dataset`.
         split_seed: Seed of the four-way split and of the label noise.
         train_size: Images in the train part; `None` for the dataset's own default, as with the next two.
         holdout_size: Images in the holdout part.
@@ -32,7 +34,8 @@ class Task:
             `Optimizer`.
         batch_size: Images in a minibatch.
         initial_learning_rate: Learning rate at the start; clipped to the environment's bounds.
-        initialization: Scheme of the first network; see `autotrain_env.classifiers.INITIALIZATIONS`.
+        initialization: Scheme of the first network (`"kaiming_uniform"`, `"xavier_normal"`, …); see
+            `autotrain_env.classifiers.INITIALIZATIONS`.
         budget: Optimiser updates in the episode, a multiple of `inner_steps`.
     """
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from agents.algorithms import ALGORITHMS
 from agents.arguments import describe_arguments
 from agents.commands import looking
 from agents.runs import RunFolder
-from autotrain_env import ENVIRONMENTS, AutoTrainConfig
+from autotrain_env import ENVIRONMENTS, AutoTrainConfig, Task
 from autotrain_env.policies import load_policy
 
 ENV = ("--env.budget", "60", "--env.classifier", "mlp-6", "--env.train-size", "80")
@@ -102,6 +103,92 @@ def test_overwriting(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("lerning_rate=1", "hyperparameter='lerning_rate'.*nearest known one is 'learning_rate'"),
+        ("learning_rate=-1", "hyperparameters={.*not allowed: ValueError.*Invalid learning rate"),
+        (
+            "learning_rate=lin_x",
+            "learning_rate='lin_x' is not allowed: it must be a number, or lin_ and one",
+        ),
+        ("n_steps=0", "hyperparameters={.*'n_steps': 0.* not allowed"),
+        ("policy=Mlp", "hyperparameters={.*'policy': 'Mlp'.* not allowed"),
+        ("seed=3", "hyperparameter='seed' is not a known name"),
+    ],
+)
+def test_mistakes_in_hyperparameters_leave_everything_as_it_is(
+    word: str, message: str, finished: Path, tmp_path: Path, capsys: Captured
+):
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    for folder, more in ((finished, ("--overwrite",)), (tmp_path / "new", ())):
+        command = ("train", "ppo", *ENV, *STEPS, "--hyperparameters", word, "--output", str(folder), *more)
+        assert re.search(message, error_of(capsys, *command))
+    assert before == {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_overwriting_that_is_cut_short_can_be_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    train(tmp_path / "run")
+    remove = shutil.rmtree
+
+    def killed(path: Path, **named: Any) -> None:
+        if path.name == "tensorboard":
+            raise RuntimeError("killed")
+        remove(path, **named)
+
+    monkeypatch.setattr("agents.runs.shutil.rmtree", killed)
+    with pytest.raises(RuntimeError, match="killed"):
+        train(tmp_path / "run", "--overwrite", "--seed", "2")
+    assert RunFolder(tmp_path / "run").exists and not RunFolder(tmp_path / "run").finished
+    monkeypatch.undo()
+    train(tmp_path / "run", "--overwrite", "--seed", "2")
+    assert RunFolder(tmp_path / "run").finished
+
+
+def test_what_a_killed_process_leaves_of_a_file_is_in_nobodys_way(tmp_path: Path):
+    (tmp_path / ".run.json.4711.part").write_text("{")
+    train(tmp_path, "--resume")
+    assert RunFolder(tmp_path).finished
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"id": "given.extra:AutoTrain-v0", "kwargs": {}}, "id='given.extra:AutoTrain-v0' is not a known"),
+        ({"id": "CartPole-v1", "kwargs": {}}, "id='CartPole-v1' is not a known name"),
+        ({"id": "AutoTrain-v0", "kwargs": {"log_path": "mine.csv"}}, "argument='log_path' is not a known"),
+        ({"id": "AutoTrain-v0", "kwargs": [1]}, "environment's arguments=.1. is not allowed"),
+        ({"id": ["AutoTrain-v0"], "kwargs": {}}, "id=.'AutoTrain-v0'. is not a known name"),
+    ],
+)
+def test_a_policy_cannot_name_another_environment(
+    environment: dict[str, Any],
+    message: str,
+    finished: Path,
+    tmp_path: Path,
+    capsys: Captured,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """Gymnasium imports the module before a colon, and a log would be written."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "given"
+    shutil.copytree(finished, folder)
+    (folder / "extra.py").write_text("raise SystemExit(99)")
+    content = json.loads((folder / "policy.json").read_text())
+    (folder / "policy.json").write_text(json.dumps(content | {"environment": environment}))
+    for command in ("evaluate", "replay"):
+        assert re.search(message, error_of(capsys, command, str(folder)))
+    content = json.loads((folder / "run.json").read_text())
+    content |= {"env_id": environment["id"], "env": environment["kwargs"]}
+    (folder / "run.json").write_text(json.dumps(content))
+    error = error_of(capsys, "compare", str(folder))
+    assert "run.json is damaged" in error and re.search(message, error)
+    assert [path.name for path in tmp_path.iterdir()] == ["given"]
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("train", "pppo"), "algorithm='pppo' is not a known name; the nearest known one is 'ppo'"),
@@ -124,6 +211,13 @@ def test_overwriting(tmp_path: Path):
         (("train", "ppo", "--checkpoint-steps", "0"), "checkpoint_steps=0"),
         (("train", "ppo", "--seed", "-1"), "seed=-1"),
         (("evaluate", "nowhere"), "nowhere/policy.json is missing"),
+        (("evaluate", "many", "--seed", "0"), "seed=0.*training, tuning and final"),
+        (("evaluate", "many", "--seed", "1399999999"), "seed=1399999999"),
+        (("evaluate", "many", "--episodes", "0"), "episodes=0"),
+        (("evaluate", "many", "--num-envs", "0"), "num_envs=0"),
+        (("replay", "many", "--seed", "1000000000"), "seed=1000000000"),
+        (("replay", "many", "--output", "picture.pgn"), "output='pgn'.*'png'"),
+        (("tune", "ppo", "--seed", "-1"), "seed=-1"),
     ],
 )
 def test_mistakes_are_named(
@@ -144,15 +238,51 @@ def test_an_unknown_argument_names_the_nearest(capsys: Captured):
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [*(("run.json", c) for c in ("{", "[]", '{"format": 9}')), *(("result.json", c) for c in ("{", "[]"))],
+    [
+        *(("run.json", c) for c in ("{", "[]", '{"format": 9}', '{"format": 1}')),
+        *(("result.json", c) for c in ("{", "[]", "{}", '{"steps": 1, "updates": 20, "minutes": "x"}')),
+    ],
 )
-def test_a_damaged_run_is_named(name: str, content: str, finished: Path, tmp_path: Path):
+def test_a_damaged_run_is_named(name: str, content: str, finished: Path, tmp_path: Path, capsys: Captured):
     run = RunFolder(tmp_path)
     for part in ("run.json", "result.json"):
         (tmp_path / part).write_bytes((finished / part).read_bytes())
     (tmp_path / name).write_text(content)
-    with pytest.raises(ValueError, match=name):
+    with pytest.raises(ValueError, match=f"{name}.* is damaged|run.json: format=9 .* must be 1"):
         run.config() if name == "run.json" else run.result()
+    main(["list", "--folder", str(tmp_path)])
+    assert f"error: {tmp_path / name}" in capsys.readouterr().out
+
+
+def test_a_value_of_another_kind_in_a_run_is_named(finished: Path, tmp_path: Path):
+    content = json.loads((finished / "run.json").read_text())
+    for name, value in (("train_steps", "x"), ("num_envs", 0), ("seed", -1)):
+        (tmp_path / "run.json").write_text(json.dumps(content | {name: value}))
+        with pytest.raises(ValueError, match=f"run.json is damaged: {name}="):
+            RunFolder(tmp_path).config()
+
+
+def test_an_unfinished_run_is_called_so(finished: Path, tmp_path: Path, capsys: Captured):
+    (tmp_path / "run.json").write_bytes((finished / "run.json").read_bytes())
+    for command in ("evaluate", "replay", "compare"):
+        assert "holds an unfinished run" in error_of(capsys, command, str(tmp_path))
+
+
+def test_a_damaged_log_is_named(finished: Path, tmp_path: Path, capsys: Captured):
+    run = tmp_path / "ppo"
+    shutil.copytree(finished, run)
+    log = run / "decisions.jsonl"
+    log.write_bytes(log.read_bytes()[:-20])
+    report = ("report", str(run), "--output", str(tmp_path / "report"))
+    few = ("--episodes", "2", "--num-envs", "2", "--output", str(tmp_path / "records"))
+    assert "decisions.jsonl is damaged in line 120" in error_of(capsys, *report)
+    assert "decisions.jsonl is damaged in line 120" in error_of(capsys, "compare", str(run), *few)
+    shutil.copy(finished / "decisions.jsonl", log)
+    (run / "evaluations.jsonl").write_text("{}\n{")
+    assert "evaluations.jsonl is damaged in line 2" in error_of(capsys, "compare", str(run), *few)
+    (run / "result.json").unlink()
+    log.write_bytes(log.read_bytes()[:-20])
+    main(list(report))  # of an unfinished run: its last row is being written
 
 
 def test_a_run_of_another_version_says_so(finished: Path, tmp_path: Path, capsys: Captured):
@@ -164,12 +294,20 @@ def test_a_run_of_another_version_says_so(finished: Path, tmp_path: Path, capsys
 
 
 def test_help_says_what_every_argument_does(capsys: Captured):
-    for command in ("train", "evaluate", "compare", "replay", "list"):
+    described = describe_arguments(AutoTrainConfig) | describe_arguments(Task)
+    commands = ("train", "tune", "evaluate", "compare", "final", "report", "replay", "list")
+    for command in commands:
         with pytest.raises(SystemExit):
             main([command, "--help"])
-        printed = " ".join(capsys.readouterr().out.replace("│", " ").split())
-        if command != "list":
-            for name, text in describe_arguments(AutoTrainConfig).items():
+        lines = [line.strip("│╭╮╰╯─ ") for line in capsys.readouterr().out.splitlines()]
+        options = [n for n, line in enumerate(lines) if re.match("--[a-z]", line)]
+        assert options
+        for n in options:
+            own = lines[n].split()[2:] + ([] if n + 1 in options else lines[n + 1].split())
+            assert len(own) > 3, lines[n]
+        printed = " ".join(" ".join(lines).split())
+        if command not in ("report", "list"):
+            for name, text in described.items():
                 if name not in ("baseline", "log_path"):
                     assert f"--env.{name.replace('_', '-')}" in printed
                     assert " ".join(text.split()[:3]) in printed

@@ -62,11 +62,28 @@ def ordered(folder: Path) -> list[Record]:
     return sorted(load_records([folder]), key=lambda record: record.label != ("agent", "ppo"))
 
 
-def test_no_difference_between_equal_runs_and_a_planted_one_is_found(compared: Path):
+def test_no_difference_between_equal_runs(runs: dict[str, Path], tmp_path: Path):
+    """Two methods whose policies are the same, since how often a run is evaluated changes no policy."""
+    same = tmp_path / "same"
+    shutil.copytree(runs["ppo"], same)
+    content = json.loads((same / "run.json").read_text())
+    (same / "run.json").write_text(json.dumps(content | {"evaluation_episodes": 3}))
+    main(
+        ["compare", str(runs["ppo"]), str(same), *FEW, "--baselines", "--output", str(tmp_path / "records")]
+    )
+    rows = by_label(ordered(tmp_path / "records"))
+    assert set(rows) == {("agent", "ppo"), ("agent", "same")}
+    row = rows["agent", "same"]
+    assert row["lead_of_first"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
+    assert row["first_is"] == "not worse" and row["probability_that_first_is_better"][
+        "mean"
+    ] == pytest.approx(0.5)
+
+
+def test_a_planted_difference_is_found(compared: Path):
     rows = by_label(ordered(compared))
     ppo, bad = rows["agent", "ppo"], rows["agent", "bad"]
     assert (ppo["seeds"], bad["seeds"], ppo["episodes"]) == (2, 1, 24)
-    assert ppo["lead_of_first"] == {"mean": 0.0, "low": 0.0, "high": 0.0} and ppo["first_is"] == "not worse"
     assert bad["first_is"] == "better" and bad["lead_of_first"]["low"] > 0
     assert np.isclose(rows[WAYS["one"], "constant"]["chosen"]["learning_rate"], GRID, rtol=1e-5).any()
     assert rows[WAYS["own"], "constant"]["chosen"] == {}
@@ -203,7 +220,10 @@ def test_compare_refuses(runs: dict[str, Path], tmp_path: Path, capsys: Captured
     shutil.copytree(runs["ppo"], again)
     assert "of different seeds; twice: [0]" in error_of(capsys, "compare", run, str(again), *out)
     assert "two or more" in error_of(capsys, "compare", run, "--baselines", *out)
-    assert "those of training" in error_of(capsys, "compare", run, "--seed", "5", *out)
+    for seed in ("5", "999999990", "1000000000", "1399999999", "1400000000", str(10**13)):
+        assert f"seed={seed} is not" in error_of(capsys, "compare", run, "--seed", seed, *out)
+    assert "names that differ" in error_of(capsys, "compare", run, *CONSTANT, "own", "own", *out)
+    assert "ways=()" in error_of(capsys, "compare", run, *CONSTANT, *out)
     assert "baseline='cosin'" in error_of(capsys, "compare", run, "--baselines", "cosin", *out)
     assert "way='all'" in error_of(capsys, "compare", run, "--ways", "all", *out)
     assert "target='mnst_noisy'" in error_of(capsys, "compare", run, "--targets", "mnst_noisy", *out)

@@ -110,6 +110,17 @@ def test_resumed_equals_uninterrupted(algorithm: str, tmp_path: Path, monkeypatc
     assert whole.result()["steps"] <= made <= whole.result()["steps"] * (2 if algorithm == "ars" else 1)
 
 
+def test_a_run_cut_short_in_its_last_evaluation_is_the_same_in_the_end(tmp_path: Path):
+    config = configuration()
+    whole, parts = begun(tmp_path / "whole", config), begun(tmp_path / "parts", config)
+    train(config, whole, silent)
+    train(config, parts, silent)
+    (parts.path / "result.json").unlink()
+    (parts.path / "policy.json").unlink()
+    train(config, parts, silent, resume=True)
+    assert_same_runs(whole, parts)
+
+
 def test_a_resumed_run_counts_the_minutes_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     config = configuration()
     run = begun(tmp_path / "run", config)
@@ -121,14 +132,15 @@ def test_a_resumed_run_counts_the_minutes_before(tmp_path: Path, monkeypatch: py
 
 def test_the_cost_counts_the_run_that_training_began_with(tmp_path: Path):
     before = begun(tmp_path / "before", configuration())
-    before.finish({"updates": 192, "minutes": 1.5})
+    rest = {"steps": 96, "evaluation": {"score": 0.5}}
+    before.finish({"updates": 192, "minutes": 1.5, **rest})
     after = begun(tmp_path / "after", configuration(start_from=str(before.path)))
-    after.finish({"updates": 8, "minutes": 0.25})
+    after.finish({"updates": 8, "minutes": 0.25, **rest})
     assert (before.cost(), after.cost()) == ((192, 1.5), (200, 1.75))
     (tmp_path / "before" / "result.json").unlink()
     assert after.cost() == (8, 0.25)
-    after.finish({"steps": 96})
-    with pytest.raises(ValueError, match=r"result.json is damaged: KeyError\('updates'\)"):
+    after.finish(rest)
+    with pytest.raises(ValueError, match="result.json is damaged: it must hold numbers named steps, upda"):
         after.cost()
 
 
@@ -170,7 +182,9 @@ def test_training_seeds_share_no_task(tmp_path: Path):
     assert seen[0] and not seen[0] & seen[1]
 
 
-def test_ctrl_c_saves_and_leaves(tmp_path: Path):
+@pytest.mark.parametrize(("moment", "saved"), [(0.3, 36), (0.95, 96)])
+def test_ctrl_c_saves_and_leaves(moment: float, saved: int, tmp_path: Path):
+    """At the end of the rollout that is under way, also of the last one."""
     usual = signal.getsignal(signal.SIGINT)  # ignored, where a shell runs the tests in the background
     config = configuration()
     whole, parts = begun(tmp_path / "whole", config), begun(tmp_path / "parts", config)
@@ -179,14 +193,14 @@ def test_ctrl_c_saves_and_leaves(tmp_path: Path):
     interrupted: list[float] = []
 
     def interrupt(share: float) -> None:
-        if share > 0.3 and not interrupted:
+        if share > moment and not interrupted:
             interrupted.append(share)
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(Interrupted):
         train(config, parts, interrupt)
     assert interrupted and not parts.finished
-    assert int(parts.checkpoints()[-1].name) == 36  # the end of the rollout that was under way
+    assert int(parts.checkpoints()[-1].name) == saved
     assert signal.getsignal(signal.SIGINT) is usual
     train(config, parts, silent, resume=True)
     assert_same_runs(whole, parts)
@@ -245,6 +259,9 @@ def test_killed_at_random_moments_every_run_resumes(tmp_path: Path):
                 process.kill()
                 process.wait()
                 kills += 1
+            newest = max([0, *(int(path.name) for path in run.checkpoints())])
+            lines = run.decisions.read_bytes().count(b"\n") if run.decisions.exists() else 0
+            assert lines - newest <= 60  # no more than an interval is to be done again
             saved.append(max([saved[-1], *(int(path.name) for path in run.checkpoints())]))
             assert not run.checkpoints() or int(run.checkpoints()[-1].name) == saved[-1]  # none is lost
         assert_same_runs(RunFolder(tmp_path / "whole"), run)
@@ -265,10 +282,17 @@ def test_a_full_disk_leaves_the_newest_checkpoint(tmp_path: Path):
     assert only.name == "0000000010" and (only / "file").read_text() == "good"
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path: Path):
-    config = configuration(train_steps=48)
+@pytest.mark.parametrize("name", ["model.zip", "replay_buffer.pkl", "state.pkl"])
+@pytest.mark.parametrize("content", [b"nonsense", b"", b"half", None])
+def test_a_damaged_checkpoint_is_named(name: str, content: bytes | None, tmp_path: Path):
+    config = configuration("dqn", train_steps=48)
     run = begun(tmp_path / "run", config)
     train(config, run, silent)
-    (run.checkpoints()[-1] / "state.pkl").write_bytes(b"nonsense")
-    with pytest.raises(ValueError, match="state.pkl is damaged"):
+    file = run.checkpoints()[-1] / name
+    if content is None:
+        file.unlink()
+    else:
+        half = file.read_bytes()[: file.stat().st_size // 2]
+        file.write_bytes(half if content == b"half" else content)
+    with pytest.raises(ValueError, match=f"{name} is damaged"):
         train(config, run, silent, resume=True)

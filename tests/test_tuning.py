@@ -70,6 +70,9 @@ def test_a_study_is_gone_on_with(tmp_path: Path, capsys: Captured):
     assert "best validation score" in capsys.readouterr().out
     assert "train_steps: 240 and 120" in error_of(capsys, *command, "3", "--train-steps", "240")
     assert "trials=0" in error_of(capsys, *command, "0")
+    storage.write_text("my own notes")
+    assert "an SQLite file, or a new one" in error_of(capsys, *command, "3")
+    assert storage.read_text() == "my own notes"
 
 
 def test_a_trial_of_a_killed_process_is_made_again(tmp_path: Path):
@@ -98,9 +101,13 @@ def test_the_file_says_how_large_the_study_was(tmp_path: Path):
     made = open_study(study, tmp_path / "study.db")
     run_study(study, made, 2, lambda share: None)
     path = tmp_path / "ppo.yml"
-    path.write_text("AutoTrainRISA-v0: {gamma: 1.0}\n")
+    kept = "# AutoTrainRISA-v0: best of 12 trials (2 of them pruned)\n# of 10 env steps.\n# on {}.\n"
+    path.write_text(kept + "AutoTrainRISA-v0: {gamma: 1.0}\n")
     write_hyperparameters(study, made, path)
     text = path.read_text()
+    assert text.count("best of 12 trials") == 1 and kept in text
+    write_hyperparameters(study, made, path)
+    assert path.read_text() == text
     assert "best of 2 trials (0 of them pruned)" in text and "of 120 env steps" in text
     entries = yaml.safe_load(text)
     assert entries["AutoTrainRISA-v0"] == {"gamma": 1.0}

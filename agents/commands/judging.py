@@ -14,7 +14,7 @@ from agents.progress import bars
 from agents.records import load_records
 from agents.reporting import write_report
 from agents.runs import RunFolder
-from agents.seeds import DEVELOPMENT_SEED, FINAL_SEED
+from agents.seeds import DEVELOPMENT_SEED, FINAL_SEED, check_development
 from agents.summaries import as_table, summarize
 from agents.targets import FINAL, TARGETS, Target
 from autotrain_env.errors import check, check_whole
@@ -113,6 +113,7 @@ class Compare(Comparison):
         check(
             not final, "targets", final, "development targets; final ones are for `python -m agents final`"
         )
+        check_development(self.seed, self.episodes or max(target.episodes for target in targets))
         self.play(self.jobs(targets, self.seed, self.output), self.output, console)
 
 

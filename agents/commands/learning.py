@@ -1,7 +1,7 @@
 """`train` and `tune`."""
 
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,12 +32,12 @@ from agents.evolving import (
 from agents.progress import bars
 from agents.runs import RunConfig, RunFolder
 from agents.seeds import training_seed
-from agents.training import Interrupted, train
+from agents.training import Interrupted, begin_model, train
 from agents.tuning import SPACES, Study, open_study, run_study, write_hyperparameters
 from autotrain_env import AutoTrainEnv
 from autotrain_env.errors import check, check_whole, unknown_name
 from autotrain_env.evolution.sparse import TOPOLOGIES
-from autotrain_env.policies import load_policy
+from autotrain_env.sb3 import make_sb3_env
 
 RUNS = Path("runs/agents")
 STARTABLE = ("ppo", "a2c", "trpo", "maskable_ppo")
@@ -216,7 +216,6 @@ class Train(Agent):
         if self.start_from is not None:
             able = algorithm.name in STARTABLE
             check(able, "start_from", str(self.start_from), f"left out but for {', '.join(STARTABLE)}")
-            load_policy(self.start_from)  # says so if it cannot
         if algorithm is EVOLUTION:
             given_ones = replaced_hyperparameters(self.hyperparameters, {}) | self._topology()
             hyperparameters = replace_hyperparameters(known, given_ones)
@@ -233,7 +232,7 @@ class Train(Agent):
         ):
             check_whole(name, value, 1)
         training_seed(self.seed, num_envs)
-        return RunConfig(
+        config = RunConfig(
             algorithm=algorithm.name,
             env_id=env_id,
             env=kwargs,
@@ -246,6 +245,10 @@ class Train(Agent):
             success_score=self.success_score if len(env.config.task_distribution.levels) > 1 else None,
             start_from=None if self.start_from is None else str(self.start_from),
         )
+        if algorithm is not EVOLUTION:
+            with closing(make_sb3_env(config.env_id, config.num_envs, **config.env)) as lanes:
+                begin_model(config, lanes)  # says so if it cannot
+        return config
 
 
 @dataclass
@@ -278,6 +281,7 @@ class Tune(Agent):
         algorithm, env_id, kwargs, _ = self.environment()
         for name in ("trials", "train_steps", "evaluations", "evaluation_episodes"):
             check_whole(name, getattr(self, name), 1)
+        check_whole("seed", self.seed, 0)
         if algorithm.name not in SPACES:
             raise unknown_name("algorithm", algorithm.name, SPACES)
         num_envs = load_hyperparameters(algorithm.name, env_id)["n_envs"]

@@ -16,16 +16,16 @@ import autotrain_env
 from agents.algorithms import (
     TRAINABLE,
 )
-from agents.arguments import EnvArguments, given
+from agents.arguments import EnvArguments, check_environment, given
 from agents.commands.learning import RUNS
 from agents.progress import bars
-from agents.runs import find_runs
-from agents.seeds import DEVELOPMENT_SEED
+from agents.runs import RunFolder, find_runs
+from agents.seeds import DEVELOPMENT_SEED, check_development
 from agents.targets import TARGETS
-from autotrain_env.errors import check
+from autotrain_env.errors import check, check_whole
 from autotrain_env.evaluation import evaluate_policy, make_evaluation_env, mean_interval
-from autotrain_env.plotting import plot_episode
-from autotrain_env.policies import TrainedPolicy, load_policy
+from autotrain_env.plotting import as_image, check_image_kind, plot_episode
+from autotrain_env.policies import TrainedPolicy, load_policy, replace_file
 
 
 @dataclass
@@ -52,6 +52,10 @@ class Evaluate:
 
     def run(self, console: Console) -> None:
         """Evaluate."""
+        check_whole("episodes", self.episodes, 1)
+        check_whole("num_envs", self.num_envs, 1)
+        check_development(self.seed, self.episodes)
+        RunFolder(self.run_folder).check_finished()
         policy = load_policy(self.run_folder, deterministic=not self.sample)
         env = environment_of(policy, given(self.env), self.num_envs)
         with bars(console) as bar, bar("evaluating") as report:
@@ -89,6 +93,9 @@ class Replay:
 
     def run(self, console: Console) -> None:
         """Replay."""
+        check_image_kind("output", self.output.suffix[1:])
+        check_development(self.seed, 1)
+        RunFolder(self.run_folder).check_finished()
         policy = load_policy(self.run_folder, deterministic=not self.sample)
         env = environment_of(policy, given(self.env), 1)
         results = evaluate_policy(env, policy, 1, self.seed, history=True)
@@ -109,7 +116,7 @@ class Replay:
             f"test accuracy {accuracy:.4f}; loss, train and holdout are those after each env step"
         )
         self.output.parent.mkdir(parents=True, exist_ok=True)
-        plot_episode(history).savefig(self.output, dpi=120)
+        replace_file(self.output, as_image(plot_episode(history), self.output.suffix[1:]))
         console.print(f"Written to {self.output}", soft_wrap=True)
 
 
@@ -119,12 +126,13 @@ def environment_of(
     """The environment that a policy was trained in, some arguments replaced, for an evaluation.
 
     Raises:
-        ValueError: If the policy does not say which it was.
+        ValueError: If the policy does not say which it was, or it is none of this project's.
     """
     trained = policy.spec.environment
     check(
         set(trained) == {"id", "kwargs"}, "policy.json: environment", dict(trained), "an id and its kwargs"
     )
+    check_environment(trained["id"], trained["kwargs"])
     kwargs = trained["kwargs"] | overrides
     return make_evaluation_env(trained["id"], num_envs, **kwargs)
 
@@ -149,12 +157,17 @@ class List:
         console.print(targets)
         runs = Table("run", "env steps", "state", "validation score", box=rich.box.SIMPLE_HEAD)
         for folder in find_runs(self.folder):
-            config = folder.config()
-            checkpoints = folder.checkpoints()
-            state, score = "finished", ""
-            if folder.finished:
-                score = f"{folder.result()['evaluation']['score']:.4f}"
-            else:
-                state = f"unfinished, {int(checkpoints[-1].name):,} saved" if checkpoints else "unfinished"
-            runs.add_row(str(folder.path), f"{config.train_steps:,}", state, score)
+            try:
+                runs.add_row(str(folder.path), *_state_of(folder))
+            except ValueError as error:
+                console.print(f"[bold red]error:[/] {rich.markup.escape(str(error))}", soft_wrap=True)
         console.print(runs if runs.row_count else f"no runs in {self.folder}")
+
+
+def _state_of(folder: RunFolder) -> tuple[str, str, str]:
+    """Env steps, state and validation score of a run, in words."""
+    steps = f"{folder.config().train_steps:,}"
+    if folder.finished:
+        return steps, "finished", f"{folder.result()['evaluation']['score']:.4f}"
+    checkpoints = folder.checkpoints()
+    return steps, f"unfinished, {int(checkpoints[-1].name):,} saved" if checkpoints else "unfinished", ""
