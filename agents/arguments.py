@@ -3,12 +3,14 @@
 import dataclasses
 import inspect
 import re
+from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import tyro
 
-from autotrain_env import ENVIRONMENTS, AutoTrainConfig, Task, TaskDistribution
-from autotrain_env.errors import check, unknown_name
+from agents.records import Record
+from autotrain_env import AutoTrainConfig, Task, TaskDistribution
+from autotrain_env.errors import check
 
 # What is written as text for arguments that may be given other things in Python.
 _WRITTEN: dict[str, Any] = {
@@ -28,8 +30,13 @@ _WRITTEN: dict[str, Any] = {
     "data_root": str,
     "reward": str,
     "reinit_learning_rate": str | float,
+    "baseline": Path,
 }
-_LEFT_OUT = ("baseline", "log_path")  # a function or curve; where the run folder has its own
+_DESCRIBED = {
+    "baseline": "For the `baseline` preset: a record of `compare`, whose mean curve of validation scores the "
+    "reward is measured against."
+}
+_LEFT_OUT = ("log_path",)  # the run folder has its own
 
 
 def describe_arguments(owner: type) -> dict[str, str]:
@@ -51,7 +58,7 @@ def describe_arguments(owner: type) -> dict[str, str]:
 
 
 def _make_arguments() -> type:
-    described = describe_arguments(AutoTrainConfig) | describe_arguments(Task)
+    described = describe_arguments(AutoTrainConfig) | describe_arguments(Task) | _DESCRIBED
     hints = get_type_hints(AutoTrainConfig)
     of_tasks = vars(TaskDistribution())
     fields = []
@@ -74,28 +81,18 @@ EnvArguments: Any = _make_arguments()
 """A dataclass with the arguments of `AutoTrainConfig` that can be written, `None` where not given."""
 
 
-def check_environment(env_id: Any, kwargs: Any) -> None:
-    """Check an environment that a file describes, before it is made.
-
-    The file may come from elsewhere, an id with a colon makes gymnasium import whatever module stands
-    before it, and a log's path would be written to.
-
-    Args:
-        env_id: Its id.
-        kwargs: Its keyword arguments.
+def given(arguments: Any) -> dict[str, Any]:
+    """The arguments that were given, by name; a baseline's curve in place of the record that holds it.
 
     Raises:
-        ValueError: If the id is none of this project's, or an argument none that can be written.
+        FileNotFoundError: If there is no such record.
+        ValueError: If it is damaged, or holds no curve.
     """
-    if env_id not in tuple(ENVIRONMENTS):
-        raise unknown_name("id", env_id, ENVIRONMENTS)
-    check(isinstance(kwargs, dict), "environment's arguments", kwargs, "an object")
-    known = [entry.name for entry in dataclasses.fields(EnvArguments)]
-    for name in kwargs:
-        if name not in known:
-            raise unknown_name("environment's argument", name, known)
-
-
-def given(arguments: Any) -> dict[str, Any]:
-    """The arguments that were given, by name."""
-    return {name: value for name, value in vars(arguments).items() if value is not None}
+    named = {name: value for name, value in vars(arguments).items() if value is not None}
+    if "baseline" in named:
+        curve = Record.load(named["baseline"]).curve
+        check(
+            {"updates", "score"} <= set(curve), "baseline", str(named["baseline"]), "a record with a curve"
+        )
+        named["baseline"] = (curve["updates"], curve["score"])
+    return named

@@ -17,13 +17,13 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from agents.arguments import check_environment
-from autotrain_env.errors import check, check_whole
+from autotrain_env import ENVIRONMENTS, AutoTrainConfig
+from autotrain_env.errors import check, check_whole, unknown_name
 from autotrain_env.policies import WEIGHTS_NAME, is_leftover, replace_file
 
 FORMAT = 1
@@ -249,6 +249,28 @@ class RunFolder:
     def checkpoints(self) -> list[Path]:
         """Folders of checkpoints, the oldest first."""
         return sorted(path for path in (self.path / "checkpoints").glob("[0-9]*") if path.is_dir())
+
+
+def check_environment(env_id: Any, kwargs: Any) -> None:
+    """Check an environment that a file describes, before it is made.
+
+    The file may come from elsewhere, an id with a colon makes gymnasium import whatever module stands
+    before it, and a log's path would be written to.
+
+    Args:
+        env_id: Its id.
+        kwargs: Its keyword arguments.
+
+    Raises:
+        ValueError: If the id is none of this project's, or an argument none that a run may have.
+    """
+    if env_id not in tuple(ENVIRONMENTS):
+        raise unknown_name("id", env_id, ENVIRONMENTS)
+    check(isinstance(kwargs, dict), "environment's arguments", kwargs, "an object")
+    known = [entry.name for entry in fields(AutoTrainConfig) if entry.name != "log_path"]
+    for name in kwargs:
+        if name not in known:
+            raise unknown_name("environment's argument", name, known)
 
 
 def as_plain(value: Any) -> Any:

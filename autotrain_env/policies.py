@@ -21,11 +21,13 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from autotrain_env.actions import Decisions
+from autotrain_env.config import AutoTrainConfig
 from autotrain_env.errors import check, check_whole, unknown_name
 from autotrain_env.observations import NUM_METRICS
 from autotrain_env.vector_env import AutoTrainVectorEnv
 
 FORMAT = 1
+_MEANINGS = ("lr_factors", "max_lr_factor")
 JSON_NAME, WEIGHTS_NAME = "policy.json", "policy.safetensors"
 
 HEADS = ("categorical", "values", "quantiles", "gaussian", "squashed_gaussian", "deterministic")
@@ -384,13 +386,29 @@ class TrainedPolicy:
     # --- as a policy of `evaluate_policy` ---
 
     def check_env(self, env: AutoTrainVectorEnv) -> None:
-        """Raise a `ValueError` unless an environment has the spaces that this policy was trained for."""
+        """Raise a `ValueError` unless an environment has the spaces that this policy was trained for.
+
+        Its actions must mean the same, too, where the policy says which environment it was trained in.
+        """
         for name in ("observation_space", "action_space"):
             found, wanted = getattr(env, f"single_{name}"), getattr(self.spec, name)
             described, allowed = _in_words(found), _in_words(wanted)
             if described == allowed:
                 allowed += ", with the same bounds"
             check(found == wanted, f"env.{name}", described, f"{allowed}: the policy was trained for that")
+        for name, wanted in self._meanings().items():
+            found = getattr(env.config, name)
+            same = np.array_equal(found, wanted)
+            check(same, f"env.{name}", found, f"{wanted}: the policy was trained for that")
+
+    def _meanings(self) -> dict[str, Any]:
+        """What decides the meaning of actions and shows in no space, as far as it is known."""
+        environment = self.spec.environment
+        registered = gymnasium.registry.get(str(environment.get("id")))
+        if registered is None or not isinstance(environment.get("kwargs"), Mapping):
+            return {}
+        given = {**registered.kwargs, **environment["kwargs"]}
+        return {name: given.get(name, getattr(AutoTrainConfig, name)) for name in _MEANINGS}
 
     def reset(self, env: AutoTrainVectorEnv, lanes: np.ndarray) -> None:
         """Forget the recurrent state of lanes in which a new episode has begun."""

@@ -138,6 +138,13 @@ def test_shapes_that_do_not_fit(kwargs: dict[str, Any], message: str):
         policy().predict(**({"observation": np.zeros((1, 2, 3), np.float32)} | kwargs))
 
 
+def test_episode_starts_are_of_every_lane():
+    made = recurrent_policy()
+    lanes = np.zeros((3, *made.spec.observation_space.shape), np.float32)
+    with pytest.raises(ValueError, match=r"episode_start=\(1,\).*of shape \(3,\)"):
+        made.predict(lanes, episode_start=np.array([True]))
+
+
 # --- files ---
 
 
@@ -211,6 +218,8 @@ def test_a_missing_file_is_named(name: str, tmp_path: Path):
         ({"action_space": {"type": "Discrete", "n": 5, "start": 0}}, "last layer's output=4.*must be 5"),
         ({"action_space": {"type": "Text"}}, "space='Text'"),
         ({"exploration": 2.0}, "exploration=2.0"),
+        ({"masked": "no"}, "masked='no'.*True or False"),
+        ({"haed": "values"}, "entry='haed'.*nearest known one is 'head'"),
     ],
 )
 def test_a_description_that_does_not_hold_is_refused(change: dict[str, Any], message: str, tmp_path: Path):
@@ -228,6 +237,7 @@ def test_a_description_that_does_not_hold_is_refused(change: dict[str, Any], mes
         ({"layers.1.bias": torch.zeros(4)}, r"layers.1.bias.*torch.float32 \(4,\)"),
         ({"layers.1.bias": torch.zeros(5, dtype=torch.float64)}, "layers.1.bias.*torch.float64"),
         ({"layers.1.bias": None}, "layers.1.bias.*no more and no less"),
+        ({"layers.1.bias": torch.full((5,), torch.nan)}, "layers.1.bias.*NaN or infinite.*finite"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused(change: dict[str, Any], message: str, tmp_path: Path):
@@ -267,6 +277,20 @@ def test_an_environment_with_other_spaces_is_refused():
     other = TrainedPolicy(spec(observation_space=env.single_observation_space, layers=layers), weights)
     with pytest.raises(ValueError, match=r"env.action_space=.*Discrete\(17\).*Discrete\(4\)"):
         evaluate_policy(env, other, 2)
+
+
+def test_an_environment_in_which_actions_mean_something_else_is_refused():
+    made = load_policy("many")
+    factors = (0.1, 0.5, 1.0, 2.0, 10.0)
+    env = gymnasium.make_vec(
+        "AutoTrain-v0",
+        num_envs=2,
+        autoreset_mode="Disabled",
+        observation_layout="flat",
+        lr_factors=factors,
+    )
+    with pytest.raises(ValueError, match=r"env.lr_factors=\(0.1, .*: the policy was trained for that"):
+        evaluate_policy(env, made, 2)
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

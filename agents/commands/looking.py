@@ -16,10 +16,10 @@ import autotrain_env
 from agents.algorithms import (
     TRAINABLE,
 )
-from agents.arguments import EnvArguments, check_environment, given
+from agents.arguments import EnvArguments, given
 from agents.commands.learning import RUNS
 from agents.progress import bars
-from agents.runs import RunFolder, find_runs
+from agents.runs import RunFolder, check_environment, find_runs
 from agents.seeds import DEVELOPMENT_SEED, check_development
 from agents.targets import TARGETS
 from autotrain_env.errors import check, check_whole
