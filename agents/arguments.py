@@ -33,8 +33,8 @@ _WRITTEN: dict[str, Any] = {
     "baseline": Path,
 }
 _DESCRIBED = {
-    "baseline": "For the `baseline` preset: a record of `compare`, whose mean curve of validation scores the "
-    "reward is measured against."
+    "baseline": "For the `baseline` preset: a record of `compare`; the reward is measured against its "
+    "mean curve of validation scores."
 }
 _LEFT_OUT = ("log_path",)  # the run folder has its own
 
@@ -90,9 +90,8 @@ def given(arguments: Any) -> dict[str, Any]:
     """
     named = {name: value for name, value in vars(arguments).items() if value is not None}
     if "baseline" in named:
-        curve = Record.load(named["baseline"]).curve
-        check(
-            {"updates", "score"} <= set(curve), "baseline", str(named["baseline"]), "a record with a curve"
-        )
+        path = named["baseline"]
+        curve = Record.load(path).curve
+        check({"updates", "score"} <= set(curve), "baseline", str(path), "a record with a curve")
         named["baseline"] = (curve["updates"], curve["score"])
     return named

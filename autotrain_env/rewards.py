@@ -125,7 +125,7 @@ def baseline_curve(config: AutoTrainConfig, task: Task) -> tuple[np.ndarray, np.
         return None
     if callable(source):
         return check_curve(source(task))
-    if isinstance(source, tuple):
+    if isinstance(source, (tuple, list)):
         return check_curve(source)
     check(task in source, "baseline", f"a mapping without {task}", "a mapping with every task met")
     return check_curve(source[task])

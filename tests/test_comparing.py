@@ -17,6 +17,7 @@ from agents.comparing import check_pairing, parse_targets
 from agents.players import BASELINES, WAYS
 from agents.records import Record, load_records
 from agents.reporting import write_report
+from agents.runs import RunFolder
 from agents.summaries import summarize, summarize_groups
 from agents.targets import FINAL, TARGETS
 from autotrain_env.observations import METRICS
@@ -268,6 +269,21 @@ def test_targets_are_well_formed():
     assert {"fashion_mnist", "cifar10"} < set(final)
     with pytest.raises(ValueError, match="targets"):
         parse_targets([])
+
+
+def test_a_reward_may_be_measured_against_a_record(compared: Path, tmp_path: Path, capsys: Captured):
+    path = compared / "own" / "one_for_all_training_tasks.constant.json"
+    curve = Record.load(path).curve
+    run = tmp_path / "run"
+    train(run, "--env.reward", "baseline", "--env.baseline", str(path))
+    assert RunFolder(run).config().env["baseline"] == [curve["updates"], curve["score"]]
+    main(["evaluate", str(run), "--episodes", "2", "--num-envs", "2"])
+    assert "return" in capsys.readouterr().out
+    bad = ("train", "ppo", "--env.reward", "baseline", "--output", str(tmp_path / "bad"))
+    assert "baseline=None" in error_of(capsys, *bad)
+    assert "nowhere" in error_of(capsys, *bad, "--env.baseline", str(tmp_path / "nowhere"))
+    assert "is no record" in error_of(capsys, *bad, "--env.baseline", str(run / "run.json"))
+    assert not (tmp_path / "bad").exists()
 
 
 # --- report ---
