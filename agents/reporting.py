@@ -54,20 +54,11 @@ def write_report(
     Raises:
         ValueError: If there is no such method, or methods did not meet the same tasks.
     """
-    targets: dict[str, list[Record]] = {}
-    for record in records:
-        targets.setdefault(record.target, []).append(record)
-    leader = _leader(records, first) if records else ("", "")
-    ordered = {
-        name: sorted(found, key=lambda record: (record.label != leader, _place(record.kind)))
-        for name, found in targets.items()
-        if any(record.label == leader for record in found)
-    }
+    leader, ordered = _ordered(records, first)
     output.mkdir(parents=True, exist_ok=True)
     trainings = [_training(run, output) for run in runs]
     sections = []
     for name, found in ordered.items():
-        check_pairing(found)
         sections.append(_section(name, found, output))
     groups = summarize_groups(ordered) if len(ordered) > 1 else []
     page = jinja2.Template(TEMPLATE.read_text(), autoescape=True).render(
@@ -78,11 +69,38 @@ def write_report(
         runs=trainings,
     )
     _write_numbers(output / "numbers.csv", sections)
-    tables = [as_markdown(section["name"], section["rows"]) for section in sections]
-    tables += [groups_as_markdown(groups)] if groups else []
-    replace_file(output / "tables.md", "\n".join(tables).encode())
+    tables = _tables({section["name"]: section["rows"] for section in sections}, groups)
+    replace_file(output / "tables.md", tables.encode())
     replace_file(output / "index.html", page.encode())
     return output / "index.html"
+
+
+def make_tables(records: Sequence[Record], first: str | None = None) -> str:
+    """What `write_report` writes to `tables.md`; see there."""
+    _, ordered = _ordered(records, first)
+    groups = summarize_groups(ordered) if len(ordered) > 1 else []
+    return _tables({name: summarize(found) for name, found in ordered.items()}, groups)
+
+
+def _tables(rows: dict[str, list[dict[str, Any]]], groups: list[dict[str, Any]]) -> str:
+    tables = [as_markdown(name, found) for name, found in rows.items()]
+    return "\n".join(tables + ([groups_as_markdown(groups)] if groups else []))
+
+
+def _ordered(records: Sequence[Record], first: str | None) -> tuple[Label, dict[str, list[Record]]]:
+    """The method whose lead is reported, and the records of its targets, its own before the others'."""
+    targets: dict[str, list[Record]] = {}
+    for record in records:
+        targets.setdefault(record.target, []).append(record)
+    leader = _leader(records, first) if records else ("", "")
+    ordered = {
+        name: sorted(found, key=lambda record: (record.label != leader, _place(record.kind)))
+        for name, found in targets.items()
+        if any(record.label == leader for record in found)
+    }
+    for found in ordered.values():
+        check_pairing(found)
+    return leader, ordered
 
 
 def _place(kind: str) -> int:

@@ -81,8 +81,8 @@ def summarize_groups(records: dict[str, list[Record]]) -> list[dict[str, Any]]:
     """The first method's lead over every other, over all targets of a group together.
 
     Args:
-        records: By target. Methods that lack a target of the group, or have fewer episodes there, are left
-            out.
+        records: By target. Methods that lack a target of the group, or have fewer episodes or other numbers
+            of training seeds there, are left out.
     """
     groups: dict[str, list[str]] = {}
     for name in records:
@@ -97,7 +97,8 @@ def summarize_groups(records: dict[str, list[Record]]) -> list[dict[str, Any]]:
             mine, others, members = [], [], []
             for number, table in enumerate(tables):
                 accuracy, other = (stacked(table[key], "test_accuracy") for key in (first, label))
-                if accuracy.shape[1] != other.shape[1]:
+                seeds = (len(mine[0]), len(others[0])) if mine else (len(accuracy), len(other))
+                if accuracy.shape[1] != other.shape[1] or (len(accuracy), len(other)) != seeds:
                     break
                 mine.append(accuracy)
                 others.append(other)

@@ -215,6 +215,18 @@ def test_targets_replace_the_tasks_of_the_run(runs: dict[str, Path], tmp_path: P
     assert groups["unseen network", "constant"]["lead_of_first"]["mean"] == pytest.approx(lead["mean"])
 
 
+def test_a_group_leaves_out_what_has_other_seeds_on_some_target(compared: Path):
+    found = ordered(compared)
+    fewer = [record for record in found if record.label != ("agent", "ppo") or record.seed == 0]
+    rows = summarize_groups({"own": found, "default": found})
+    assert {row["method"] for row in rows} > {"ppo", "bad"}
+    bad = [record for record in found if record.label == ("agent", "bad")]
+    first = [record for record in found if record.label == ("agent", "ppo")]
+    rows = summarize_groups({"own": [*bad, *first], "default": [*bad, *first[:1]]})
+    assert [row["method"] for row in rows] == ["bad"]
+    assert not summarize_groups({"own": found, "default": fewer})
+
+
 def test_compare_refuses(runs: dict[str, Path], tmp_path: Path, capsys: Captured):
     run, out = str(runs["ppo"]), ("--output", str(tmp_path / "records"))
     again = tmp_path / "again"

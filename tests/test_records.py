@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
 
+import agents
 from agents.records import COLUMNS, Record, describe, load_records, training_scores
+from agents.reporting import make_tables
 from agents.runs import RunFolder
 from agents.seeds import DEVELOPMENT_SEED
 from autotrain_env import AutoTrainVectorEnv
@@ -104,3 +106,18 @@ def test_scores_of_evolution_are_those_of_its_generations(tmp_path: Path):
     rows = [{"score": k / 10, "episodes": 8 * (k + 1)} for k in range(5)]
     run.generations.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert training_scores(run) == {"episodes": [8, 16, 24, 32, 40], "score": [0, 0.1, 0.2, 0.3, 0.4]}
+
+
+RESULTS = Path(agents.__file__).parent / "results"
+FOLDERS = sorted({path.parents[1] for path in RESULTS.rglob("*/*/*.json")})
+LARGE = ("default_task", "evolution")
+FIRST = {"evolution": "es"}
+"""Method whose lead a table is about, where it is not the agent with the most seeds."""
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [pytest.param(path, id=path.name, marks=[pytest.mark.slow] * (path.name in LARGE)) for path in FOLDERS],
+)
+def test_committed_tables_are_those_of_the_records(folder: Path):
+    assert (folder / "tables.md").read_text() == make_tables(load_records([folder]), FIRST.get(folder.name))
