@@ -95,11 +95,16 @@ def plot_training(found: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     """Final scores of the networks that agents were trained on, episode by episode.
 
     Args:
-        found: By name, what `records.training_scores` gives.
+        found: By name, what `records.training_scores` gives; drawn pale, with a moving mean over a
+            fifteenth of the episodes.
     """
     figure, axes = _axes("networks trained by agents that still learn", "episode", "score at its end")
     for (name, scores), colour in zip(found.items(), COLOURS * len(found), strict=False):
-        axes.plot(scores["episodes"], scores["score"], color=colour, label=name, linewidth=1.2)
+        episodes, values = np.asarray(scores["episodes"]), np.asarray(scores["score"])
+        width = max(1, len(values) // 15)
+        means = np.convolve(values, np.full(width, 1 / width), "valid")
+        axes.plot(episodes, values, color=colour, alpha=0.25, linewidth=0.8)
+        axes.plot(episodes[width - 1 :], means, color=colour, label=name, linewidth=1.6)
     axes.set_xlim(left=0)
     axes.legend(frameon=False, fontsize="small", loc="lower right", ncols=2)
     return figure

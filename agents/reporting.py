@@ -129,7 +129,9 @@ def _training(run: RunFolder, output: Path) -> dict[str, Any]:
     logged = read_log(run.decisions) if run.decisions.exists() else []
     if logged:
         last = int(logged[-1]["episode_seed"])
-        pictures.append(("log", "The last episode in the MDP log.", plot_log(run.decisions, last)))
+        rewarded = {**autotrain_env.ENVIRONMENTS[config.env_id], **config.env}.get("reward_split")
+        figure = plot_log(run.decisions, last, score_label=rewarded or "validation")
+        pictures.append(("log", "The last episode in the MDP log.", figure))
     generations = read_generations(run) if run.generations.exists() else []
     if generations:
         caption = "What evolution did, generation by generation."

@@ -94,7 +94,9 @@ def summarize_groups(records: dict[str, list[Record]]) -> list[dict[str, Any]]:
         for label in tables[0]:
             if not all(label in table and first in table for table in tables):
                 continue
-            mine, others, members = [], [], []
+            mine: list[np.ndarray] = []
+            others: list[np.ndarray] = []
+            members: list[np.ndarray] = []
             for number, table in enumerate(tables):
                 accuracy, other = (stacked(table[key], "test_accuracy") for key in (first, label))
                 seeds = (len(mine[0]), len(others[0])) if mine else (len(accuracy), len(other))
