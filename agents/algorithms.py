@@ -36,6 +36,7 @@ from autotrain_env.policies import Normalize, PolicySpec, StateAttention, Traine
 
 HYPERPARAMETERS = Path(__file__).with_name("hyperparams")
 
+_RATES = ("learning_rate", "clip_range")
 _LINEAR = "lin_"  # before a rate that falls to 0 during training, as RL Baselines3 Zoo writes it
 
 # Hyperparameters beside those of the algorithm's class, and what users do not give to that.
@@ -250,13 +251,18 @@ def make_model(
     """
     arguments = {**hyperparameters, **replaced}
     model_class = find_algorithm(name).model_class
-    known = {*_OF_RUNS, *_OF_THIS_PROJECT, *inspect.signature(model_class).parameters} - {*_NOT_GIVEN}
-    for hyperparameter in arguments:
+    parameters = inspect.signature(model_class).parameters
+    known = {*_OF_RUNS, *_OF_THIS_PROJECT, *parameters} - {*_NOT_GIVEN}
+    for hyperparameter, value in arguments.items():
         if hyperparameter not in known:
             raise unknown_name("hyperparameter", hyperparameter, known)
+        default = parameters[hyperparameter].default if hyperparameter in parameters else None
+        is_rate = hyperparameter in _RATES and str(value).startswith(_LINEAR)
+        wrong = isinstance(default, (int, float)) and isinstance(value, str) and not is_rate
+        check(not wrong, hyperparameter, value, "a number, or true or false")
     for of_the_run in _OF_RUNS:
         arguments.pop(of_the_run, None)
-    for rate in ("learning_rate", "clip_range"):
+    for rate in _RATES:
         if str(arguments.get(rate)).startswith(_LINEAR):
             arguments[rate] = LinearSchedule(_linear_start(rate, arguments[rate]), 0.0, 1.0)
     extractor = arguments.pop("extractor", "flat")
@@ -272,13 +278,16 @@ def make_model(
         for which in ("observation_space", "action_space"):
             mine, other = getattr(env, which), getattr(start_from.spec, which)
             check(mine == other, "start_from", f"a policy with {which} {other}", f"one for {mine}")
+        start_from.check_meanings(config)
         check(extractor == "flat", "extractor", extractor, "flat with start_from")
         arguments["policy_kwargs"] = _networks_like(start_from.spec, arguments.get("policy_kwargs", {}))
     policy = arguments.pop("policy")
     noise = arguments.pop("noise_std", None)
     if arguments.pop("noise_type", None) == "normal":
-        assert isinstance(env.action_space, spaces.Box)
+        is_box = isinstance(env.action_space, spaces.Box)
+        check(is_box, "noise_type", "normal", "left out where actions are discrete")
         shape = env.action_space.shape
+        assert shape is not None
         arguments["action_noise"] = NormalActionNoise(np.zeros(shape), np.full(shape, float(noise)))
     try:
         model: BaseAlgorithm = model_class(policy, env, seed=seed, device="cpu", **arguments)
@@ -297,7 +306,9 @@ def make_model(
 def _networks_like(spec: PolicySpec, known: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of an actor-critic policy whose actor has the layers of another policy."""
     critic = known.get("net_arch", [64, 64])
-    critic = critic["vf"] if isinstance(critic, dict) else critic
+    if isinstance(critic, dict):
+        check("vf" in critic, "net_arch", critic, "a list, or an object with a list named vf")
+        critic = critic["vf"]
     actor = [layer["out"] for layer in spec.layers if layer["type"] == "linear"][:-1]
     normalized = any(layer["type"] == "normalize" for layer in spec.layers)
     extractor = {"features_extractor_class": NormalizeExtractor} if normalized else {}

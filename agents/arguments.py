@@ -34,7 +34,7 @@ _WRITTEN: dict[str, Any] = {
 }
 _DESCRIBED = {
     "baseline": "For the `baseline` preset: a record of `compare`; the reward is measured against its "
-    "mean curve of validation scores."
+    "mean curve of the rewarded score."
 }
 _LEFT_OUT = ("log_path",)  # the run folder has its own
 
@@ -91,7 +91,10 @@ def given(arguments: Any) -> dict[str, Any]:
     named = {name: value for name, value in vars(arguments).items() if value is not None}
     if "baseline" in named:
         path = named["baseline"]
-        curve = Record.load(path).curve
+        record = Record.load(path)
+        curve = record.curve
+        score, recorded = (env.get("score", "accuracy") for env in (named, record.setup["env"]))
+        check(recorded == score, "baseline", str(path), f"a record of score={score!r}, not of {recorded!r}")
         check({"updates", "score"} <= set(curve), "baseline", str(path), "a record with a curve")
         named["baseline"] = (curve["updates"], curve["score"])
     return named

@@ -78,8 +78,9 @@ def plan_jobs(groups: dict[str, list[RunFolder]], plan: Plan, folder: Path) -> l
         folder: For the records.
 
     Raises:
-        ValueError: If there are fewer than two methods, or if the folder holds a record of another policy
-            under the name and seed of one of these.
+        ValueError: If there are fewer than two methods, if the folder holds a record of another policy
+            under the name and seed of one of these, or if a run is damaged, or its policy is for other
+            spaces than the target's.
     """
     tuned: dict[str, Tuned] = {}
     players = [Player(groups, plan, target, tuned) for target in plan.targets]
@@ -88,6 +89,8 @@ def plan_jobs(groups: dict[str, list[RunFolder]], plan: Plan, folder: Path) -> l
     check(count > 1, "methods", [*groups, *plan.baselines], "two or more")
     for job in jobs:
         _check_same_policy(folder / job.record.file_name, job)
+        if _known(folder, job) is None:
+            job.check()
     return jobs
 
 

@@ -228,7 +228,10 @@ def _read_value(name: str, value: Any) -> Any:
         rule = arguments.pop("name", None)
         if rule not in UPDATES:
             raise unknown_name(name, rule, UPDATES)
-        return replace(UPDATES[rule], **arguments)
+        try:
+            return replace(UPDATES[rule], **arguments)
+        except TypeError as error:
+            raise ValueError(f"{name}={value!r} is not allowed: {error}") from error
     return value
 
 

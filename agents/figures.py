@@ -101,12 +101,15 @@ def plot_training(found: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     figure, axes = _axes("networks trained by agents that still learn", "episode", "score at its end")
     for (name, scores), colour in zip(found.items(), COLOURS * len(found), strict=False):
         episodes, values = np.asarray(scores["episodes"]), np.asarray(scores["score"])
+        if not len(values):  # no episode has ended yet
+            continue
         width = max(1, len(values) // 15)
         means = np.convolve(values, np.full(width, 1 / width), "valid")
         axes.plot(episodes, values, color=colour, alpha=0.25, linewidth=0.8)
         axes.plot(episodes[width - 1 :], means, color=colour, label=name, linewidth=1.6)
     axes.set_xlim(left=0)
-    axes.legend(frameon=False, fontsize="small", loc="lower right", ncols=2)
+    if axes.lines:
+        axes.legend(frameon=False, fontsize="small", loc="lower right", ncols=2)
     return figure
 
 

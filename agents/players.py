@@ -115,6 +115,7 @@ class Job:
         setup: What decides its results.
         play: Makes the record's other parts; told to whom to report.
         work: Roughly how many episodes that takes.
+        check: Raises an error if it cannot be played.
     """
 
     method: str
@@ -124,6 +125,7 @@ class Job:
     setup: dict[str, Any]
     play: Callable[[Report], dict[str, Any]]
     work: float
+    check: Callable[[], None] = lambda: None
 
     @property
     def record(self) -> Record:
@@ -183,26 +185,31 @@ class Player:
         kwargs = self.kwargs(config.env)
         setup = self._setup(config.env_id, kwargs, policy=run.policy_hash())
 
-        def play(report: Report) -> dict[str, Any]:
-            curve = list(read_rows(run.evaluations, whole=True))
-            trained = training_scores(run)
-            env = self.make(config.env_id, kwargs)
-            policy = load_policy(run.path)
-            results, seconds = self._play(env, policy, report)
-            updates, minutes = run.cost()
-            cost = {"seconds": seconds, "train_updates": updates, "train_minutes": minutes}
+        @functools.cache
+        def of_training() -> dict[str, Any]:
             kept = ("train_steps", "score", "return", "rewinds", "reinits", "steps", "learning_rate")
-            learning_curve = [{key: point[key] for key in kept} for point in curve]
-            described = describe(results, examples=True)
+            curve = read_rows(run.evaluations, kept, whole=True)
             return {
-                "chance": _chance(env),
-                "cost": cost,
-                "learning_curve": learning_curve,
-                "training": trained,
-                **described,
+                "learning_curve": [{key: point[key] for key in kept} for point in curve],
+                "training": training_scores(run),
             }
 
-        return Job(name, AGENT, config.seed, self.target, setup, play, self.episodes)
+        def check_playable() -> None:
+            of_training()
+            env = self.make(config.env_id, kwargs).unwrapped
+            assert isinstance(env, AutoTrainVectorEnv)
+            load_policy(run.path).check_env(env)
+
+        def play(report: Report) -> dict[str, Any]:
+            env = self.make(config.env_id, kwargs)
+            results, seconds = self._play(env, load_policy(run.path), report)
+            updates, minutes = run.cost()
+            cost = {"seconds": seconds, "train_updates": updates, "train_minutes": minutes}
+            described = describe(results, examples=True)
+            return {"chance": _chance(env), "cost": cost, **of_training(), **described}
+
+        work = self.episodes
+        return Job(name, AGENT, config.seed, self.target, setup, play, work, check_playable)
 
     def _controls(self, name: str, run: RunFolder) -> Iterator[Job]:
         config = run.config()

@@ -182,7 +182,7 @@ def training_scores(run: RunFolder, groups: int = 300) -> dict[str, list[float]]
         scores = [row["score"] for row in generations]
         each = generations[0]["episodes"] if generations else 1
     else:
-        rows = read_rows(run.decisions, whole=run.finished)
+        rows = read_rows(run.decisions, ("terminated", "truncated", "score"), whole=run.finished)
         scores = [row["score"] for row in rows if row["terminated"] or row["truncated"]]
     size = max(1, -(-len(scores) // groups))
     ends = range(size, len(scores) + 1, size)
@@ -194,7 +194,7 @@ def training_scores(run: RunFolder, groups: int = 300) -> dict[str, list[float]]
 
 def read_generations(run: RunFolder) -> list[dict[str, Any]]:
     """The rows of a run's `generations.jsonl`."""
-    return list(read_rows(run.generations, whole=run.finished))
+    return list(read_rows(run.generations, ("episodes", "score"), whole=run.finished))
 
 
 def _mean_curve(histories: np.ndarray) -> dict[str, list[float]]:

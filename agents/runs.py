@@ -29,6 +29,7 @@ from autotrain_env.policies import WEIGHTS_NAME, is_leftover, replace_file
 FORMAT = 1
 PACKAGES = ("autotrain-env", "gymnasium", "numpy", "stable-baselines3", "sb3-contrib", "torch")
 KEPT_CHECKPOINTS = 2
+_UNFINISHED = ".unfinished-"  # before the number of the process that writes a checkpoint
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ class RunFolder:
         for path in self.path.iterdir():
             if path.name != "run.json":
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-        shutil.rmtree(self.path)
+        (self.path / "run.json").unlink()
 
     def config(self) -> RunConfig:
         """Read the configuration.
@@ -148,6 +149,10 @@ class RunFolder:
             for name in ("num_envs", "train_steps", "checkpoint_steps", "evaluation_episodes"):
                 check_whole(name, getattr(config, name), 1)
             check_whole("seed", config.seed, 0)
+            for name in ("algorithm", "start_from") if config.start_from is not None else ("algorithm",):
+                check(isinstance(getattr(config, name), str), name, getattr(config, name), "a text")
+            for name in ("hyperparameters", "versions"):
+                check(isinstance(getattr(config, name), dict), name, getattr(config, name), "an object")
             check_environment(config.env_id, config.env)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path} is damaged: {error}") from error
@@ -232,7 +237,7 @@ class RunFolder:
         place = folder / f"{steps:010d}"
         if place.exists():
             return
-        beside = folder / ".unfinished"
+        beside = folder / f"{_UNFINISHED}{os.getpid()}"
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
         try:
@@ -245,6 +250,11 @@ class RunFolder:
             shutil.rmtree(beside, ignore_errors=True)
         for old in self.checkpoints()[:-KEPT_CHECKPOINTS]:
             shutil.rmtree(old)
+
+    def remove_leftovers(self) -> None:
+        """Remove what killed processes left of checkpoints; no other process may write this run."""
+        for path in (self.path / "checkpoints").glob(f"{_UNFINISHED}*"):
+            shutil.rmtree(path)
 
     def checkpoints(self) -> list[Path]:
         """Folders of checkpoints, the oldest first."""

@@ -155,13 +155,16 @@ def open_study(study: Study, storage: Path) -> optuna.Study:
             head = file.read(len(_SQLITE))
         check(head in (b"", _SQLITE), "storage", str(storage), "an SQLite file, or a new one")
     storage.parent.mkdir(parents=True, exist_ok=True)
-    made = optuna.create_study(
-        study_name=f"{study.algorithm} {study.env_id}",
-        storage=f"sqlite:///{storage}",
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
-        direction="maximize",
-        load_if_exists=True,
-    )
+    try:
+        made = optuna.create_study(
+            study_name=f"{study.algorithm} {study.env_id}",
+            storage=f"sqlite:///{storage}",
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
+            direction="maximize",
+            load_if_exists=True,
+        )
+    except Exception as error:  # what a damaged file raises may be anything
+        raise ValueError(f"storage={str(storage)!r} is damaged: {error!r}") from error
     wanted, known = as_plain(asdict(study)), made.user_attrs.get("setup")
     if known is None:
         made.set_user_attr("setup", wanted)

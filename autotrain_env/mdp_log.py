@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -105,27 +105,31 @@ class MDPLog:
         self.close()
 
 
-def read_rows(path: Path, *, whole: bool = False) -> Iterator[dict[str, Any]]:
+def read_rows(path: Path, names: Iterable[str] = (), *, whole: bool = False) -> Iterator[dict[str, Any]]:
     """Rows of a file with a JSON object in each line.
 
     Args:
         path: The file.
+        names: What every row must hold.
         whole: Whether nobody writes it any more; otherwise a last line without an end, of a process that
-            is still at work or was killed, is left out.
+            is still at work or was killed, is left out if it is not a row yet.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If a line is damaged; the message names the file and the line.
     """
-    with path.open(encoding="utf-8") as file:
+    names = set(names)
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            if not (whole or line.endswith("\n")):
-                return
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except ValueError as error:  # UnicodeDecodeError is one, too
+                if not (whole or line.endswith(b"\n")):
+                    return
                 raise ValueError(f"{path} is damaged in line {number}: {error}") from error
-            check(isinstance(row, dict), f"{path}, line {number}", row, "an object")
+            if not (isinstance(row, dict) and names <= set(row)):
+                wanted = f"an object with {', '.join(sorted(names))}" if names else "an object"
+                raise ValueError(f"{path} is damaged in line {number}: it must hold {wanted}")
             yield row
 
 

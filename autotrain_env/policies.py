@@ -4,6 +4,7 @@ A saved policy is a folder with two files, neither of which can run code when it
 (spaces, environment, layers, versions) and `policy.safetensors` (weights).
 """
 
+import itertools
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -27,11 +28,18 @@ from autotrain_env.observations import NUM_METRICS
 from autotrain_env.vector_env import AutoTrainVectorEnv
 
 FORMAT = 1
-_MEANINGS = ("lr_factors", "max_lr_factor")
 JSON_NAME, WEIGHTS_NAME = "policy.json", "policy.safetensors"
 
 HEADS = ("categorical", "values", "quantiles", "gaussian", "squashed_gaussian", "deterministic")
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "flatten": nn.Flatten}
+# What decides the meaning of actions, and need not show in their space.
+_TABLE = ("lr_factors", "num_rewinds", "reinit", "stop")
+_MEANINGS: dict[str, tuple[str, ...]] = {
+    "discrete": _TABLE,
+    "multi_discrete": _TABLE,
+    "continuous": ("max_lr_factor",),
+    "learning_rate": ("lr_bounds",),
+}
 LAYERS = ("linear", "lstm", "gru", "state_attention", "normalize", *_ACTIVATIONS)
 
 State = tuple[np.ndarray, ...]
@@ -87,6 +95,8 @@ class PolicySpec:
             self.action_space,
             f"{'Discrete' if discrete else 'a Box'} where head={self.head!r}",
         )
+        for name in ("environment", "versions"):
+            check(isinstance(getattr(self, name), Mapping), name, getattr(self, name), "an object")
         check(isinstance(self.masked, bool), "masked", self.masked, "True or False")
         check(0 <= self.exploration <= 1, "exploration", self.exploration, "in [0, 1]")
         width = int(np.prod(self.observation_space.shape))
@@ -396,19 +406,25 @@ class TrainedPolicy:
             if described == allowed:
                 allowed += ", with the same bounds"
             check(found == wanted, f"env.{name}", described, f"{allowed}: the policy was trained for that")
-        for name, wanted in self._meanings().items():
-            found = getattr(env.config, name)
-            same = np.array_equal(found, wanted)
-            check(same, f"env.{name}", found, f"{wanted}: the policy was trained for that")
+        self.check_meanings(env.config)
 
-    def _meanings(self) -> dict[str, Any]:
-        """What decides the meaning of actions and shows in no space, as far as it is known."""
+    def check_meanings(self, config: AutoTrainConfig) -> None:
+        """Raise a `ValueError` if actions of the same space mean something else than in training.
+
+        Args:
+            config: Of the environment that the policy is to act in. Nothing is checked where the policy
+                does not say which environment it was trained in.
+        """
         environment = self.spec.environment
         registered = gymnasium.registry.get(str(environment.get("id")))
         if registered is None or not isinstance(environment.get("kwargs"), Mapping):
-            return {}
+            return
         given = {**registered.kwargs, **environment["kwargs"]}
-        return {name: given.get(name, getattr(AutoTrainConfig, name)) for name in _MEANINGS}
+        names = ("action_type", "num_snapshots", *itertools.chain(*_MEANINGS.values()))
+        trained = AutoTrainConfig(**{name: given[name] for name in names if name in given})
+        for name in ("action_type", *_MEANINGS[trained.action_type]):
+            found, wanted = getattr(config, name), getattr(trained, name)
+            check(found == wanted, f"env.{name}", found, f"{wanted}: the policy was trained for that")
 
     def reset(self, env: AutoTrainVectorEnv, lanes: np.ndarray) -> None:
         """Forget the recurrent state of lanes in which a new episode has begun."""
@@ -476,6 +492,8 @@ def load_policy(folder: str | PathLike[str], *, deterministic: bool = True) -> T
     except safetensors.SafetensorError as error:
         raise ValueError(f"{weights_path} is no safetensors file: {error}") from error
     try:
+        for name, tensor in weights.items():
+            check(bool(tensor.isfinite().all()), f"weights[{name!r}]", "NaN or infinite", "finite")
         return TrainedPolicy(spec, weights, deterministic)
     except ValueError as error:
         raise ValueError(f"{weights_path} does not fit {json_path}: {error}") from error
@@ -524,7 +542,6 @@ def _check_weights(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) ->
         same = found[name].shape == tensor.shape and found[name].dtype == tensor.dtype
         described = f"{found[name].dtype} {tuple(found[name].shape)}"
         check(same, f"weights[{name!r}]", described, f"{tensor.dtype} {tuple(tensor.shape)}")
-        check(bool(found[name].isfinite().all()), f"weights[{name!r}]", "NaN or infinite", "finite")
 
 
 def _in_words(space: gymnasium.Space[Any]) -> str:

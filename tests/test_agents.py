@@ -114,6 +114,9 @@ def test_overwriting(tmp_path: Path):
         ("n_steps=0", "hyperparameters={.*'n_steps': 0.* not allowed"),
         ("policy=Mlp", "hyperparameters={.*'policy': 'Mlp'.* not allowed"),
         ("seed=3", "hyperparameter='seed' is not a known name"),
+        ("n_epochs=x", "n_epochs='x' is not allowed: it must be a number"),
+        ("gamma=lin_1", "gamma='lin_1' is not allowed"),
+        ("noise_type=normal", "noise_type='normal' is not allowed: .* actions are discrete"),
     ],
 )
 def test_mistakes_in_hyperparameters_leave_everything_as_it_is(
@@ -145,6 +148,31 @@ def test_an_overwriting_that_is_cut_short_can_be_done_again(
     monkeypatch.undo()
     train(tmp_path / "run", "--overwrite", "--seed", "2")
     assert RunFolder(tmp_path / "run").finished
+
+
+def test_a_policy_to_begin_with_is_not_replaced(tmp_path: Path, capsys: Captured):
+    train(tmp_path / "run")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    command = (
+        "train",
+        "ppo",
+        *ENV,
+        *STEPS,
+        "--start-from",
+        str(tmp_path / "run"),
+        "--overwrite",
+        "--output",
+    )
+    for output in (tmp_path / "run", tmp_path / "run" / ".." / "run", tmp_path):
+        assert "another folder than that of start_from" in error_of(capsys, *command, str(output))
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_a_link_to_a_folder_may_be_overwritten(tmp_path: Path):
+    train(tmp_path / "run")
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    train(tmp_path / "link", "--overwrite", "--seed", "2")
+    assert (tmp_path / "link").is_symlink() and RunFolder(tmp_path / "run").config().seed == 2
 
 
 def test_what_a_killed_process_leaves_of_a_file_is_in_nobodys_way(tmp_path: Path):
@@ -216,8 +244,13 @@ def test_a_policy_cannot_name_another_environment(
         (("evaluate", "many", "--episodes", "0"), "episodes=0"),
         (("evaluate", "many", "--num-envs", "0"), "num_envs=0"),
         (("replay", "many", "--seed", "1000000000"), "seed=1000000000"),
-        (("replay", "many", "--output", "picture.pgn"), "output='pgn'.*'png'"),
+        (("replay", "many", "--output", "picture.pgn"), "ending of output='pgn'.*'png'"),
         (("tune", "ppo", "--seed", "-1"), "seed=-1"),
+        (("tune", "ppo", "--seed", "50000"), "seed=50000"),
+        (
+            ("train", "es", "--hyperparameters", "optimizer={name: adam, bla: 1}"),
+            "optimizer=.*bla.* is not allowed",
+        ),
     ],
 )
 def test_mistakes_are_named(
@@ -256,7 +289,8 @@ def test_a_damaged_run_is_named(name: str, content: str, finished: Path, tmp_pat
 
 def test_a_value_of_another_kind_in_a_run_is_named(finished: Path, tmp_path: Path):
     content = json.loads((finished / "run.json").read_text())
-    for name, value in (("train_steps", "x"), ("num_envs", 0), ("seed", -1)):
+    values = (("train_steps", "x"), ("num_envs", 0), ("seed", -1), ("start_from", 5), ("versions", []))
+    for name, value in values:
         (tmp_path / "run.json").write_text(json.dumps(content | {name: value}))
         with pytest.raises(ValueError, match=f"run.json is damaged: {name}="):
             RunFolder(tmp_path).config()
@@ -277,12 +311,20 @@ def test_a_damaged_log_is_named(finished: Path, tmp_path: Path, capsys: Captured
     few = ("--episodes", "2", "--num-envs", "2", "--output", str(tmp_path / "records"))
     assert "decisions.jsonl is damaged in line 120" in error_of(capsys, *report)
     assert "decisions.jsonl is damaged in line 120" in error_of(capsys, "compare", str(run), *few)
+    for line in (b"{}\n", b"\xff\xfe\n", b"[1]\n", b"\n"):
+        log.write_bytes(line)
+        assert "decisions.jsonl is damaged in line 1:" in error_of(capsys, "compare", str(run), *few)
+    assert not (tmp_path / "records").exists()
     shutil.copy(finished / "decisions.jsonl", log)
-    (run / "evaluations.jsonl").write_text("{}\n{")
-    assert "evaluations.jsonl is damaged in line 2" in error_of(capsys, "compare", str(run), *few)
+    curve = (run / "evaluations.jsonl").read_text()
+    for line in ("{}", "{", "{}\n"):
+        (run / "evaluations.jsonl").write_text(curve + line)
+        assert "evaluations.jsonl is damaged in line 3" in error_of(capsys, "compare", str(run), *few)
     (run / "result.json").unlink()
     log.write_bytes(log.read_bytes()[:-20])
     main(list(report))  # of an unfinished run: its last row is being written
+    log.write_text("")
+    main(list(report))  # no episode has ended
 
 
 def test_a_run_of_another_version_says_so(finished: Path, tmp_path: Path, capsys: Captured):
@@ -319,6 +361,8 @@ def test_replay(finished: Path, tmp_path: Path, capsys: Captured):
     printed = capsys.readouterr().out
     assert (tmp_path / "run.png").read_bytes().startswith(b"\x89PNG")
     rows = [line.split() for line in printed.splitlines() if line[:10].strip().isdigit()]
+    main(["replay", str(finished), "--output", str(tmp_path / "run.PDF")])
+    assert (tmp_path / "run.PDF").read_bytes().startswith(b"%PDF")
     assert [int(row[0]) for row in rows] == [0, 20, 40, 60] and rows[0][1] == "reset"
     assert re.search(r"test accuracy 0\.\d+", printed)
 

@@ -267,6 +267,8 @@ def test_final_targets_are_for_final_and_looks_are_counted(
     shutil.copytree(runs["bad"], other)
     refused = ("final", str(other), "--targets", "digits_deep", *FEW, *tiny, *CONSTANT, "own", *out)
     assert "another policy" in error_of(capsys, *refused)
+    again = ("final", run, "--targets", "digits_deep", *FEW, *CONSTANT, "own", *out, "--env.budget", "40")
+    assert "env.action_space" in error_of(capsys, *again, "--env.num-rewinds", "2")
     first, second = map(json.loads, (records / "looks.jsonl").read_text().splitlines())
     assert (first["look"], second["look"]) == (1, 2) and first["targets"] == ["digits_deep"]
     assert first["policies"] == second["policies"] and len(first["policies"][runs["ppo"].name]) == 64
@@ -294,6 +296,8 @@ def test_a_reward_may_be_measured_against_a_record(compared: Path, tmp_path: Pat
     bad = ("train", "ppo", "--env.reward", "baseline", "--output", str(tmp_path / "bad"))
     assert "baseline=None" in error_of(capsys, *bad)
     assert "nowhere" in error_of(capsys, *bad, "--env.baseline", str(tmp_path / "nowhere"))
+    other = error_of(capsys, *bad, "--env.baseline", str(path), "--env.score", "neg_log_loss")
+    assert "a record of score='neg_log_loss', not of 'accuracy'" in other
     assert "is no record" in error_of(capsys, *bad, "--env.baseline", str(run / "run.json"))
     assert not (tmp_path / "bad").exists()
 

@@ -359,6 +359,17 @@ def test_of_several_runs_of_an_episode_the_last_is_drawn(tmp_path: Path) -> None
     assert history_of_log(path)["action"].tolist() == ["reset", "lr x1.2", "stop"]
 
 
+def test_read_log_takes_a_last_line_without_an_end_if_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}')
+    assert [row["step"] for row in read_log(path)] == [1, 2]
+    path.write_text('{"step": 1}\n{"ste')
+    assert [row["step"] for row in read_log(path)] == [1]
+    path.write_text('{"ste\n{"step": 2}\n')
+    with pytest.raises(ValueError, match="log.jsonl is damaged in line 1"):
+        read_log(path)
+
+
 def test_read_log_has_the_types_of_both_formats(tmp_path: Path) -> None:
     for ending in ("csv", "jsonl"):
         write_log(tmp_path / f"log.{ending}")

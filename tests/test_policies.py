@@ -1,5 +1,6 @@
 """Saved policies: their files, what is refused, and acting in an environment."""
 
+import dataclasses
 import json
 import pickle
 from pathlib import Path
@@ -12,6 +13,7 @@ import safetensors.torch
 import torch
 from gymnasium import spaces
 
+from autotrain_env import AutoTrainConfig
 from autotrain_env.evaluation import evaluate_policy, make_evaluation_env
 from autotrain_env.policies import PolicySpec, TrainedPolicy, load_policy, replace_file
 from conftest import tiny
@@ -219,6 +221,7 @@ def test_a_missing_file_is_named(name: str, tmp_path: Path):
         ({"action_space": {"type": "Text"}}, "space='Text'"),
         ({"exploration": 2.0}, "exploration=2.0"),
         ({"masked": "no"}, "masked='no'.*True or False"),
+        ({"environment": None}, "environment=None.*an object"),
         ({"haed": "values"}, "entry='haed'.*nearest known one is 'head'"),
     ],
 )
@@ -279,18 +282,49 @@ def test_an_environment_with_other_spaces_is_refused():
         evaluate_policy(env, other, 2)
 
 
-def test_an_environment_in_which_actions_mean_something_else_is_refused():
-    made = load_policy("many")
-    factors = (0.1, 0.5, 1.0, 2.0, 10.0)
-    env = gymnasium.make_vec(
-        "AutoTrain-v0",
-        num_envs=2,
-        autoreset_mode="Disabled",
-        observation_layout="flat",
-        lr_factors=factors,
-    )
-    with pytest.raises(ValueError, match=r"env.lr_factors=\(0.1, .*: the policy was trained for that"):
-        evaluate_policy(env, made, 2)
+@pytest.mark.parametrize(
+    ("trained", "other", "name"),
+    [
+        ({}, {"lr_factors": (0.1, 0.5, 1.0, 2.0, 10.0)}, "lr_factors"),
+        ({"reinit": False}, {"stop": False}, "reinit"),
+        (
+            {"lr_factors": [0.5, 2.0], "num_rewinds": 3},
+            {"lr_factors": (0.5, 1, 2), "num_rewinds": 2},
+            "lr_f",
+        ),
+        ({}, {"max_lr_factor": 3.0}, None),
+        ({}, {"lr_bounds": (1e-4, 1.0), "budget": 60}, None),
+        (
+            {"action_type": "continuous"},
+            {"action_type": "continuous", "max_lr_factor": 3.0},
+            "max_lr_factor",
+        ),
+        ({"action_type": "continuous"}, {"action_type": "continuous", "lr_factors": (0.5, 2.0)}, None),
+        (
+            {"action_type": "learning_rate"},
+            {"action_type": "learning_rate", "lr_bounds": (1e-4, 1)},
+            "lr_b",
+        ),
+    ],
+)
+def test_an_environment_in_which_actions_mean_something_else_is_refused(
+    trained: dict[str, Any], other: dict[str, Any], name: str | None
+):
+    box = {"continuous": spaces.Box(-1, 1, (7,)), "learning_rate": spaces.Box(-1, 1, (1,))}
+    actions = box.get(trained.get("action_type", ""), spaces.Discrete(4))
+    head = "deterministic" if isinstance(actions, spaces.Box) else "categorical"
+    count = 4 if head == "categorical" else int(np.prod(actions.shape))
+    layers = [{"type": "flatten"}, {"type": "linear", "in": 6, "out": count}]
+    made = spec(action_space=actions, head=head, layers=layers)
+    environment = {"id": "AutoTrain-v0", "kwargs": trained}
+    weights = {"layers.1.weight": torch.zeros(count, 6), "layers.1.bias": torch.zeros(count)}
+    policy = TrainedPolicy(dataclasses.replace(made, environment=environment), weights)
+    policy.check_meanings(AutoTrainConfig(**trained))
+    if name is None:
+        policy.check_meanings(AutoTrainConfig(**other))
+    else:
+        with pytest.raises(ValueError, match=f"env.{name}.*: the policy was trained for that"):
+            policy.check_meanings(AutoTrainConfig(**other))
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -73,6 +73,8 @@ def test_a_study_is_gone_on_with(tmp_path: Path, capsys: Captured):
     storage.write_text("my own notes")
     assert "an SQLite file, or a new one" in error_of(capsys, *command, "3")
     assert storage.read_text() == "my own notes"
+    storage.write_bytes(b"SQLite format 3\0" + 200 * b"x")
+    assert "is damaged" in error_of(capsys, *command, "3")
 
 
 def test_a_trial_of_a_killed_process_is_made_again(tmp_path: Path):

@@ -165,8 +165,16 @@ class Train(Agent):
         """
         folder = RunFolder(self.output or RUNS / f"{config.algorithm}-{config.env_id}-{config.seed}")
         if not (self.resume and folder.exists):
+            begins_with = None if self.start_from is None else self.start_from.resolve()
+            check(
+                begins_with is None or folder.path.resolve() not in (begins_with, *begins_with.parents),
+                "output",
+                str(folder.path),
+                "another folder than that of start_from, which would be replaced",
+            )
             folder.begin(config, self.overwrite)
             return folder
+        folder.remove_leftovers()
         differences = config.differences(folder.config())
         if differences:
             raise ValueError(f"{folder.path} was begun otherwise (now, and then): {'; '.join(differences)}")
@@ -281,7 +289,7 @@ class Tune(Agent):
         algorithm, env_id, kwargs, _ = self.environment()
         for name in ("trials", "train_steps", "evaluations", "evaluation_episodes"):
             check_whole(name, getattr(self, name), 1)
-        check_whole("seed", self.seed, 0)
+        training_seed(self.seed, 1)
         if algorithm.name not in SPACES:
             raise unknown_name("algorithm", algorithm.name, SPACES)
         num_envs = load_hyperparameters(algorithm.name, env_id)["n_envs"]

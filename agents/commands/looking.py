@@ -93,7 +93,8 @@ class Replay:
 
     def run(self, console: Console) -> None:
         """Replay."""
-        check_image_kind("output", self.output.suffix[1:])
+        kind = self.output.suffix[1:].lower() or "png"
+        check_image_kind("ending of output", kind)
         check_development(self.seed, 1)
         RunFolder(self.run_folder).check_finished()
         policy = load_policy(self.run_folder, deterministic=not self.sample)
@@ -116,7 +117,7 @@ class Replay:
             f"test accuracy {accuracy:.4f}; loss, train and holdout are those after each env step"
         )
         self.output.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(self.output, as_image(plot_episode(history), self.output.suffix[1:]))
+        replace_file(self.output, as_image(plot_episode(history), kind))
         console.print(f"Written to {self.output}", soft_wrap=True)
 
 
@@ -159,7 +160,7 @@ class List:
         for folder in find_runs(self.folder):
             try:
                 runs.add_row(str(folder.path), *_state_of(folder))
-            except ValueError as error:
+            except (ValueError, OSError) as error:
                 console.print(f"[bold red]error:[/] {rich.markup.escape(str(error))}", soft_wrap=True)
         console.print(runs if runs.row_count else f"no runs in {self.folder}")
 
