@@ -109,7 +109,7 @@ def plot_training(found: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
         axes.plot(episodes[width - 1 :], means, color=colour, label=name, linewidth=1.6)
     axes.set_xlim(left=0)
     if axes.lines:
-        axes.legend(frameon=False, fontsize="small", loc="lower right", ncols=2)
+        axes.legend(frameon=False, fontsize="small", loc="best", ncols=2)
     return figure
 
 
@@ -163,7 +163,8 @@ def plot_progress(records: Sequence[Record], shown: Sequence[Label]) -> Figure:
             name: np.mean([_padded(record.curve[name], len(updates)) for record in found], axis=0)
             for name in ("score", "learning_rate")
         }
-        seconds = np.mean([record.cost["seconds"] for record in found]) * updates / updates[-1]
+        share = updates / max(updates[-1], 1.0)  # a policy may stop before the first update
+        seconds = np.mean([record.cost["seconds"] for record in found]) * share
         over_updates.plot(updates, 100 * padded["score"], color=colour, label=_name(label), linewidth=1.5)
         over_seconds.plot(seconds[1:], 100 * padded["score"][1:], color=colour, linewidth=1.5)
         ends.append(100 * padded["score"][-1])
@@ -207,7 +208,7 @@ def plot_actions(records: Sequence[Record], label: Label) -> Figure:
         colors=list(ACTION_COLOURS.values()),
         step="post",
     )
-    axes.set(xlim=(0, steps - 1), ylim=(0, 1))
+    axes.set(xlim=(0, max(steps - 1, 1)), ylim=(0, 1))
     axes.legend(frameon=False, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=6)
     return figure
 

@@ -236,11 +236,16 @@ def _cost(row: dict[str, Any]) -> str:
     cost = row["cost"]
     if not cost["train_updates"]:
         return ""
-    saved = (TUNED_RATES - 1) * row["updates"]
-    return (
+    took = (
         f"Training {row['method']} took {cost['train_updates']:,.0f} updates and "
-        f"{cost['train_minutes']:.1f} minutes a seed; against runs at {TUNED_RATES} rates for every new "
-        f"network it has paid after {cost['train_updates'] / saved:,.0f} networks, counted in updates."
+        f"{cost['train_minutes']:.1f} minutes a seed"
+    )
+    saved = (TUNED_RATES - 1) * row["updates"]
+    if not saved:
+        return f"{took}; it trains no network."
+    return (
+        f"{took}; against runs at {TUNED_RATES} rates for every new network it has paid after "
+        f"{cost['train_updates'] / saved:,.0f} networks, counted in updates."
     )
 
 

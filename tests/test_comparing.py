@@ -1,9 +1,11 @@
 """`python -m agents compare`, `final` and `report`: the same tasks for all, played once, told truly."""
 
 import csv
+import dataclasses
 import json
 import re
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -339,6 +341,17 @@ def test_a_report_is_one_page_with_figures_and_numbers(compared: Path, tmp_path:
         found = expected[row["kind"], row["method"]]
         assert float(row["test_accuracy_mean"]) == found["test_accuracy"]["mean"]
         assert float(row["lead_of_first_low"]) == found["lead_of_first"]["low"]
+
+
+def test_a_policy_that_stops_before_the_first_update_is_reported(compared: Path, tmp_path: Path):
+    (record,) = (r for r in load_records([compared]) if r.label == ("agent", "bad"))
+    columns = record.columns | {"updates": np.zeros(24)}
+    curve = {name: values[:1] for name, values in record.curve.items()}
+    actions = {name: values[:1] for name, values in record.actions.items()}
+    stopped = dataclasses.replace(record, columns=columns, curve=curve, actions=actions)
+    with warnings.catch_warnings(action="error"):
+        page = write_report([stopped], tmp_path).read_text()
+    assert "it trains no network" in page and "it has paid after" not in page
 
 
 def test_a_report_shows_the_training_of_runs(runs: dict[str, Path], compared: Path, tmp_path: Path):
