@@ -166,13 +166,15 @@ def plot_progress(records: Sequence[Record], shown: Sequence[Label]) -> Figure:
         share = updates / max(updates[-1], 1.0)  # a policy may stop before the first update
         seconds = np.mean([record.cost["seconds"] for record in found]) * share
         over_updates.plot(updates, 100 * padded["score"], color=colour, label=_name(label), linewidth=1.5)
-        over_seconds.plot(seconds[1:], 100 * padded["score"][1:], color=colour, linewidth=1.5)
+        trained = seconds > 0
+        over_seconds.plot(seconds[trained], 100 * padded["score"][trained], color=colour, linewidth=1.5)
         ends.append(100 * padded["score"][-1])
         rates.plot(updates, padded["learning_rate"], color=colour, linewidth=1.5)
     for axes in (over_updates, over_seconds):
         axes.set_ylabel("validation\naccuracy [%]")
         axes.set_ylim(min(ends) - 12, max(ends) + 2)
-    over_seconds.set_xscale("log")
+    if any(len(line.get_xdata()) for line in over_seconds.lines):
+        over_seconds.set_xscale("log")
     over_seconds.set_xlabel("seconds for one network, all runs that it was chosen from included")
     rates.set(xlabel="updates of one run", ylabel="learning rate\n(geometric mean)", yscale="log")
     for axes in (over_updates, over_seconds, rates):

@@ -346,7 +346,7 @@ def test_a_report_is_one_page_with_figures_and_numbers(compared: Path, tmp_path:
 def test_a_policy_that_stops_before_the_first_update_is_reported(compared: Path, tmp_path: Path):
     (record,) = (r for r in load_records([compared]) if r.label == ("agent", "bad"))
     columns = record.columns | {"updates": np.zeros(24)}
-    curve = {name: values[:1] for name, values in record.curve.items()}
+    curve = {name: values[:2] for name, values in record.curve.items()} | {"updates": [0.0, 0.0]}
     actions = {name: values[:1] for name, values in record.actions.items()}
     stopped = dataclasses.replace(record, columns=columns, curve=curve, actions=actions)
     with warnings.catch_warnings(action="error"):
