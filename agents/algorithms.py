@@ -218,6 +218,19 @@ def replaced_hyperparameters(given: Iterable[str], known: Mapping[str, Any]) -> 
     return hyperparameters
 
 
+def _check_hyperparameters(model_class: type[BaseAlgorithm], hyperparameters: Mapping[str, Any]) -> None:
+    """Check the names, and that there is no text where the class's default is a number."""
+    parameters = inspect.signature(model_class).parameters
+    known = {*_OF_RUNS, *_OF_THIS_PROJECT, *parameters} - {*_NOT_GIVEN}
+    for name, value in hyperparameters.items():
+        if name not in known:
+            raise unknown_name("hyperparameter", name, known)
+        default = parameters[name].default if name in parameters else None
+        is_rate = name in _RATES and str(value).startswith(_LINEAR)
+        wrong = isinstance(default, (int, float)) and isinstance(value, str) and not is_rate
+        check(not wrong, name, value, "a number, or true or false")
+
+
 def _linear_start(name: str, value: str) -> float:
     try:
         return float(value.removeprefix(_LINEAR))
@@ -251,15 +264,7 @@ def make_model(
     """
     arguments = {**hyperparameters, **replaced}
     model_class = find_algorithm(name).model_class
-    parameters = inspect.signature(model_class).parameters
-    known = {*_OF_RUNS, *_OF_THIS_PROJECT, *parameters} - {*_NOT_GIVEN}
-    for hyperparameter, value in arguments.items():
-        if hyperparameter not in known:
-            raise unknown_name("hyperparameter", hyperparameter, known)
-        default = parameters[hyperparameter].default if hyperparameter in parameters else None
-        is_rate = hyperparameter in _RATES and str(value).startswith(_LINEAR)
-        wrong = isinstance(default, (int, float)) and isinstance(value, str) and not is_rate
-        check(not wrong, hyperparameter, value, "a number, or true or false")
+    _check_hyperparameters(model_class, arguments)
     for of_the_run in _OF_RUNS:
         arguments.pop(of_the_run, None)
     for rate in _RATES:
