@@ -8,9 +8,14 @@ import rich.markup
 import tyro
 from rich.console import Console
 
-from agents.commands.judging import Compare, Final, Report
-from agents.commands.learning import Train, Tune
-from agents.commands.looking import Evaluate, List, Replay
+from agents.commands.compare import Compare
+from agents.commands.evaluate import Evaluate
+from agents.commands.final import Final
+from agents.commands.list import List
+from agents.commands.replay import Replay
+from agents.commands.report import Report
+from agents.commands.train import Train
+from agents.commands.tune import Tune
 
 Command = (
     Annotated[Train, tyro.conf.subcommand("train")]

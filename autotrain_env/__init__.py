@@ -1,50 +1,122 @@
-"""AutoTrain: a Gymnasium environment in which an agent trains a neural network."""
+"""AutoTrain: a Gymnasium environment in which an agent trains a neural network.
+
+Everything that a user needs is here by name; the functions of evolution strategies are in
+`autotrain_env.evolution`, pictures of searches in `autotrain_env.viewing.evolution`.
+"""
+
+import os
+from typing import TYPE_CHECKING, Any
+
+# On some processors the last bits of a product depend on where its factors lie in memory, and so a lane's
+# bits would on its neighbours, unless MKL is told to be reproducible. It reads this at its first call.
+os.environ.setdefault("MKL_CBWR", "AUTO")
 
 import gymnasium
 
-from autotrain_env.actions import Decisions
-from autotrain_env.classifiers import CNN, MLP, Classifier, Custom, ResNet18
-from autotrain_env.config import AutoTrainConfig
-from autotrain_env.core import AutoTrainCore
-from autotrain_env.data import Dataset, SplitSizes
-from autotrain_env.datasets import load_dataset, register_dataset
-from autotrain_env.env import AutoTrainEnv
-from autotrain_env.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
-from autotrain_env.policies import load_policy
-from autotrain_env.synthetic_data import synthetic
-from autotrain_env.tasks import Choice, Curriculum, LogUniform, RandomSeed, Task, TaskDistribution, Uniform
-from autotrain_env.vector_env import AutoTrainVectorEnv
+from autotrain_env.data.dataset import Dataset, SplitSizes
+from autotrain_env.data.registry import load_dataset, register_dataset
+from autotrain_env.data.split import Split, split_dataset
+from autotrain_env.data.synthetic import synthetic
+from autotrain_env.envs.env import AutoTrainEnv
+from autotrain_env.envs.vector_env import AutoTrainVectorEnv
+from autotrain_env.policies.evaluation import evaluate_policy, make_evaluation_env, mean_interval
+from autotrain_env.policies.protocol import Policy
+from autotrain_env.policies.random_agent import RandomAgent
+from autotrain_env.policies.schedules import (
+    SCHEDULES,
+    Constant,
+    Cosine,
+    EarlyStopping,
+    Exponential,
+    OneCycle,
+    ReduceOnPlateau,
+    Schedule,
+    StepDecay,
+    WarmupCosine,
+    as_schedule,
+)
+from autotrain_env.policies.trained import TrainedPolicy, load_policy
+from autotrain_env.process.actions import Decisions
+from autotrain_env.process.config import AutoTrainConfig
+from autotrain_env.process.core import AutoTrainCore
+from autotrain_env.process.observations import METRICS
+from autotrain_env.process.task_distributions import (
+    Choice,
+    Curriculum,
+    LogUniform,
+    RandomSeed,
+    TaskDistribution,
+    Uniform,
+)
+from autotrain_env.process.tasks import Task
+from autotrain_env.training.classifiers import CNN, MLP, Classifier, Custom, ResNet18
+from autotrain_env.training.initialization import INITIALIZATIONS
+from autotrain_env.training.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+from autotrain_env.viewing.comparison import plot_comparison
+from autotrain_env.viewing.logs import plot_log, read_log
+from autotrain_env.viewing.run import plot_episode
+
+if TYPE_CHECKING:
+    from autotrain_env.envs.sb3 import AutoTrainVecEnv, make_sb3_env
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CNN",
+    "ENVIRONMENTS",
+    "INITIALIZATIONS",
+    "METRICS",
     "MLP",
+    "SCHEDULES",
     "SGD",
     "Adam",
     "AdamW",
     "AutoTrainConfig",
     "AutoTrainCore",
     "AutoTrainEnv",
+    "AutoTrainVecEnv",
     "AutoTrainVectorEnv",
     "Choice",
     "Classifier",
+    "Constant",
+    "Cosine",
     "Curriculum",
     "Custom",
     "Dataset",
     "Decisions",
+    "EarlyStopping",
+    "Exponential",
     "LogUniform",
+    "OneCycle",
     "Optimizer",
+    "Policy",
     "RMSprop",
+    "RandomAgent",
     "RandomSeed",
+    "ReduceOnPlateau",
     "ResNet18",
+    "Schedule",
+    "Split",
     "SplitSizes",
+    "StepDecay",
     "Task",
     "TaskDistribution",
+    "TrainedPolicy",
     "Uniform",
+    "WarmupCosine",
+    "as_schedule",
+    "evaluate_policy",
     "load_dataset",
     "load_policy",
+    "make_evaluation_env",
+    "make_sb3_env",
+    "mean_interval",
+    "plot_comparison",
+    "plot_episode",
+    "plot_log",
+    "read_log",
     "register_dataset",
+    "split_dataset",
     "synthetic",
 ]
 
@@ -65,7 +137,18 @@ ENVIRONMENTS: dict[str, dict[str, object]] = {
 for _id, _kwargs in ENVIRONMENTS.items():
     gymnasium.register(
         id=_id,
-        entry_point="autotrain_env.env:AutoTrainEnv",
-        vector_entry_point="autotrain_env.vector_env:AutoTrainVectorEnv",
+        entry_point="autotrain_env.envs.env:AutoTrainEnv",
+        vector_entry_point="autotrain_env.envs.vector_env:AutoTrainVectorEnv",
         kwargs=_kwargs,
     )
+
+_NEED_SB3 = ("AutoTrainVecEnv", "make_sb3_env")
+
+
+def __getattr__(name: str) -> Any:
+    """Look up what needs Stable-Baselines3, which says so where that is missing."""
+    if name in _NEED_SB3:
+        from autotrain_env.envs import sb3
+
+        return getattr(sb3, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

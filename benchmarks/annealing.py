@@ -14,12 +14,12 @@ import torch
 import tyro
 from rich.console import Console
 
-from agents.baselines import GRID
-from agents.seeds import TUNING_SEED
+from agents.comparing.schedule_tuning import GRID
+from agents.runs.seeds import TUNING_SEED
 from autotrain_env import Choice, TaskDistribution
-from autotrain_env.evaluation import evaluate_policy, make_evaluation_env
-from autotrain_env.schedules import BudgetSchedule, Constant, Cosine, Exponential
-from autotrain_env.tasks import PRESETS
+from autotrain_env.policies.evaluation import evaluate_policy, make_evaluation_env
+from autotrain_env.policies.schedules import BudgetSchedule, Constant, Cosine, Exponential
+from autotrain_env.process.task_distributions import PRESETS
 
 
 @dataclass(frozen=True)

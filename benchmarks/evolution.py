@@ -20,10 +20,11 @@ import torch
 import tyro
 from rich.table import Table
 
-from agents.algorithms import REWARD, load_hyperparameters
-from agents.backends import Serial
-from agents.evolving import Evolution
-from agents.runs import RunConfig, RunFolder
+from agents.evolving.evolution import Evolution
+from agents.evolving.workers import Serial
+from agents.runs.folder import RunConfig, RunFolder
+from agents.training.algorithms import REWARD
+from agents.training.hyperparameters import load_hyperparameters
 from autotrain_env.evolution import CMAES, EvolutionStrategy, StudentT, ask, init, tell
 from autotrain_env.evolution.landscapes import rastrigin, rosenbrock, sphere
 from benchmarks.measuring import (

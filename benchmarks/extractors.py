@@ -19,12 +19,14 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
-from agents.algorithms import REWARD, load_hyperparameters, make_model
-from agents.seeds import DEVELOPMENT_SEED, training_seed
-from agents.statistics import bootstrap, compare
+from agents.reporting.statistics import bootstrap, compare
+from agents.runs.seeds import DEVELOPMENT_SEED, training_seed
+from agents.training.algorithms import REWARD
+from agents.training.hyperparameters import load_hyperparameters
+from agents.training.models import make_model
 from autotrain_env import AutoTrainVectorEnv, Decisions
-from autotrain_env.evaluation import evaluate_policy
-from autotrain_env.sb3 import make_sb3_env
+from autotrain_env.envs.sb3 import make_sb3_env
+from autotrain_env.policies.evaluation import evaluate_policy
 
 
 class Convolution(BaseFeaturesExtractor):

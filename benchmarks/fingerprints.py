@@ -4,9 +4,9 @@
     python -m benchmarks.fingerprints after.json --against before.json
 
 A fingerprint is the SHA-256 of observations, rewards, final test results and trained weights of an episode
-under a script of all kinds of actions, of the parameters after a short training by PPO and by evolution, and
-of what the policy `many` decides. They hold for one machine and one set of library versions: kernels round
-differently elsewhere.
+under a script of all kinds of actions, of the parameters after a short training by PPO and by evolution,
+and of what the policy `many` decides. They hold for one machine and one set of library versions: kernels
+round differently elsewhere.
 """
 
 import argparse

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autotrain_env.data import Dataset, Split
+from autotrain_env.data.dataset import Dataset
+from autotrain_env.data.split import Split
 
 MOMENTUM = 0.9
 

@@ -23,10 +23,10 @@ import torch
 import tyro
 from rich.table import Table
 
-from agents.backends import Backend, Ray, Serial, count_tasks, split_members
-from agents.evolving import Evolution
-from agents.members import Generation, evaluate_members, without_memory
-from agents.runs import RunFolder
+from agents.evolving.evolution import Evolution
+from agents.evolving.members import Generation, evaluate_members, without_memory
+from agents.evolving.workers import Backend, Ray, Serial, count_tasks, split_members
+from agents.runs.folder import RunFolder
 from autotrain_env.evolution import ask, tell
 from autotrain_env.evolution.strategy import State
 from benchmarks.evolution import evolution_config

@@ -18,9 +18,9 @@ import torch
 import tyro
 
 from autotrain_env import MLP, SGD, AutoTrainCore, Dataset, load_dataset
-from autotrain_env.classifiers import Architecture
-from autotrain_env.data import split_dataset
-from autotrain_env.trainer import LaneStack
+from autotrain_env.data.split import split_dataset
+from autotrain_env.training.architecture import Architecture
+from autotrain_env.training.stack import LaneStack
 from benchmarks import plain_torch
 from benchmarks.measuring import Figure, Spread, alternate, finish, machine, make_console, table, write_json
 

@@ -25,11 +25,12 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from autotrain_env.evolution.baselines import CMAES, RandomSearch
+from autotrain_env.evolution.cma_es import CMAES
 from autotrain_env.evolution.fitness import Shaping
 from autotrain_env.evolution.layout import Layout
 from autotrain_env.evolution.noise import Distribution, Laplace, Normal, StudentT, Uniform
 from autotrain_env.evolution.novelty import Novelty
+from autotrain_env.evolution.random_search import RandomSearch
 from autotrain_env.evolution.sparse import SparseEvolutionStrategy
 from autotrain_env.evolution.strategy import EvolutionStrategy
 from autotrain_env.evolution.updates import ClipUp, Decay

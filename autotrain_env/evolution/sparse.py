@@ -16,7 +16,7 @@ from autotrain_env.evolution.layout import SCALINGS, as_vector
 from autotrain_env.evolution.noise import Distribution, as_distribution, check_seed, draw_noise
 from autotrain_env.evolution.strategy import check_members, describe_fitness
 from autotrain_env.evolution.updates import Schedule, Updated, as_update, value_at
-from autotrain_env.optimizers import Optimizer
+from autotrain_env.training.optimizers import Optimizer
 
 TOPOLOGIES = ("full", "ring", "erdos-renyi")
 

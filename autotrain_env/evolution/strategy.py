@@ -21,7 +21,7 @@ from autotrain_env.evolution.layout import SCALINGS, Layout, as_vector
 from autotrain_env.evolution.noise import Distribution, Laplace, as_distribution, check_seed, draw_noise
 from autotrain_env.evolution.novelty import Archive, Novelty, check_behaviors
 from autotrain_env.evolution.updates import Schedule, Updated, as_update, value_at
-from autotrain_env.optimizers import Optimizer
+from autotrain_env.training.optimizers import Optimizer
 
 LEARNED = ("fixed", "global", "tensor", "parameter")
 

@@ -1,4 +1,4 @@
-"""How an estimate of the gradient moves parameters: `autotrain_env.optimizers`, and ClipUp."""
+"""How an estimate of the gradient moves parameters: `autotrain_env.training.optimizers`, and ClipUp."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from autotrain_env.errors import check, unknown_name
-from autotrain_env.optimizers import OPTIMIZERS, Optimizer, as_optimizer
+from autotrain_env.training.optimizers import OPTIMIZERS, Optimizer, as_optimizer
 
 
 @dataclass(frozen=True)

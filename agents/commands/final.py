@@ -1,0 +1,34 @@
+"""`python -m agents final`: a look at final targets, which is counted."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from agents.commands.compare import Comparison
+from agents.comparing.comparison import parse_targets
+from agents.comparing.looks import note_look
+from agents.comparing.targets import FINAL, TARGETS
+from agents.runs.seeds import FINAL_SEED
+from autotrain_env.errors import check
+
+
+@dataclass
+class Final(Comparison):
+    """Evaluate runs on final targets. Every look is counted, in looks.jsonl of the output folder."""
+
+    targets: tuple[str, ...] = tuple(target.name for target in TARGETS.values() if target.stage == FINAL)
+    """Final targets."""
+
+    output: Path = Path("agents/results/final")
+    """Folder for the records and for looks.jsonl."""
+
+    def run(self, console: Console) -> None:
+        """Look."""
+        targets = parse_targets(self.targets)
+        other = [target.name for target in targets if target.stage != FINAL]
+        check(not other, "targets", other, "final targets")
+        jobs = self.jobs(targets, FINAL_SEED, self.output)  # complains before the look is counted
+        count = note_look(self.output / "looks.jsonl", list(self.runs), self.targets)
+        console.print(f"Look number {count} at final targets; noted in {self.output}/looks.jsonl")
+        self.play(jobs, self.output, console)

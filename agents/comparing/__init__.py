@@ -1,0 +1,1 @@
+"""Comparing policies with each other and with baselines, on the same episodes."""

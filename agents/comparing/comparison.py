@@ -1,0 +1,160 @@
+"""Comparing agents with each other and with baselines, on the same episodes.
+
+`plan_jobs` lists what there is to play, `collect` plays what has no record yet.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agents.comparing.players import OWN_TASKS, Job, Plan, Player
+from agents.comparing.records import Record, rounded
+from agents.comparing.schedule_tuning import Tuned
+from agents.comparing.targets import TARGETS, Target, find_target
+from agents.runs.folder import RunFolder, as_plain
+from agents.runs.progress import Report, portion
+from autotrain_env.errors import check
+
+
+def parse_targets(names: Iterable[str]) -> tuple[Target, ...]:
+    """Targets of these names; `"own"` stands for the tasks that the runs were trained on.
+
+    Raises:
+        ValueError: If one is unknown, or there is none.
+    """
+    names = tuple(names)
+    known = {OWN_TASKS.name: OWN_TASKS, **TARGETS}
+    check(len(names) > 0, "targets", names, f"one or more of {', '.join(known)}")
+    return tuple(known[name] if name in known else find_target(name) for name in names)
+
+
+def group_runs(folders: list[Path]) -> dict[str, list[RunFolder]]:
+    """Runs by method: what differs in its training seed alone is one method.
+
+    A method has the name of its first folder, without the training seed at its end, so that it keeps its
+    name whatever it is compared with.
+
+    Raises:
+        FileNotFoundError: If a folder holds no finished run.
+        ValueError: If a method has two runs of one training seed, or two methods have one name.
+    """
+    methods: list[tuple[dict[str, Any], list[RunFolder]]] = []
+    for path in folders:
+        run = RunFolder(path)
+        run.result()  # says so where it is not finished
+        whole = run.config()
+        started = whole.start_from is not None  # from policies that differ by seed, too
+        config = as_plain(dataclasses.asdict(whole) | {"seed": None, "start_from": started})
+        for known, runs in methods:
+            if known == config:
+                runs.append(run)
+                break
+        else:
+            methods.append((config, [run]))
+    named: dict[str, list[RunFolder]] = {}
+    for _, runs in methods:
+        seeds = [run.config().seed for run in runs]
+        twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+        check(not twice, "runs", [str(run.path) for run in runs], f"of different seeds; twice: {twice}")
+        name = runs[0].path.resolve().name.removesuffix(f"-{seeds[0]}")
+        check(
+            name not in named, "runs", str(runs[0].path), "in folders named after their method, and -SEED"
+        )
+        named[name] = runs
+    return named
+
+
+def plan_jobs(groups: dict[str, list[RunFolder]], plan: Plan, folder: Path) -> list[Job]:
+    """What there is to play, target by target, agents first.
+
+    Args:
+        groups: Runs by method; see `group_runs`. The first run's environment is that of all baselines.
+        plan: What to compare.
+        folder: For the records.
+
+    Raises:
+        ValueError: If there are fewer than two methods, if the folder holds a record of another policy
+            under the name and seed of one of these, or if a run is damaged, or its policy is for other
+            spaces than the target's.
+    """
+    tuned: dict[str, Tuned] = {}
+    players = [Player(groups, plan, target, tuned) for target in plan.targets]
+    jobs = [job for player in players for job in player.jobs()]
+    count = len({(job.method, job.kind) for job in jobs})
+    check(count > 1, "methods", [*groups, *plan.baselines], "two or more")
+    for job in jobs:
+        _check_same_policy(folder / job.record.file_name, job)
+        if _known(folder, job) is None:
+            job.check()
+    return jobs
+
+
+def collect(jobs: list[Job], folder: Path, report: Report) -> dict[str, list[Record]]:
+    """Play whatever has no record in the folder yet, and write it there.
+
+    Args:
+        jobs: What there is to play; see `plan_jobs`.
+        folder: For the records.
+        report: Told how far it is.
+
+    Returns:
+        Records of every target, agents first.
+
+    Raises:
+        ValueError: If two methods did not meet the same tasks.
+    """
+    records: dict[str, list[Record]] = {job.target.name: [] for job in jobs}
+    total, done = sum(job.work for job in jobs), 0.0
+    for job in jobs:
+        record = _known(folder, job)
+        if record is None:
+            parts = job.play(portion(report, done, job.work, total))
+            record = dataclasses.replace(job.record, **parts)
+            record.save(folder)
+        done += job.work
+        report(done / total)
+        records[job.target.name].append(record)
+    for found in records.values():
+        check_pairing(found)
+    return records
+
+
+def _known(folder: Path, job: Job) -> Record | None:
+    path = folder / job.record.file_name
+    if not path.exists():
+        return None
+    record = Record.load(path)
+    return record if record.setup == rounded(job.record.setup) else None
+
+
+def _check_same_policy(path: Path, job: Job) -> None:
+    """Raise a `ValueError` where playing the job would replace what another policy has reached.
+
+    That could not be had again from the run at hand; other changes, as of the number of episodes, could.
+    """
+    if "policy" in job.setup and path.exists():
+        check(
+            Record.load(path).setup.get("policy") == job.setup["policy"],
+            "output",
+            str(path),
+            f"in a folder without a record of another policy named {job.method!r} with training seed "
+            f"{job.seed}: give another one, or delete that record",
+        )
+
+
+def check_pairing(records: list[Record]) -> None:
+    """Raise a `ValueError` unless all methods met the same tasks, by their untrained networks."""
+    wanted = records[0].columns["initial_train_score"]
+    for record in records:
+        found = record.columns["initial_train_score"]
+        same = len(found) <= len(wanted) and np.allclose(found, wanted[: len(found)], rtol=1e-5)
+        seed = "" if record.seed is None else f" (seed {record.seed})"
+        check(
+            bool(same),
+            "tasks",
+            f"those of {record.method}{seed}",
+            f"those of {records[0].method}: give the tasks to all by --env or --targets",
+        )

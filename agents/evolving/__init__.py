@@ -1,0 +1,1 @@
+"""Evolving policies."""

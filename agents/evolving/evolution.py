@@ -1,0 +1,255 @@
+"""`train es`: evolving a policy in a run folder."""
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+from torch.utils.tensorboard import SummaryWriter
+
+from agents.evolving.hyperparameters import begin_search, check_tasks, read_hyperparameters
+from agents.evolving.members import Generation, Outcome, Trial, without_memory
+from agents.evolving.workers import Backend
+from agents.runs.folder import RunConfig, RunFolder
+from agents.runs.progress import Report
+from agents.runs.seeds import evolution_seed
+from agents.runs.session import (
+    Interrupted,
+    Interruption,
+    Stopwatch,
+    log_sizes,
+    note_evaluation,
+    read_state,
+    truncate_logs,
+)
+from autotrain_env.envs.vector_env import AutoTrainVectorEnv
+from autotrain_env.evolution import (
+    SearchState,
+    ask,
+    tell,
+)
+from autotrain_env.evolution.sparse import SparseState
+from autotrain_env.evolution.strategy import State
+from autotrain_env.policies.evaluation import make_evaluation_env
+from autotrain_env.policies.moments import Moments
+from autotrain_env.policies.stacked import single_policy
+from autotrain_env.policies.trained import TrainedPolicy
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run has come to.
+
+    Args:
+        search: The strategy's state.
+        moments: Of all observations so far.
+        env_steps: Taken by all members.
+        updates: Of all networks.
+        episodes: Played.
+    """
+
+    search: SearchState
+    moments: Moments
+    env_steps: int = 0
+    updates: int = 0
+    episodes: int = 0
+
+
+class Evolution:
+    """A run of `train es`.
+
+    Args:
+        config: What to train, and how.
+        folder: Where it is written.
+        backend: Where members are evaluated; has no influence on what comes out.
+
+    Raises:
+        ValueError: If something in the configuration is not allowed.
+    """
+
+    def __init__(self, config: RunConfig, folder: RunFolder, backend: Backend) -> None:
+        self.config, self.folder, self.backend = config, folder, backend
+        self.stopwatch = Stopwatch()
+        self.settings, self.strategy = read_hyperparameters(config.hyperparameters)
+        self.evaluation_env = make_evaluation_env(
+            config.env_id,
+            min(config.num_envs, config.evaluation_episodes),
+            log_path=folder.decisions,
+            **config.env,
+        )
+        env = self.evaluation_env.unwrapped
+        assert isinstance(env, AutoTrainVectorEnv)
+        check_tasks(env.config)
+        self.env_config = env.config
+        self.spec = self.settings.describe_policy(
+            env.single_observation_space,
+            env.single_action_space,
+            environment={"id": config.env_id, "kwargs": config.env},
+            versions={name: config.versions[name] for name in ("autotrain-env", "torch")},
+        )
+        self.trial = Trial(
+            env_id=config.env_id,
+            env=config.env,
+            spec=self.spec.as_json(),
+            episodes=self.settings.episodes,
+            block_size=self.settings.block_size,
+            fitness=self.settings.fitness,
+            deterministic=self.settings.deterministic,
+            behaviors=getattr(self.strategy, "novelty", None) is not None,
+            threads=self.settings.threads,
+        )
+
+    def start(self) -> Progress:
+        """Before the first generation."""
+        search = begin_search(self.strategy, self.spec, self.env_config, self.config.seed)
+        return Progress(search, Moments.empty(math.prod(self.spec.observation_space.shape)))
+
+    def generation(self, progress: Progress) -> tuple[Progress, dict[str, Any]]:
+        """Evaluate and learn from one generation.
+
+        Returns:
+            The progress after it, and a row for `generations.jsonl`.
+        """
+        search = progress.search
+        population, asked = ask(search)
+        is_seeded = isinstance(search, (State, SparseState))
+        generation = Generation(
+            number=search.generation,
+            task_seeds=tuple(
+                evolution_seed(self.config.seed, search.generation * self.settings.episodes + episode)
+                for episode in range(self.settings.episodes)
+            ),
+            source=without_memory(search) if is_seeded else population,  # type: ignore[arg-type]
+            moments=progress.moments,
+            seed=self.config.seed,
+        )
+        begin = time.monotonic()
+        outcome = self.backend.evaluate(self.trial, generation, search.population_size)
+        seconds = time.monotonic() - begin
+        after = tell(asked, outcome.fitness, outcome.behaviors)
+        moments = progress.moments
+        if self.settings.normalize:
+            for block in outcome.blocks:
+                moments = moments.merge(block)
+        progress = Progress(
+            after,
+            moments,
+            progress.env_steps + outcome.env_steps,
+            progress.updates + outcome.updates,
+            progress.episodes + len(outcome.fitness) * self.settings.episodes,
+        )
+        return progress, self._row(progress, outcome, seconds)
+
+    def _row(self, progress: Progress, outcome: Outcome, seconds: float) -> dict[str, Any]:
+        report = {
+            name: value
+            for name, value in progress.search.report.items()
+            if isinstance(value, (bool, int, float))
+        }
+        return {
+            "generation": progress.search.generation,
+            "train_steps": progress.env_steps,
+            "episodes": progress.episodes,
+            "score": float(outcome.score.mean()),
+            "seconds_of_episodes": round(seconds, 4),
+            **report,
+        }
+
+    def policy(self, progress: Progress) -> TrainedPolicy:
+        """The policy that the search has found."""
+        return single_policy(self.spec, progress.search.parameters, progress.moments)
+
+    def save(self, progress: Progress) -> None:
+        """Write a checkpoint."""
+
+        def write(folder: Path) -> None:
+            sizes = log_sizes(self._logs())
+            with (folder / "state.pkl").open("wb") as file:
+                state = {"progress": progress, "sizes": sizes, "minutes": self.stopwatch.minutes}
+                cloudpickle.dump(state, file)
+
+        self.folder.save_checkpoint(progress.env_steps, write)
+
+    def _logs(self) -> tuple[Path, ...]:
+        return self.folder.decisions, self.folder.evaluations, self.folder.generations
+
+    def load(self) -> Progress:
+        """Go on from the newest checkpoint, or begin where there is none; forget what was logged later."""
+        checkpoints = self.folder.checkpoints()
+        begin: dict[str, Any] = {"progress": None, "sizes": {}, "minutes": 0.0}
+        state = read_state(checkpoints[-1]) if checkpoints else begin
+        truncate_logs(self._logs(), state["sizes"])
+        self.stopwatch = Stopwatch(state["minutes"])
+        return state["progress"] or self.start()
+
+    def evaluate(self, progress: Progress) -> dict[str, float]:
+        """Play the development episodes and add a point to the curve."""
+        episodes = self.config.evaluation_episodes
+        return note_evaluation(
+            self.folder, self.evaluation_env, self.policy(progress), episodes, progress.env_steps
+        )
+
+
+def evolve(
+    config: RunConfig, folder: RunFolder, report: Report, backend: Backend, *, resume: bool = False
+) -> dict[str, Any]:
+    """Evolve a policy, or go on with it.
+
+    Args:
+        config: What to train, and how; `train_steps` count the env steps of all members.
+        folder: Where the run is written; it holds the configuration already.
+        report: Told how far it is.
+        backend: Where members are evaluated.
+        resume: Whether to go on from the newest checkpoint, if there is one.
+
+    Returns:
+        What is written to `result.json`.
+
+    Raises:
+        ValueError: If something in the configuration is not allowed.
+        Interrupted: After Ctrl-C, once a checkpoint is saved.
+    """
+    run = Evolution(config, folder, backend)
+    progress = run.load() if resume else run.start()
+    due = (progress.env_steps // config.checkpoint_steps + 1) * config.checkpoint_steps
+    with Interruption() as interruption, SummaryWriter(str(folder.tensorboard)) as writer:
+        while progress.env_steps < config.train_steps:
+            if interruption.asked:
+                run.save(progress)
+                raise Interrupted
+            progress, row = run.generation(progress)
+            _log(run, writer, row)
+            report(progress.env_steps / config.train_steps)
+            if due <= progress.env_steps < config.train_steps:  # the end is evaluated below
+                due = (progress.env_steps // config.checkpoint_steps + 1) * config.checkpoint_steps
+                _scalars(writer, "evaluation", run.evaluate(progress), progress.env_steps)
+                run.save(progress)
+        run.save(progress)  # before the last evaluation: what is cut short from here on is done again
+        if interruption.asked:
+            raise Interrupted
+        result = {
+            "steps": progress.env_steps,
+            "updates": progress.updates,
+            "generations": progress.search.generation,
+            "minutes": run.stopwatch.minutes,
+            "evaluation": run.evaluate(progress),
+        }
+    run.policy(progress).save(folder.path)
+    folder.finish(result)
+    return result
+
+
+def _log(run: Evolution, writer: SummaryWriter, row: dict[str, Any]) -> None:
+    with run.folder.generations.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    _scalars(writer, "generation", row, row["train_steps"])
+
+
+def _scalars(writer: SummaryWriter, prefix: str, values: Mapping[str, Any], steps: int) -> None:
+    for name, value in values.items():
+        if math.isfinite(value):
+            writer.add_scalar(f"{prefix}/{name}", float(value), steps)

@@ -1,0 +1,201 @@
+"""Where the members of a generation are evaluated: here, in other processes, or on a Ray cluster.
+
+What comes out is the same everywhere, bit for bit: members are made from a seed and their numbers, are
+evaluated in blocks of a fixed size with a fixed number of threads, and are put together in their order.
+That holds for equal versions of the libraries and one type of CPU.
+"""
+
+import importlib
+import multiprocessing
+import os
+import socket
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, Protocol
+
+from agents.evolving.members import Generation, Outcome, Trial, evaluate_members, join_outcomes
+from autotrain_env.errors import check, check_whole, unknown_name
+
+ATTEMPTS = 10
+"""Times that members are evaluated anew because a worker died, before giving up."""
+
+
+MOST_TASKS, ENOUGH_MEMBERS = 4, 64
+"""Tasks for each worker of a cluster, so that fast ones take over from slow ones; but each has at least as
+many members as that, where there are so many, since few are slow side by side."""
+
+
+class Backend(Protocol):
+    """Evaluates generations."""
+
+    def evaluate(self, trial: Trial, generation: Generation, members: int) -> Outcome:
+        """Evaluate all members of a generation.
+
+        Args:
+            trial: How.
+            generation: Which.
+            members: How many there are.
+        """
+
+    def close(self) -> None:
+        """End the workers."""
+
+
+def split_members(members: int, block_size: int, workers: int) -> list[range]:
+    """Ranges of members for each worker: whole blocks, as even as can be."""
+    blocks = -(-members // block_size)
+    count = min(workers, blocks)
+    ends = [block_size * (blocks * (worker + 1) // count) for worker in range(count)]
+    return [range(start, min(end, members)) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def count_tasks(members: int, workers: int) -> int:
+    """Tasks that a generation is cut into for workers of unequal speed."""
+    return workers * min(MOST_TASKS, max(1, members // (workers * ENOUGH_MEMBERS)))
+
+
+class Serial:
+    """One vectorised rollout in this process."""
+
+    def evaluate(self, trial: Trial, generation: Generation, members: int) -> Outcome:
+        """See `Backend.evaluate`."""
+        return evaluate_members(trial, generation, range(members))
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+class Processes:
+    """Worker processes on this machine; members of one that dies are evaluated by others.
+
+    Args:
+        workers: How many.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self.pool = self._make_pool()
+
+    def _make_pool(self) -> ProcessPoolExecutor:
+        # not forked: threads of torch do not survive that
+        return ProcessPoolExecutor(self.workers, multiprocessing.get_context("spawn"))
+
+    def evaluate(self, trial: Trial, generation: Generation, members: int) -> Outcome:
+        """See `Backend.evaluate`.
+
+        Raises:
+            RuntimeError: If workers die again and again.
+        """
+        ranges = split_members(members, trial.block_size, self.workers)
+        outcomes: dict[int, Outcome] = {}
+        for _ in range(ATTEMPTS):
+            missing = [range_ for range_ in ranges if range_.start not in outcomes]
+            if not missing:
+                return join_outcomes([outcomes[range_.start] for range_ in ranges])
+            try:
+                futures: dict[int, Future[Outcome]] = {
+                    range_.start: self.pool.submit(evaluate_members, trial, generation, range_)
+                    for range_ in missing
+                }
+                for start, future in futures.items():
+                    outcomes[start] = future.result()
+            except BrokenProcessPool:
+                self.pool.shutdown(wait=False, cancel_futures=True)
+                self.pool = self._make_pool()
+        raise RuntimeError(f"worker processes died {ATTEMPTS} times while evaluating one generation")
+
+    def close(self) -> None:
+        """End the processes."""
+        self.pool.shutdown(wait=False, cancel_futures=True)
+
+
+class Ray:
+    """Tasks on a Ray cluster, some for each CPU that it has in this generation; nodes may come and go.
+
+    A worker that dies is replaced, and its members evaluated anew, by Ray itself.
+
+    Args:
+        workers: CPUs of a cluster that is begun here, where no address is given.
+        address: Of a running cluster, `"auto"` for the one this machine belongs to.
+        announce: Told what was begun or joined.
+
+    Raises:
+        ImportError: If Ray is not installed.
+        ConnectionError: If there is no cluster at the address.
+    """
+
+    def __init__(self, workers: int, address: str | None, announce: Callable[[str], object]) -> None:
+        try:
+            self.ray = importlib.import_module("ray")
+        except ImportError as error:
+            raise ImportError(
+                "backend='ray' needs Ray: pip install 'autotrain-env[distributed]'"
+            ) from error
+        self.is_ours = not self.ray.is_initialized()
+        if self.is_ours:
+            self._connect(workers, address)
+        announce(f"Ray: {'joined ' + address if address else 'began a cluster here'}, {self._cpus()} CPUs")
+        self.task = self.ray.remote(num_cpus=1, max_retries=ATTEMPTS)(evaluate_members)
+
+    def _connect(self, workers: int, address: str | None) -> None:
+        options: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False}
+        if address is None:
+            self.ray.init(address="local", num_cpus=workers, **options)
+            return
+        nobody = f"ray_address={address!r}: no Ray cluster answers there"
+        try:
+            if ":" in address:  # Ray itself would end this process if nobody did
+                host, _, port = address.rpartition("://")[2].rpartition(":")
+                socket.create_connection((host, int(port)), timeout=10).close()
+            self.ray.init(address=address, log_to_driver=False)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ConnectionError(f"{nobody}: {error}") from error
+
+    def _cpus(self) -> int:
+        return max(1, int(self.ray.cluster_resources().get("CPU", 1)))
+
+    def evaluate(self, trial: Trial, generation: Generation, members: int) -> Outcome:
+        """See `Backend.evaluate`."""
+        sent = self.ray.put(trial), self.ray.put(generation)  # once to each node
+        ranges = split_members(members, trial.block_size, count_tasks(members, self._cpus()))
+        return join_outcomes(self.ray.get([self.task.remote(*sent, range_) for range_ in ranges]))
+
+    def close(self) -> None:
+        """Leave the cluster, or end the one that was begun here."""
+        if self.is_ours:
+            self.ray.shutdown()
+
+
+BACKENDS = ("serial", "processes", "ray")
+
+
+def make_backend(
+    name: str,
+    workers: int | None = None,
+    address: str | None = None,
+    announce: Callable[[str], object] = print,
+) -> Backend:
+    """Make a backend.
+
+    Args:
+        name: `"serial"`, `"processes"` or `"ray"`.
+        workers: Processes, or CPUs of a Ray cluster begun here; by default as many as there are CPUs.
+        address: Of a running Ray cluster.
+        announce: Told what was begun or joined.
+
+    Raises:
+        ConnectionError: If there is no Ray cluster at the address.
+        ImportError: If Ray is wanted but not installed.
+        ValueError: If an argument is not allowed, or goes with another backend.
+    """
+    if name not in BACKENDS:
+        raise unknown_name("backend", name, BACKENDS)
+    check(address is None or name == "ray", "ray_address", address, "None but for backend='ray'")
+    check(workers is None or name != "serial", "workers", workers, "None for backend='serial'")
+    check(workers is None or address is None, "workers", workers, "None where a cluster is joined")
+    count = workers if workers is not None else os.cpu_count() or 1
+    check_whole("workers", count, 1)
+    if name == "serial":
+        return Serial()
+    return Processes(count) if name == "processes" else Ray(count, address, announce)

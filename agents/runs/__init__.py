@@ -1,0 +1,1 @@
+"""Run folders, and what all ways to train write into them."""

@@ -1,0 +1,125 @@
+"""What all ways to train have in common: the clock, Ctrl-C, logs that can be cut, the evaluation curve."""
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import gymnasium
+
+from agents.runs.folder import RunFolder
+from agents.runs.seeds import DEVELOPMENT_SEED
+from autotrain_env import AutoTrainConfig, AutoTrainVectorEnv
+from autotrain_env.policies.evaluation import evaluate_policy
+from autotrain_env.policies.trained import TrainedPolicy
+
+
+class Interrupted(Exception):
+    """The user asked to stop; everything has been saved."""
+
+
+class Stopwatch:
+    """Minutes of training, over all its parts.
+
+    Args:
+        minutes: What earlier parts took.
+    """
+
+    def __init__(self, minutes: float = 0.0) -> None:
+        self.begin = time.monotonic() - 60 * minutes
+
+    @property
+    def minutes(self) -> float:
+        """Until now."""
+        return (time.monotonic() - self.begin) / 60
+
+
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint holds in `state.pkl`.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
+    try:
+        with (checkpoint / "state.pkl").open("rb") as file:
+            return cloudpickle.load(file)
+    except Exception as error:  # what a damaged pickle raises may be anything
+        raise ValueError(f"{checkpoint / 'state.pkl'} is damaged: {error!r}") from error
+
+
+def note_evaluation(
+    folder: RunFolder,
+    env: gymnasium.vector.VectorEnv[Any, Any, Any],
+    policy: TrainedPolicy,
+    episodes: int,
+    train_steps: int,
+) -> dict[str, float]:
+    """Play the development episodes and add a point to a run's evaluation curve.
+
+    Args:
+        folder: Of the run.
+        env: From `make_evaluation_env`.
+        policy: As it is now.
+        episodes: How many.
+        train_steps: Env steps that it was trained for.
+
+    Returns:
+        The point: means over the episodes.
+    """
+    results = evaluate_policy(env, policy, episodes, DEVELOPMENT_SEED)
+    point = {name: float(values.mean()) for name, values in results.items() if "test" not in name}
+    point = {"train_steps": float(train_steps), **point}
+    with folder.evaluations.open("a") as file:
+        file.write(json.dumps(point) + "\n")
+    return point
+
+
+def log_sizes(logs: Iterable[Path]) -> dict[str, int]:
+    """Bytes in each log that exists, by its name."""
+    return {path.name: path.stat().st_size for path in logs if path.exists()}
+
+
+def truncate_logs(logs: Iterable[Path], sizes: dict[str, int]) -> None:
+    """Forget rows that were written after the checkpoint: they will be written again."""
+    for path in logs:
+        if path.exists():
+            os.truncate(path, sizes.get(path.name, 0))
+
+
+class Interruption:
+    """Within it, Ctrl-C asks training to end at the next good moment; a second one ends it at once.
+
+    In other threads than the main one, which alone receives it, nothing changes.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: Any = None
+
+    def _ask(self, signum: int, frame: Any) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def __enter__(self) -> "Interruption":
+        """Begin to listen."""
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._ask)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Listen no more."""
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+
+def config_of(env: gymnasium.vector.VectorEnv[Any, Any, Any]) -> AutoTrainConfig:
+    """Returns the configuration of a vector environment, whatever is wrapped around it."""
+    vector_env = env.unwrapped
+    assert isinstance(vector_env, AutoTrainVectorEnv)
+    return vector_env.config

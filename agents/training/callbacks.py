@@ -1,0 +1,146 @@
+"""What happens beside training: checkpoints, evaluations, the curriculum."""
+
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+from agents.runs.folder import RunConfig, RunFolder
+from agents.runs.progress import Report
+from agents.runs.session import Interrupted, Interruption, Stopwatch, config_of, log_sizes, note_evaluation
+from agents.training.checkpoints import MONITORED, environments_of, random_state
+from agents.training.export import export_policy
+from autotrain_env import Curriculum
+from autotrain_env.policies.evaluation import make_evaluation_env
+from autotrain_env.policies.trained import TrainedPolicy
+
+
+class Keeper(BaseCallback):
+    """Saves checkpoints and evaluates, between two rollouts, when nothing is under way.
+
+    Args:
+        config: The run's configuration.
+        folder: Where it is written.
+        report: Told how far training is.
+    """
+
+    def __init__(self, config: RunConfig, folder: RunFolder, report: Report) -> None:
+        super().__init__()
+        self.config = config
+        self.folder = folder
+        self.report = report
+        self.interruption = Interruption()
+        self.stopwatch = Stopwatch()
+        self.due = 0
+        self.evaluation_env = make_evaluation_env(
+            config.env_id, min(config.num_envs, config.evaluation_episodes), **config.env
+        )
+        self.curriculum: CurriculumCallback | None = None
+        distribution = config_of(self.evaluation_env).task_distribution
+        if isinstance(distribution, Curriculum):
+            if config.success_score is None:
+                raise ValueError(
+                    "success_score=None: tasks with levels need a score that counts as success"
+                )
+            self.curriculum = CurriculumCallback(distribution, config.success_score)
+
+    def _on_training_start(self) -> None:
+        self._set_due()
+
+    def _set_due(self) -> None:
+        interval = self.config.checkpoint_steps
+        self.due = (self.model.num_timesteps // interval + 1) * interval
+
+    def _on_rollout_start(self) -> None:
+        if getattr(self.model, "under_way", False):
+            return
+        if self.model.num_timesteps >= self.due:
+            self.evaluate()
+            self.save()
+            self._set_due()
+        if self.interruption.asked:
+            self.save()
+            self.leave_if_asked()
+
+    def leave_if_asked(self) -> None:
+        """Raise `Interrupted` after Ctrl-C; a checkpoint must be saved."""
+        if self.interruption.asked:
+            raise Interrupted
+
+    def _on_step(self) -> bool:
+        self.report(self.num_timesteps / self.config.train_steps)
+        return True
+
+    def policy(self) -> TrainedPolicy:
+        """The policy as it is now."""
+        return export_policy(self.model, {"id": self.config.env_id, "kwargs": self.config.env})
+
+    def evaluate(self) -> dict[str, float]:
+        """Play the development episodes and add a point to the curve; uses none of training's streams."""
+        episodes, steps = self.config.evaluation_episodes, self.model.num_timesteps
+        point = note_evaluation(self.folder, self.evaluation_env, self.policy(), episodes, steps)
+        for name in ("score", "return", "rewinds", "reinits", "learning_rate", "steps"):
+            self.logger.record(f"evaluation/{name}", point[name])
+        self.logger.dump(self.model.num_timesteps)
+        return point
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        self.folder.save_checkpoint(self.model.num_timesteps, self._write_checkpoint)
+
+    def _write_checkpoint(self, folder: Path) -> None:
+        model = self.model
+        model.save(folder / "model.zip")
+        if isinstance(model, OffPolicyAlgorithm):
+            model.save_replay_buffer(folder / "replay_buffer.pkl")
+        monitor, env = environments_of(model)
+        state = {
+            "env": env.env.state_dict(),
+            "monitor": {name: getattr(monitor, name) for name in MONITORED},
+            "lstm_states": getattr(model, "_last_lstm_states", None),
+            "random": random_state(model),
+            "curriculum": None if self.curriculum is None else self.curriculum.state_dict(),
+            "sizes": log_sizes((self.folder.decisions, self.folder.evaluations)),
+            "minutes": self.stopwatch.minutes,
+        }
+        with (folder / "state.pkl").open("wb") as file:
+            cloudpickle.dump(state, file)
+
+
+class CurriculumCallback(BaseCallback):
+    """Moves the curriculum's level by the agent's success while it trains.
+
+    Args:
+        curriculum: The levels.
+        success_score: Final score from which an episode counts as a success.
+        window: Episodes between two decisions.
+    """
+
+    def __init__(self, curriculum: Curriculum, success_score: float, window: int = 100) -> None:
+        super().__init__()
+        self.curriculum = curriculum
+        self.success_score = success_score
+        self.window = window
+        self.level = 0
+        self._successes: list[bool] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """What changes while it runs."""
+        return {"level": self.level, "successes": list(self._successes)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there; the environment keeps its own level."""
+        self.level, self._successes = state["level"], list(state["successes"])
+
+    def _on_step(self) -> bool:
+        for done, info in zip(self.locals["dones"], self.locals["infos"], strict=True):
+            if done:
+                self._successes.append(info["score"] >= self.success_score)
+        if len(self._successes) >= self.window:
+            self.level = self.curriculum.next_level(self.level, self._successes)
+            self.training_env.env_method("set_task_level", self.level)
+            self.logger.record("curriculum/level", self.level)
+            self._successes.clear()
+        return True

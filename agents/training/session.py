@@ -1,0 +1,87 @@
+"""Training an agent in a run folder: checkpoints, resuming, the evaluation curve."""
+
+from contextlib import closing
+from typing import Any
+
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.vec_env import VecEnv
+
+from agents.runs.folder import RunConfig, RunFolder
+from agents.runs.progress import Report
+from agents.runs.seeds import training_seed
+from agents.runs.session import Stopwatch, config_of, read_state, truncate_logs
+from agents.training.algorithms import check_actions, find_algorithm
+from agents.training.callbacks import Keeper
+from agents.training.checkpoints import load_checkpoint
+from agents.training.models import make_model
+from autotrain_env.envs.sb3 import make_sb3_env
+from autotrain_env.policies.trained import load_policy
+
+
+def train(config: RunConfig, folder: RunFolder, report: Report, *, resume: bool = False) -> dict[str, Any]:
+    """Train an agent, or go on with it.
+
+    Args:
+        config: What to train, and how.
+        folder: Where the run is written; it holds the configuration already.
+        report: Told how far it is.
+        resume: Whether to go on from the newest checkpoint, if there is one.
+
+    Returns:
+        What is written to `result.json`.
+
+    Raises:
+        ValueError: If the algorithm cannot act in the environment.
+        Interrupted: After Ctrl-C, once a checkpoint is saved.
+    """
+    checkpoints = folder.checkpoints() if resume else []
+    state = read_state(checkpoints[-1]) if checkpoints else None
+    if resume:
+        truncate_logs((folder.decisions, folder.evaluations), state["sizes"] if state else {})
+    with closing(
+        make_sb3_env(config.env_id, config.num_envs, log_path=folder.decisions, **config.env)
+    ) as env:
+        check_actions(find_algorithm(config.algorithm), env.action_space, config.env_id)
+        if state is None:
+            model = begin_model(config, env)
+            env.seed(training_seed(config.seed, config.num_envs))
+        else:
+            model = load_checkpoint(checkpoints[-1], state, config, env)
+        model.set_logger(configure(str(folder.tensorboard), ["tensorboard"]))
+        keeper = Keeper(config, folder, report)
+        callbacks: list[BaseCallback] = [keeper]
+        if keeper.curriculum is not None:
+            callbacks.append(keeper.curriculum)
+            if state is not None:
+                keeper.curriculum.load_state_dict(state["curriculum"])
+        keeper.stopwatch = Stopwatch(state["minutes"] if state else 0.0)
+        with keeper.interruption:
+            remaining = config.train_steps - model.num_timesteps
+            model.learn(remaining, callback=callbacks, reset_num_timesteps=state is None)
+            keeper.save()  # before the last evaluation: what is cut short from here on is done again
+            keeper.leave_if_asked()
+        result = {
+            "steps": model.num_timesteps,
+            "updates": model.num_timesteps * config_of(keeper.evaluation_env).inner_steps,
+            "minutes": keeper.stopwatch.minutes,
+            "evaluation": keeper.evaluate(),
+        }
+        keeper.policy().save(folder.path)
+        folder.finish(result)
+        return result
+
+
+def begin_model(config: RunConfig, env: VecEnv) -> BaseAlgorithm:
+    """The model that a run begins with.
+
+    Args:
+        config: What to train, and how.
+        env: Where; from `make_sb3_env`.
+
+    Raises:
+        ValueError: If a hyperparameter is not allowed, or the policy to begin with does not fit.
+    """
+    policy = None if config.start_from is None else load_policy(config.start_from)
+    return make_model(config.algorithm, env, config.hyperparameters, config.seed, policy)

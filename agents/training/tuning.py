@@ -1,0 +1,295 @@
+"""Tuning an algorithm's hyperparameters with Optuna: a study that can be interrupted and gone on with."""
+
+import itertools
+import json
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import yaml
+from optuna.trial import FrozenTrial, Trial, TrialState
+from stable_baselines3.common.callbacks import BaseCallback
+
+from agents.runs.folder import as_plain
+from agents.runs.progress import Report, portion
+from agents.runs.seeds import MAX_SEEDS, TUNING_SEED, training_seed
+from agents.training.export import export_policy
+from agents.training.hyperparameters import HYPERPARAMETERS, load_hyperparameters
+from agents.training.models import make_model
+from autotrain_env.envs.sb3 import make_sb3_env
+from autotrain_env.errors import check
+from autotrain_env.files import replace_file
+from autotrain_env.policies.evaluation import evaluate_policy, make_evaluation_env
+
+# Trials train with the last seeds of all, which no run should use.
+FIRST_TRIAL_SEED = MAX_SEEDS - 10_000
+
+_SQLITE = b"SQLite format 3\0"  # at the head of such a file
+
+NETWORKS = {"32": [32], "64-64": [64, 64], "128-128": [128, 128]}
+Space = Callable[[Trial], dict[str, Any]]
+
+
+def _rate(trial: Trial) -> dict[str, Any]:
+    return {"learning_rate": trial.suggest_float("learning_rate", 1e-4, 3e-3, log=True)}
+
+
+def _network(trial: Trial, known: dict[str, Any]) -> dict[str, Any]:
+    chosen = NETWORKS[trial.suggest_categorical("network", list(NETWORKS))]
+    return {"policy_kwargs": known.get("policy_kwargs", {}) | {"net_arch": chosen}}
+
+
+def _credit(trial: Trial) -> dict[str, Any]:
+    return {"gae_lambda": trial.suggest_categorical("gae_lambda", [0.95, 0.98, 1.0])}
+
+
+def _ppo(trial: Trial) -> dict[str, Any]:
+    return {
+        **_rate(trial),
+        **_credit(trial),
+        "batch_size": trial.suggest_categorical("batch_size", [240, 480, 960]),
+        "n_epochs": trial.suggest_int("n_epochs", 3, 12),
+        "ent_coef": trial.suggest_float("ent_coef", 1e-4, 0.03, log=True),
+    }
+
+
+def _a2c(trial: Trial) -> dict[str, Any]:
+    return {
+        **_rate(trial),
+        **_credit(trial),
+        "n_steps": trial.suggest_categorical("n_steps", [5, 10, 30]),
+        "ent_coef": trial.suggest_float("ent_coef", 1e-4, 0.03, log=True),
+    }
+
+
+def _trpo(trial: Trial) -> dict[str, Any]:
+    return {
+        **_rate(trial),
+        **_credit(trial),
+        "target_kl": trial.suggest_float("target_kl", 0.003, 0.03, log=True),
+        "n_critic_updates": trial.suggest_int("n_critic_updates", 5, 20),
+    }
+
+
+def _values(trial: Trial) -> dict[str, Any]:
+    return {
+        **_rate(trial),
+        "batch_size": trial.suggest_categorical("batch_size", [128, 256, 512]),
+        "gradient_steps": trial.suggest_categorical("gradient_steps", [4, 8, 16]),
+        "target_update_interval": trial.suggest_categorical("target_update_interval", [640, 1920, 5760]),
+        "exploration_fraction": trial.suggest_float("exploration_fraction", 0.1, 0.6),
+    }
+
+
+def _actor_critic(trial: Trial) -> dict[str, Any]:
+    return {
+        **_rate(trial),
+        "batch_size": trial.suggest_categorical("batch_size", [128, 256, 512]),
+        "gradient_steps": trial.suggest_categorical("gradient_steps", [2, 4, 8]),
+        "tau": trial.suggest_float("tau", 0.002, 0.02, log=True),
+    }
+
+
+def _ars(trial: Trial) -> dict[str, Any]:
+    return {
+        "learning_rate": trial.suggest_float("learning_rate", 0.003, 0.1, log=True),
+        "delta_std": trial.suggest_float("delta_std", 0.01, 0.2, log=True),
+    }
+
+
+SPACES: dict[str, Space] = {
+    "ppo": _ppo,
+    "maskable_ppo": _ppo,
+    "recurrent_ppo": _ppo,
+    "a2c": _a2c,
+    "trpo": _trpo,
+    "dqn": _values,
+    "qrdqn": _values,
+    "sac": _actor_critic,
+    "td3": _actor_critic,
+    "ars": _ars,
+}
+"""What is tuned of each algorithm, beside its network; γ stays 1."""
+
+OWN_NETWORK = ("recurrent_ppo", "ars")  # whose network is not tuned
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study tries; one that is gone on with must be the same.
+
+    Args:
+        algorithm: Its name in the table.
+        env_id: The environment's id.
+        env: Keyword arguments of the environment.
+        num_envs: Lanes.
+        train_steps: Env steps of each trial.
+        evaluations: Evaluations of each trial, after equal numbers of steps, at which it may be pruned.
+        evaluation_episodes: Episodes of each, on tuning seeds.
+        seed: Of the sampler; trial k trains with a seed of its own.
+    """
+
+    algorithm: str
+    env_id: str
+    env: dict[str, Any]
+    num_envs: int
+    train_steps: int
+    evaluations: int
+    evaluation_episodes: int
+    seed: int
+
+
+def open_study(study: Study, storage: Path) -> optuna.Study:
+    """Begin a study, or go on with it.
+
+    Args:
+        study: What it tries.
+        storage: SQLite file.
+
+    Raises:
+        ValueError: If the file holds a study that tries something else, or is no database.
+    """
+    if storage.exists():
+        with storage.open("rb") as file:
+            head = file.read(len(_SQLITE))
+        check(head in (b"", _SQLITE), "storage", str(storage), "an SQLite file, or a new one")
+    storage.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        made = optuna.create_study(
+            study_name=f"{study.algorithm} {study.env_id}",
+            storage=f"sqlite:///{storage}",
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
+            direction="maximize",
+            load_if_exists=True,
+        )
+    except Exception as error:  # what a damaged file raises may be anything
+        raise ValueError(f"storage={str(storage)!r} is damaged: {error!r}") from error
+    wanted, known = as_plain(asdict(study)), made.user_attrs.get("setup")
+    if known is None:
+        made.set_user_attr("setup", wanted)
+    else:
+        differences = [f"{name}: {wanted[name]!r} and {known.get(name)!r}" for name in wanted]
+        differences = [
+            text for name, text in zip(wanted, differences, strict=True) if wanted[name] != known.get(name)
+        ]
+        check(not differences, f"{storage}", "; ".join(differences), "a study begun alike (now, and then)")
+    # A sampler that begins anew must not repeat what it drew before.
+    made.sampler = optuna.samplers.TPESampler(seed=1000 * study.seed + len(made.trials))
+    for trial in made.get_trials(states=[TrialState.RUNNING]):
+        made.tell(trial.number, state=TrialState.FAIL)  # of a process that was killed
+    return made
+
+
+def run_study(study: Study, made: optuna.Study, trials: int, report: Report) -> None:
+    """Try until so many trials are finished, pruned ones included.
+
+    Args:
+        study: What to try.
+        made: From `open_study`.
+        trials: How many.
+        report: Told how far it is.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    known = load_hyperparameters(study.algorithm, study.env_id)
+    while (finished := len(finished_trials(made))) < trials:
+        part = portion(report, finished, 1, trials)
+        made.optimize(lambda trial, part=part: _try(study, trial, known, part), n_trials=1)  # type: ignore[misc]
+
+
+def finished_trials(made: optuna.Study) -> list[FrozenTrial]:
+    """Trials that were completed or pruned."""
+    return made.get_trials(states=[TrialState.COMPLETE, TrialState.PRUNED])
+
+
+def suggest(algorithm: str, trial: Trial, known: dict[str, Any]) -> dict[str, Any]:
+    """Hyperparameters of a trial: those that are known, some of them replaced."""
+    network = {} if algorithm in OWN_NETWORK else _network(trial, known)
+    return known | SPACES[algorithm](trial) | network
+
+
+def _try(study: Study, trial: Trial, known: dict[str, Any], report: Report) -> float:
+    hyperparameters = suggest(study.algorithm, trial, known)
+    trial.set_user_attr("hyperparameters", hyperparameters)
+    seed = FIRST_TRIAL_SEED + trial.number
+    with closing(make_sb3_env(study.env_id, study.num_envs, **study.env)) as env:
+        model = make_model(study.algorithm, env, hyperparameters, seed)
+        env.seed(training_seed(seed, study.num_envs))
+        pruning = Pruning(study, trial, report)
+        model.learn(study.train_steps, callback=pruning)
+        return pruning.evaluate()
+
+
+class Pruning(BaseCallback):
+    """Evaluates a trial while it trains, and ends it where it is worse than most.
+
+    Args:
+        study: What is tried.
+        trial: The trial.
+        report: Told how far it is.
+    """
+
+    def __init__(self, study: Study, trial: Trial, report: Report) -> None:
+        super().__init__()
+        self.study, self.trial, self.report = study, trial, report
+        self.interval = study.train_steps / study.evaluations
+        self.evaluations = 1
+        self.env = make_evaluation_env(study.env_id, min(64, study.evaluation_episodes), **study.env)
+
+    def evaluate(self) -> float:
+        """Mean validation score of the networks at the end of tuning episodes."""
+        policy = export_policy(self.model)
+        return float(
+            evaluate_policy(self.env, policy, self.study.evaluation_episodes, TUNING_SEED)["score"].mean()
+        )
+
+    def _on_step(self) -> bool:
+        self.report(self.num_timesteps / self.study.train_steps)
+        return True
+
+    def _on_rollout_start(self) -> None:
+        if self.num_timesteps < self.evaluations * self.interval or getattr(self.model, "under_way", False):
+            return
+        self.trial.report(self.evaluate(), self.evaluations)
+        self.evaluations += 1
+        if self.trial.should_prune():
+            raise optuna.TrialPruned
+
+
+_COMMENT_LINES = 3  # of a study
+
+
+def write_hyperparameters(study: Study, made: optuna.Study, path: Path | None = None) -> Path:
+    """Put the best hyperparameters into the algorithm's file, with a line on the study that found them.
+
+    Args:
+        study: What was tried.
+        made: The finished study.
+        path: The file; by default that of the algorithm in `agents/hyperparams/`.
+    """
+    path = path or HYPERPARAMETERS / f"{study.algorithm}.yml"
+    trials = finished_trials(made)
+    pruned = sum(trial.state == TrialState.PRUNED for trial in trials)
+    env = json.dumps(as_plain(study.env))
+    comment = (
+        f"# {study.env_id}: best of {len(trials)} trials ({pruned} of them pruned)\n"
+        f"# of {study.train_steps:,} env steps, by the mean validation score "
+        f"of {study.evaluation_episodes} tuning episodes: {made.best_value:.4f}\n# on {env}.\n"
+    )
+    before = path.read_text() if path.exists() else ""
+    entries = yaml.safe_load(before) or {}
+    entries[study.env_id] = made.best_trial.user_attrs["hyperparameters"]
+    text = yaml.dump(json.loads(json.dumps(entries)), sort_keys=False)
+    replace_file(path, (comment + _other_comments(before, study.env_id) + text).encode())
+    return path
+
+
+def _other_comments(text: str, env_id: str) -> str:
+    """Comments at the head of a file of hyperparameters, but for that on an earlier study of an id."""
+    head = list(itertools.takewhile(lambda line: line.startswith("#"), text.splitlines(keepends=True)))
+    begins = [n for n, line in enumerate(head) if line.startswith(f"# {env_id}: best of")]
+    for n in reversed(begins):
+        del head[n : n + _COMMENT_LINES]
+    return "".join(head)

@@ -1,0 +1,1 @@
+"""The decision process as Gymnasium and Stable-Baselines3 know environments."""

@@ -1,0 +1,277 @@
+"""The scalar environment: the batched core with one lane."""
+
+import copy
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.error import ResetNeeded
+from gymnasium.utils.seeding import np_random
+from torch import nn
+
+from autotrain_env.errors import unknown_name
+from autotrain_env.process.actions import check_actions
+from autotrain_env.process.config import make_config
+from autotrain_env.process.core import AutoTrainCore
+from autotrain_env.process.observations import observation_space
+from autotrain_env.process.tasks import Task
+from autotrain_env.viewing.run import render_rgb
+from autotrain_env.viewing.text import render_ansi
+
+RENDER_MODES = ("ansi", "rgb_array")
+
+
+class AutoTrainEnv(gymnasium.Env[np.ndarray, Any]):
+    """An agent trains a neural network so that it generalises.
+
+    ## Description
+    In every env step the agent sees the training run (loss, accuracy, learning rate, a guarded look at
+    held-out data) and decides whether to scale the learning rate, rewind the weights, start again from
+    new random weights, or stop. Then the network gets T optimiser updates. Data are split four ways:
+    *train* gives gradients, *holdout* is what the agent sees (through Thresholdout, arXiv:1506.02629),
+    *validation* gives the reward, and *test* is reported in `info` at the end and used nowhere else. Label
+    noise is on train and holdout alone. The task (split, initial rate, …) differs from episode to episode.
+
+    ## Action space
+    `Discrete(5 * H + 2)`: index = rewind * 5 + factor.
+
+    | index | action |
+    |---|---|
+    | 0 … 4 | multiply the learning rate by 0.2, 0.8, 1, 1.2, 1.8 and train |
+    | 5 i … 5 i + 4 | rewind to row i (i env steps back), then the same |
+    | 5 H | re-initialise: new networks in all rows, same learning rate, then train |
+    | 5 H + 1 | stop: the episode ends before any update |
+
+    `action_masks()` says which rewinds exist now; an impossible one goes to the oldest finite row. With
+    `action_type=` there are also:
+
+    | `action_type` | space | meaning |
+    |---|---|---|
+    | `"multi_discrete"` | `MultiDiscrete([5, H, 3])` | factor; rewind; go on, re-init or stop |
+    | `"continuous"` | `Box(-1, 1, (H + 3,))` | factor `max_lr_factor**a`; rewind logits; re-init; stop |
+    | `"learning_rate"` | `Box(-1, 1, (1,))` | the learning rate itself, on a log scale between its bounds |
+
+    A continuous rewind follows softmax(10 * logits) over the rows that exist (`rewind_sampling="argmax"`
+    takes the likeliest); re-init happens above 0.9, stop above 0.95.
+
+    ## Observation space
+    `Box` of shape (H, K, M), float32, or flat with `observation_layout="flat"`. Row 0 is the current state,
+    row i the state i env steps back along the lineage of the current weights. At reset rows 1 … H-1 are
+    untrained networks of other initialisation schemes, to which the agent may rewind. The K samples of a
+    row are windows of T / K updates, the newest last. Missing rows are zero.
+
+    | index | metric | bounds |
+    |---|---|---|
+    | 0 | log of (mean minibatch log loss of the window / log C) for C classes | [-8, 8] |
+    | 1 | mean minibatch accuracy of the window | [0, 1] |
+    | 2 | log10 of the learning rate, mapped from its bounds | [-1, 1] |
+    | 3 | guarded holdout score; one query per env step, repeated over K | [0, 1] |
+    | 4 | score on the train subset minus the same answer | [-1, 1] |
+    | 5 | share of the budget used | [0, 1] |
+    | 6 | updates in the current lineage, over the budget | [0, 1] |
+    | 7 | diverged | {0, 1} |
+    | 8 | row exists | {0, 1} |
+
+    Losses and accuracies of untrained networks are measured on the train subset. With
+    `score="neg_log_loss"` metrics 3 and 4 are of 1 - (log loss) / (4 log C).
+
+    ## Rewards
+    The improvement of the validation score in this step. Undiscounted, it sums to the final score minus
+    the first, over rewinds, re-inits and divergence alike. Other presets (`reward=`):
+
+    | preset | reward |
+    |---|---|
+    | `"delta"` | improvement (default) |
+    | `"sign"` | `inter_reward` times its sign; in the end also score times `final_reward_scale` |
+    | `"risa"` | sign of the improvement minus `step_cost` (default 1 / budget) times updates so far |
+    | `"terminal"` | in the end, score times `final_reward_scale`; else 0 |
+    | `"baseline"` | improvement minus a recorded run's at equal updates; a stop pays for its rest |
+
+    Any mapping of `improvement`, `improvement_sign`, `time_cost`, `elapsed_cost`, `terminal_score`,
+    `divergence` and `baseline_improvement` to weights works, too; `divergence_penalty` and `time_cost` add
+    to every preset.
+
+    ## Order within a step
+    Stop ends the episode. Otherwise: rewind or re-init; the rate is multiplied and clipped to its bounds;
+    T updates; measurement; rows move down by one and the new state becomes row 0. A rewind restores
+    weights, optimiser state and normalisation buffers, keeps the learning rate and draws fresh minibatches;
+    the budget is not given back.
+
+    **Divergence.** When loss or weights stop being finite, row 0 reads as chance level with its flag set,
+    in the place of the state before; rows 1 … H-1 stay as they were. Further updates are skipped but
+    counted, until the agent rewinds or re-initialises. Diverged states are not asked about on the holdout.
+
+    ## Starting state
+    A task is drawn from `tasks=`, or given with `reset(options={"task": Task(...)})` for that one episode.
+    Row 0 is a network of the task's own initialisation scheme. `reset` makes no update.
+
+    ## Episode end
+    Terminated by stop, or when the budget is spent. Truncated only where `truncate_after=` is given.
+
+    ## Information
+    `info` holds at every step: `score` (on the reward's split), `train_score`, `holdout_score` (the guarded
+    answer, 0 to 1), `learning_rate`, `updates`, `holdout_queries`, `holdout_exhausted`, `diverged`,
+    `rewind` (distance really rewound), `rewind_impossible`, `action` in words, `reward_terms`. At the end
+    also `test_accuracy` and `test_loss` of the last weights, `best_holdout_test_accuracy` and
+    `best_holdout_test_loss` of those with the best guarded holdout answer, and `history`: arrays with one
+    entry per decision, the reset first.
+
+    ## Arguments
+    Those of `autotrain_env.AutoTrainConfig`, as keywords of `gymnasium.make`.
+
+    | id | differs from `AutoTrain-v0` in | actions |
+    |---|---|---|
+    | `AutoTrainPrototype-v0` | factors 0.9, 1, 1.1; `sign` reward on holdout; no Thresholdout | 3 H + 2 |
+    | `AutoTrainRISA-v0` | no rewind; `risa` reward | 7 |
+    | `AutoTrainContinuous-v0` | continuous actions | Box of H + 3 |
+
+    ## Version history
+    * v0: first version.
+
+    Args:
+        render_mode: `"ansi"` for text, `"rgb_array"` for a picture of the run so far, `None` for neither.
+        kwargs: See `AutoTrainConfig`.
+    """
+
+    metadata = {"render_modes": list(RENDER_MODES), "render_fps": 4}
+
+    def __init__(self, render_mode: str | None = None, **kwargs: Any) -> None:
+        self.config = make_config(kwargs)
+        self.render_mode = check_render_mode(render_mode)
+        self.core = AutoTrainCore(self.config, num_envs=1)
+        self.observation_space = observation_space(
+            self.config.num_snapshots, self.config.history_length, self.config.observation_layout
+        )
+        self.action_space = self.core.action_type.space()
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begin a new episode.
+
+        Args:
+            seed: Seed of all episodes from here on; `None` to go on with the stream there is.
+            options: `{"task": Task(...)}` fixes the task of this one episode.
+
+        Returns:
+            The observation and the information.
+        """
+        options = check_options(options, ("task",))
+        task = check_task(options.get("task"))
+        ahead = copy.deepcopy(self.np_random) if seed is None else np_random(seed)[0]
+        info = self.core.reset(np.array([0]), [draw_episode_seed(ahead)], [task])
+        super().reset(seed=seed)  # only now: a task that does not fit must leave everything as it was
+        draw_episode_seed(self.np_random)  # the same number
+        return self.core.observation()[0], first_lane(info)
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Carry out one action; see the class for what it returns.
+
+        Raises:
+            ResetNeeded: Before the first `reset` and after the end of an episode.
+            TypeError: If the action is of the wrong kind.
+            ValueError: If it has the wrong shape or lies outside the action space.
+        """
+        if not self.core.lanes.running[0]:
+            raise ResetNeeded("step() was called before reset(), or after the end of the episode")
+        checked = check_actions(self.action_space, action)
+        result = self.core.step(self.core.decode(checked[None]))
+        return (
+            self.core.observation()[0],
+            float(result.reward[0]),
+            bool(result.terminated[0]),
+            bool(result.truncated[0]),
+            first_lane(result.info | result.final),
+        )
+
+    def action_masks(self) -> np.ndarray:
+        """Which discrete actions are possible now, bool, shape (number of actions,)."""
+        return self.core.action_masks()[0]
+
+    def network(self, *, best: bool = False) -> nn.Module:
+        """The network in training as a module of its own, with the normalisation of its images in front.
+
+        Args:
+            best: Whether with the weights that were best on the guarded holdout, or the current ones.
+
+        Returns:
+            A copy; see `AutoTrainCore.network`.
+        """
+        return self.core.network(0, best=best)
+
+    def set_task_level(self, level: int) -> None:
+        """Set the curriculum's level for episodes that begin from now on."""
+        self.core.set_task_level(level)
+
+    def render(self) -> Any:
+        """The run so far: text (`"ansi"`), or a picture, uint8, shape (height, width, 3)."""
+        if self.render_mode is None:
+            return None
+        return render_lane(self.core, 0, self.render_mode)
+
+    def close(self) -> None:
+        """Close the MDP log."""
+        self.core.close()
+
+
+def render_lane(core: AutoTrainCore, lane: int, render_mode: str) -> Any:
+    """Render one lane's episode so far.
+
+    Raises:
+        ResetNeeded: If no episode has begun.
+    """
+    if core.episodes[lane] is None:
+        raise ResetNeeded("render() was called before reset()")
+    return (render_ansi if render_mode == "ansi" else render_rgb)(core.history.of(lane))
+
+
+def check_render_mode(render_mode: str | None) -> str | None:
+    """Return a render mode that is known.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if render_mode is not None and render_mode not in RENDER_MODES:
+        raise unknown_name("render_mode", render_mode, RENDER_MODES)
+    return render_mode
+
+
+def check_options(options: dict[str, Any] | None, known: tuple[str, ...]) -> dict[str, Any]:
+    """Return the options of `reset`, all of them known.
+
+    Raises:
+        ValueError: If one is not.
+    """
+    options = options or {}
+    for name in options:
+        if name not in known:
+            raise unknown_name("options", name, known)
+    return options
+
+
+def check_task(task: Any) -> Task | None:
+    """Return a task, or `None`.
+
+    Raises:
+        TypeError: If it is something else.
+    """
+    if task is not None and not isinstance(task, Task):
+        raise TypeError(f"options['task']={task!r} must be an autotrain_env.Task")
+    return task
+
+
+def draw_episode_seed(generator: np.random.Generator) -> int:
+    """Draw the one number that decides everything random in an episode."""
+    return int(generator.integers(2**63))
+
+
+def first_lane(info: dict[str, Any]) -> dict[str, Any]:
+    """The first lane's information, as plain Python values."""
+    plain = {}
+    for name, value in info.items():
+        if isinstance(value, dict):
+            plain[name] = first_lane(value)
+        else:
+            entry = value[0]
+            plain[name] = entry.item() if isinstance(entry, np.generic) else entry
+    return plain

@@ -1,0 +1,148 @@
+"""Stable-Baselines3 on the batched core: one `VecEnv` instead of N processes."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from autotrain_env.envs.vector_env import AutoTrainVectorEnv
+
+try:
+    from stable_baselines3.common.vec_env import VecEnv, VecMonitor
+    from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
+except ImportError as error:
+    raise ImportError(
+        "make_sb3_env needs Stable-Baselines3: install it with `pip install stable-baselines3`, or "
+        "this package with its extra `agents`"
+    ) from error
+
+
+class AutoTrainVecEnv(VecEnv):
+    """The vector environment behind Stable-Baselines3's interface.
+
+    Lanes are reset in the step in which they end; `infos` then holds the end of the old episode, with
+    `terminal_observation` and `TimeLimit.truncated`, and `reset_infos` the beginning of the new one.
+
+    Args:
+        env: A vector environment with `autoreset_mode` `SAME_STEP`.
+    """
+
+    def __init__(self, env: AutoTrainVectorEnv) -> None:
+        self.env = env
+        self.metadata = env.metadata
+        self._actions: np.ndarray | None = None
+        super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
+
+    def reset(self) -> np.ndarray:
+        """Begin new episodes in all lanes; returns their observations."""
+        tasks = [(options or {}).get("task") for options in self._options]
+        observations, info = self.env.reset(seed=self._seeds, options={"task": tasks})
+        self.reset_infos = per_lane(info, self.num_envs)
+        self._reset_seeds()
+        self._reset_options()
+        return observations
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Take the actions of the coming step, shape (N, …)."""
+        self._actions = actions
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Carry the actions out; observations, rewards (float32), dones and a list of infos."""
+        observations, rewards, terminated, truncated, info = self.env.step(self._actions)
+        final_obs, final_info = info.pop("final_obs", None), info.pop("final_info", {})
+        del_masks = ("_final_obs", "_final_info")
+        infos = per_lane({key: value for key, value in info.items() if key not in del_masks}, self.num_envs)
+        dones = terminated | truncated
+        if dones.any():
+            finals = per_lane(final_info, self.num_envs)
+            for lane in np.flatnonzero(dones).tolist():
+                self.reset_infos[lane] = infos[lane]
+                infos[lane] = finals[lane] | {"terminal_observation": final_obs[lane]}
+        for lane_info, over in zip(infos, (truncated & ~terminated).tolist(), strict=True):
+            lane_info["TimeLimit.truncated"] = over
+        return observations, rewards.astype(np.float32), dones, infos
+
+    def close(self) -> None:
+        """Close the environment."""
+        self.env.close()
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        """An attribute for every lane asked for; of a method, what gives that lane's share."""
+        lanes = list(self._get_indices(indices))
+        value = getattr(self.env, attr_name)
+        return (
+            [partial(self._call, value, lane) for lane in lanes]
+            if callable(value)
+            else [value] * len(lanes)
+        )
+
+    def _call(self, method: Callable[..., Any], lane: int, *args: Any, **kwargs: Any) -> Any:
+        return self._shares(method(*args, **kwargs))[lane]
+
+    def _shares(self, result: Any) -> Sequence[Any]:
+        """What belongs to each lane: entries of a result with one per lane, else the whole result."""
+        shared = isinstance(result, (np.ndarray, tuple, list)) and len(result) == self.num_envs
+        return result if shared else [result] * self.num_envs
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        """Refused: lanes share one environment.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        raise NotImplementedError(
+            f"set_attr({attr_name!r}): lanes share one environment; set what you need on `.env`"
+        )
+
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
+    ) -> list[Any]:
+        """Call a method of the vector environment once; give each lane its share of the result."""
+        shares = self._shares(getattr(self.env, method_name)(*method_args, **method_kwargs))
+        return [shares[lane] for lane in self._get_indices(indices)]
+
+    def env_is_wrapped(
+        self, wrapper_class: type[gymnasium.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None
+    ) -> list[bool]:
+        """No lane has a wrapper of its own."""
+        return [False for _ in self._get_indices(indices)]
+
+    def get_images(self) -> Sequence[np.ndarray | None]:
+        """A picture of every lane's run so far (`render_mode="rgb_array"`)."""
+        return list(self.env.render() or [None] * self.num_envs)
+
+
+def per_lane(info: dict[str, Any], num_envs: int) -> list[dict[str, Any]]:
+    """Split a vector environment's information into one dictionary per lane.
+
+    Args:
+        info: Arrays of shape (N,) with masks `_key` beside them.
+        num_envs: Lanes (N).
+    """
+    lanes: list[dict[str, Any]] = [{} for _ in range(num_envs)]
+    for key, value in info.items():
+        if key.startswith("_"):
+            continue
+        nested = isinstance(value, dict)
+        values = per_lane(value, num_envs) if nested else value.tolist()
+        for lane in np.flatnonzero(info[f"_{key}"]).tolist():
+            lanes[lane][key] = values[lane]
+    return lanes
+
+
+def make_sb3_env(env_id: str = "AutoTrain-v0", num_envs: int = 64, **kwargs: Any) -> VecMonitor:
+    """Make a Stable-Baselines3 environment on the batched core, with episode statistics.
+
+    Args:
+        env_id: A registered id.
+        num_envs: Lanes (N).
+        kwargs: Arguments of the environment; see `AutoTrainConfig`.
+
+    Returns:
+        A `VecMonitor` around an `AutoTrainVecEnv`.
+    """
+    env = gymnasium.make_vec(env_id, num_envs=num_envs, vectorization_mode="vector_entry_point", **kwargs)
+    assert isinstance(env, AutoTrainVectorEnv)
+    return VecMonitor(AutoTrainVecEnv(env))

@@ -1,0 +1,332 @@
+"""The vector environment: the batched core with N lanes."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium.error import ResetNeeded
+from gymnasium.utils.seeding import np_random
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from torch import nn
+
+from autotrain_env.envs.env import (
+    RENDER_MODES,
+    check_options,
+    check_render_mode,
+    check_task,
+    draw_episode_seed,
+    render_lane,
+)
+from autotrain_env.errors import check, unknown_name
+from autotrain_env.process.actions import Decisions, check_actions
+from autotrain_env.process.config import make_config
+from autotrain_env.process.core import AutoTrainCore
+from autotrain_env.process.observations import observation_space
+from autotrain_env.process.tasks import Task
+
+
+class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
+    """N networks in training, side by side; lane i behaves as an `AutoTrainEnv` seeded `seed + i`.
+
+    Made by `gymnasium.make_vec("AutoTrain-v0", num_envs=N)`. What a lane does and shows is specified by
+    `AutoTrainEnv`; `info` has arrays of shape (N,), and beside each key a mask `_key` of the lanes it is
+    true of.
+
+    | `autoreset_mode` | when a lane's episode has ended |
+    |---|---|
+    | `SAME_STEP` (default) | it is reset in the same step; `final_obs` and `final_info` hold its end |
+    | `NEXT_STEP` | the next step resets it, whatever the action; the reward of that step is 0 |
+    | `DISABLED` | it idles (reward 0, flags and observation kept) until `reset` with a `reset_mask` |
+
+    Args:
+        num_envs: Lanes (N).
+        autoreset_mode: `AutoresetMode`, or its value.
+        render_mode: `"ansi"`, `"rgb_array"` or `None`.
+        max_episode_steps: Another name of `truncate_after`.
+        kwargs: See `AutoTrainConfig`.
+    """
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
+        render_mode: str | None = None,
+        max_episode_steps: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if max_episode_steps is not None:
+            given = kwargs.setdefault("truncate_after", max_episode_steps)
+            check(
+                given == max_episode_steps,
+                "max_episode_steps",
+                max_episode_steps,
+                f"the same as truncate_after={given}, of which it is another name",
+            )
+        self.config = make_config(kwargs)
+        self.num_envs = num_envs
+        modes = {mode.value: mode for mode in AutoresetMode}
+        if autoreset_mode not in (*modes, *AutoresetMode):
+            raise unknown_name("autoreset_mode", autoreset_mode, modes)
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.render_mode = check_render_mode(render_mode)
+        self.metadata = {
+            "render_modes": list(RENDER_MODES),
+            "render_fps": 4,
+            "autoreset_mode": self.autoreset_mode,
+        }
+        self.core = AutoTrainCore(self.config, num_envs)
+        self.single_observation_space = observation_space(
+            self.config.num_snapshots, self.config.history_length, self.config.observation_layout
+        )
+        self.single_action_space = self.core.action_type.space()
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._generators: list[np.random.Generator | None] = [None] * num_envs
+        self._seeds: list[int] = [-1] * num_envs
+
+    # --- seeds ---
+
+    def _generator(self, lane: int) -> np.random.Generator:
+        generator = self._generators[lane]
+        if generator is None:
+            generator, self._seeds[lane] = np_random()
+            self._generators[lane] = generator
+        return generator
+
+    @property  # type: ignore[misc]
+    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
+        """The lanes' generators."""
+        return tuple(self._generator(lane) for lane in range(self.num_envs))
+
+    @property
+    def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]
+        """The seeds of the lanes' generators."""
+        return tuple(self._seeds) if self.np_random else ()
+
+    def _lane_seeds(self, seed: int | Sequence[int | None] | None) -> Sequence[int | None]:
+        if seed is None:
+            return [None] * self.num_envs
+        if isinstance(seed, (int, np.integer)):
+            return [int(seed) + lane for lane in range(self.num_envs)]
+        check(len(seed) == self.num_envs, "seed", seed, f"one number, or a list of {self.num_envs}")
+        return seed
+
+    def _seeded(self, lane: int, seed: int | None) -> tuple[np.random.Generator, int]:
+        """The generator that a lane would go on with, not yet in its place, and its seed."""
+        if seed is not None:
+            return np_random(int(seed))
+        return copy.deepcopy(self._generator(lane)), self._seeds[lane]
+
+    # --- reset and step ---
+
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begin new episodes.
+
+        Args:
+            seed: Lane i is seeded `seed + i`; or a list of N seeds, `None` among them for lanes that go on
+                with the stream they have.
+            options: `reset_mask`: which lanes to reset, bool array of shape (N,), all by default. `task`: a
+                `Task` for them all, or a list of N (`None` for those to be drawn).
+
+        Returns:
+            Observations of all lanes, and information on those that were reset.
+        """
+        options = check_options(options, ("reset_mask", "task"))
+        lanes = np.flatnonzero(self._reset_mask(options.get("reset_mask")))
+        tasks = self._tasks(options.get("task"))
+        seeds = self._lane_seeds(seed)
+        seeded = [self._seeded(lane, seeds[lane]) for lane in lanes.tolist()]
+        drawn = [draw_episode_seed(generator) for generator, _ in seeded]
+        info = self.core.reset(lanes, drawn, [tasks[lane] for lane in lanes])
+        # Only now: a task that does not fit must leave everything as it was.
+        for lane, (generator, lane_seed) in zip(lanes.tolist(), seeded, strict=True):
+            self._generators[lane], self._seeds[lane] = generator, lane_seed
+        return self.core.observation(), with_masks(info, _mask(self.num_envs, lanes))
+
+    def _reset_mask(self, mask: Any) -> np.ndarray:
+        if mask is None:
+            return np.ones(self.num_envs, bool)
+        if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
+            raise TypeError(f"options['reset_mask']={mask!r} must be a numpy array of bool")
+        check(
+            mask.shape == (self.num_envs,) and bool(mask.any()),
+            "options['reset_mask']",
+            mask,
+            f"of shape ({self.num_envs},), with at least one lane to reset",
+        )
+        return mask
+
+    def _tasks(self, tasks: Any) -> list[Task | None]:
+        if not isinstance(tasks, (list, tuple)):
+            tasks = [tasks] * self.num_envs
+        check(len(tasks) == self.num_envs, "options['task']", tasks, f"one task, or {self.num_envs}")
+        return [check_task(task) for task in tasks]
+
+    def _reset_lanes(self, lanes: np.ndarray) -> dict[str, Any]:
+        seeds = [draw_episode_seed(self._generator(lane)) for lane in lanes.tolist()]
+        return with_masks(self.core.reset(lanes, seeds), _mask(self.num_envs, lanes))
+
+    def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Carry out one action in every lane that runs.
+
+        Args:
+            actions: Shape (N, …); lanes that have ended ignore theirs.
+
+        Returns:
+            Observations, rewards (float64), terminated and truncated flags (bool), information.
+
+        Raises:
+            ResetNeeded: If a lane was never reset, or none is left that runs.
+            TypeError: If the actions are of the wrong kind.
+            ValueError: If they have the wrong shape or lie outside the action space.
+        """
+        checked = check_actions(self.action_space, actions)
+        self._check_started()
+        return self.step_decisions(self.core.decode(checked))
+
+    def step_decisions(
+        self, decisions: Decisions
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Carry out decisions instead of actions, as schedules make them; returns what `step` does."""
+        self._check_started()
+        ended_before = ~self.core.lanes.running
+        result = self.core.step(decisions)
+        info = with_masks(result.info, result.ran)
+        terminated, truncated = result.terminated, result.truncated
+        ended = result.ran & (terminated | truncated)
+        if self.autoreset_mode == AutoresetMode.SAME_STEP:
+            if ended.any():
+                info = self._reset_in_same_step(ended, result.info, result.final, info)
+        else:
+            if result.final:
+                info |= with_masks(result.final, ended)
+            if self.autoreset_mode == AutoresetMode.NEXT_STEP and ended_before.any():
+                reset_info = self._reset_lanes(np.flatnonzero(ended_before))
+                info = _merge(info, reset_info, ended_before)
+                terminated, truncated = terminated & ~ended_before, truncated & ~ended_before
+        return self.core.observation(), result.reward, terminated, truncated, info
+
+    def _check_started(self) -> None:
+        if any(episode is None for episode in self.core.episodes):
+            raise ResetNeeded("step() was called before every lane was reset")
+        if self.autoreset_mode == AutoresetMode.DISABLED and not self.core.lanes.running.any():
+            raise ResetNeeded("step() was called with all lanes ended; reset some of them first")
+
+    def _reset_in_same_step(
+        self,
+        ended: np.ndarray,
+        step_info: dict[str, Any],
+        final: dict[str, Any],
+        info: dict[str, Any],
+    ) -> dict[str, Any]:
+        final_obs = np.full(self.num_envs, None, dtype=object)
+        observations = self.core.observation()
+        for lane in np.flatnonzero(ended):
+            final_obs[lane] = observations[lane].copy()
+        reset_info = self._reset_lanes(np.flatnonzero(ended))
+        return _merge(info, reset_info, ended) | {
+            "final_obs": final_obs,
+            "_final_obs": ended.copy(),
+            "final_info": with_masks(copy.copy(step_info) | final, ended),
+            "_final_info": ended.copy(),
+        }
+
+    # --- beyond Gymnasium ---
+
+    def action_masks(self) -> np.ndarray:
+        """Which discrete actions are possible now, bool, shape (N, number of actions)."""
+        return self.core.action_masks()
+
+    def set_task_level(self, level: int) -> None:
+        """Set the curriculum's level for episodes that begin from now on."""
+        self.core.set_task_level(level)
+
+    def network(self, lane: int, *, best: bool = False) -> nn.Module:
+        """The network of a lane as a module of its own, with the normalisation of its images in front.
+
+        A lane that has been reset holds the next episode's: for trained ones use the autoreset mode
+        `DISABLED`, as `evaluate_policy` does.
+
+        Args:
+            lane: Which.
+            best: Whether with the weights that were best on the guarded holdout, or the current ones.
+
+        Returns:
+            A copy; see `AutoTrainCore.network`.
+        """
+        return self.core.network(lane, best=best)
+
+    def copy_lane(self, source: int, target: int) -> None:
+        """Make lane `target` a twin of lane `source` for the rest of the episode.
+
+        The target keeps the seed of its later episodes.
+        """
+        self.core.copy_lane(source, target)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that changes while it runs, as a copy that can be pickled."""
+        generators = copy.deepcopy(self._generators)
+        return {"core": self.core.state_dict(), "generators": generators, "seeds": list(self._seeds)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue, bit for bit, from what `state_dict` of an environment with equal arguments returned.
+
+        Raises:
+            ValueError: If it is of another number of lanes or has other entries.
+        """
+        known = {"core", "generators", "seeds"}
+        check(set(state) == known, "state", sorted(state), "what state_dict() returned")
+        self.core.load_state_dict(state["core"])
+        self._generators = copy.deepcopy(state["generators"])
+        self._seeds = list(state["seeds"])
+
+    def render(self) -> tuple[Any, ...] | None:
+        """The runs so far: a text or a picture for every lane."""
+        if self.render_mode is None:
+            return None
+        return tuple(render_lane(self.core, lane, self.render_mode) for lane in range(self.num_envs))
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Close the MDP log."""
+        self.core.close()
+
+
+def _mask(num_envs: int, lanes: np.ndarray) -> np.ndarray:
+    mask = np.zeros(num_envs, bool)
+    mask[lanes] = True
+    return mask
+
+
+def with_masks(info: dict[str, Any], mask: np.ndarray) -> dict[str, Any]:
+    """Put a mask `_key` beside every key, copied, so that nothing is shared with a later step.
+
+    Args:
+        info: Arrays of shape (N,), or dictionaries of such.
+        mask: Lanes that the information is true of, bool, shape (N,).
+    """
+    masked: dict[str, Any] = {}
+    for key, value in info.items():
+        masked[key] = with_masks(value, mask) if isinstance(value, dict) else value
+        masked[f"_{key}"] = mask.copy()
+    return masked
+
+
+def _merge(info: dict[str, Any], newer: dict[str, Any], lanes: np.ndarray) -> dict[str, Any]:
+    """Take the given lanes' entries from `newer`, the others from `info`; masks are joined."""
+    merged = dict(info)
+    for key, value in newer.items():
+        old = info[key]
+        if isinstance(value, dict):
+            merged[key] = _merge(old, value, lanes)
+        elif key.startswith("_"):
+            merged[key] = old | value
+        else:
+            merged[key] = np.where(lanes, value, old)
+    return merged

@@ -1,0 +1,135 @@
+"""CMA-ES by the library pycma, asked and told like our own strategies."""
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from autotrain_env.errors import check, check_whole
+from autotrain_env.evolution.fitness import check_fitness, fill_not_finite
+from autotrain_env.evolution.noise import Normal, check_seed, draw_noise
+from autotrain_env.evolution.strategy import describe_fitness
+
+
+@dataclass(frozen=True)
+class CMAES:
+    """CMA-ES by the library `pycma` (Hansen, arXiv:1604.00772).
+
+    Args:
+        population_size: Members of a generation, at least 2.
+        perturbation_std: Initial standard deviation, the same for all parameters.
+        separable: Whether only variances are adapted (sep-CMA-ES: Ros and Hansen, 2008), for many
+            parameters.
+    """
+
+    population_size: int = 64
+    perturbation_std: float = 0.1
+    separable: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        check_whole("population_size", self.population_size, 2)
+        check(0 < self.perturbation_std < math.inf, "perturbation_std", self.perturbation_std, "above 0")
+
+    def init(self, parameters: Tensor, seed: int) -> "CMAState":
+        """The state at the beginning.
+
+        Args:
+            parameters: The initial mean, floats, shape (d,) with d at least 2.
+            seed: Of all noise.
+
+        Raises:
+            ImportError: If `pycma` is not installed.
+        """
+        check_seed(seed)
+        try:
+            import cma
+        except ImportError as error:
+            raise ImportError("CMA-ES needs pycma: pip install 'autotrain-env[agents]'") from error
+        check(
+            parameters.ndim == 1 and len(parameters) > 1, "parameters", parameters, "of shape (d,), d > 1"
+        )
+        options = {
+            "popsize": self.population_size,
+            "CMA_diagonal": self.separable,
+            "verbose": -9,
+            "seed": math.nan,  # leave NumPy's global stream alone: numbers come from `randn`
+            "randn": _Normals(seed),
+        }
+        start = parameters.detach().double().cpu().numpy()
+        return CMAState(self, parameters, cma.CMAEvolutionStrategy(start, self.perturbation_std, options))
+
+
+class _Normals:
+    """Standard normal numbers of shape (rows, size), as pycma draws them; each call is a generation."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.calls = 0
+
+    def __call__(self, rows: int, size: int) -> np.ndarray:
+        self.calls += 1
+        return draw_noise(Normal(), self.seed, self.calls, range(rows), size).double().numpy()
+
+
+@dataclass(frozen=True)
+class CMAState:
+    """Where CMA-ES has come to.
+
+    Args:
+        strategy: What is done.
+        like: A tensor of the parameters' dtype and device.
+        library: Pycma's own state, which is copied before it changes.
+        generation: How many were told.
+        asked: Members that are being evaluated, float64, shape (n, d).
+        report: Of the last generation: see `State`.
+    """
+
+    strategy: CMAES
+    like: Tensor
+    library: Any
+    generation: int = 0
+    asked: np.ndarray | None = None
+    report: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def parameters(self) -> Tensor:
+        """The mean of the search distribution, shape (d,)."""
+        return torch.from_numpy(np.array(self.library.mean)).to(self.like)
+
+    @property
+    def population_size(self) -> int:
+        """Members that `ask` gives and `tell` wants the fitness of."""
+        return self.strategy.population_size
+
+    def ask(self) -> tuple[Tensor, "CMAState"]:
+        """The members of the next generation, shape (population_size, d), and the state that awaits them.
+
+        Raises:
+            ValueError: If a generation is being evaluated already.
+        """
+        check(self.asked is None, "ask()", "called twice", "followed by tell()")
+        library = copy.deepcopy(self.library)
+        asked = np.array(library.ask())
+        return torch.from_numpy(asked).to(self.like), replace(self, library=library, asked=asked)
+
+    def tell(self, fitness: Any, behaviors: Any = None) -> "CMAState":
+        """Learn from the members' fitness; see `State.tell`."""
+        if self.asked is None:
+            raise ValueError("tell() was called without ask(): there is no generation to tell of")
+        check(behaviors is None, "behaviors", behaviors, "None without novelty")
+        values = check_fitness(fitness, self.population_size, torch.device("cpu"), torch.float64)
+        after = replace(self, asked=None, generation=self.generation + 1)
+        report = describe_fitness(values)
+        if not values.isfinite().any():
+            return replace(after, report={**report, "skipped": True})
+        library = copy.deepcopy(self.library)
+        library.tell(list(self.asked), (-fill_not_finite(values)).tolist())
+        report["std"] = float(library.sigma)
+        report["update_norm"] = float(np.linalg.norm(library.mean - self.library.mean))
+        return replace(after, library=library, report=report)

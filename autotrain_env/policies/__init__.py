@@ -1,0 +1,1 @@
+"""Policies: what decides. Schedules, trained agents, and the loop that evaluates them all."""

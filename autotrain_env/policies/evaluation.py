@@ -1,0 +1,178 @@
+"""The one evaluation loop, for trained agents and schedules alike."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+import scipy.stats
+from gymnasium.vector import AutoresetMode, VectorEnv
+
+from autotrain_env.envs.vector_env import AutoTrainVectorEnv
+from autotrain_env.errors import check, check_whole
+from autotrain_env.policies.protocol import Policy
+
+FINAL_COLUMNS = ("test_accuracy", "test_loss", "best_holdout_test_accuracy", "best_holdout_test_loss")
+
+
+def make_evaluation_env(env_id: str, num_envs: int, **kwargs: Any) -> VectorEnv[Any, Any, Any]:
+    """A vector environment for `evaluate_policy`; of a curriculum it draws the hardest tasks.
+
+    Args:
+        env_id: Such as `"AutoTrain-v0"`.
+        num_envs: Lanes (N).
+        kwargs: Of the environment.
+    """
+    env = gymnasium.make_vec(
+        env_id, num_envs=num_envs, autoreset_mode=AutoresetMode.DISABLED.value, **kwargs
+    )
+    vector_env = _check_env(env)
+    vector_env.set_task_level(len(vector_env.config.task_distribution.levels) - 1)
+    return env
+
+
+def evaluate_policy(
+    env: VectorEnv[Any, Any, Any],
+    policy: Policy,
+    episodes: int,
+    seed: int | Sequence[int] = 0,
+    *,
+    history: bool = False,
+    progress: Callable[[float], object] | None = None,
+) -> dict[str, np.ndarray]:
+    """Play a fixed set of episodes.
+
+    Episode k is played in lane k mod N, as that lane's (k // N)-th, and is seeded `seed + k`. So every
+    policy meets the same tasks, whatever the number of lanes, and no episode counts for ending early. On
+    the CPU, lanes agree bit for bit, and N changes no result of a policy that decides lane by lane.
+
+    | key | of each episode |
+    |---|---|
+    | `test_accuracy`, `test_loss` | of the last weights |
+    | `best_holdout_test_accuracy`, `best_holdout_test_loss` | of those best on the guarded holdout |
+    | `score`, `train_score` | at the end: on the reward's split, and on the train subset |
+    | `holdout_score` | at the end: the guarded answer |
+    | `initial_train_score` | of the untrained network: tells whether two methods met the same tasks |
+    | `return` | sum of rewards |
+    | `updates`, `steps` | optimiser updates used, env steps |
+    | `initial_learning_rate`, `learning_rate` | of the task (within the bounds), and at the end |
+    | `rewinds`, `reinits`, `divergences` | how many (a divergence lasts until it is left) |
+    | `stopped` | whether it ended by stop |
+    | `history` | what `info["history"]` holds (object), only where asked for |
+
+    Args:
+        env: An `AutoTrainVectorEnv` in autoreset mode `DISABLED`. It is left with all lanes ended.
+        policy: An agent or a schedule.
+        episodes: How many episodes to play.
+        seed: Seed of the first one, or a seed for each: episodes of one seed meet the same task, and
+            differ in the policy's decisions alone.
+        history: Whether to keep histories.
+        progress: Called after each env step with the share of the work that is done, 0 to 1.
+
+    Returns:
+        Arrays of shape (episodes,) by name.
+
+    Raises:
+        TypeError: If the environment is of another kind.
+        ValueError: If it resets by itself, `episodes` is below 1, or there are not as many seeds.
+    """
+    check_whole("episodes", episodes, 1)
+    seeds = _episode_seeds(seed, episodes)
+    vector_env = _check_env(env)
+    num_envs, state = vector_env.num_envs, vector_env.core.lanes
+    episode = np.arange(num_envs)  # that each lane plays, or is to begin
+    surplus = episode >= episodes  # lanes without an episode: they are stopped at once
+    due = np.ones(num_envs, bool)
+    returns = np.zeros(num_envs)
+    rows: list[dict[str, Any]] = [{} for _ in range(episodes)]
+    while True:
+        if due.any():
+            # a lane without an episode plays the last one, and is stopped at once
+            chosen = seeds[np.minimum(episode, episodes - 1)].tolist()
+            observation, _ = vector_env.reset(seed=chosen, options={"reset_mask": due})
+            policy.reset(vector_env, due.copy())
+            returns[due] = 0
+        elif not state.running.any():
+            return _as_columns(rows, history)
+        ran = state.running.copy()
+        decisions = policy.decide(vector_env, observation)
+        decisions = dataclasses.replace(decisions, stop=decisions.stop | surplus)
+        observation, reward, _, _, info = vector_env.step_decisions(decisions)
+        returns += reward
+        ended = ran & ~state.running
+        for lane in np.flatnonzero(ended & ~surplus).tolist():
+            rows[episode[lane]] = _episode_row(info, lane, returns[lane])
+        episode[ended] += num_envs
+        due = ended & (episode < episodes)
+        if progress is not None:
+            finished = sum(map(bool, rows))
+            progress((finished + float((state.updates / state.budget)[state.running].sum())) / episodes)
+
+
+def _episode_seeds(seed: int | Sequence[int], episodes: int) -> np.ndarray:
+    if isinstance(seed, (int, np.integer)):
+        check_whole("seed", seed, 0)
+        return seed + np.arange(episodes)
+    for one in seed:
+        check_whole("seed", one, 0)
+    check(len(seed) == episodes, "seed", f"{len(seed)} seeds", f"one, or a seed for each of {episodes}")
+    return np.array(seed, np.int64)
+
+
+def _check_env(env: VectorEnv[Any, Any, Any]) -> AutoTrainVectorEnv:
+    vector_env = getattr(env, "unwrapped", env)
+    if not isinstance(vector_env, AutoTrainVectorEnv):
+        raise TypeError(f"env={env!r} must be an AutoTrainVectorEnv")
+    mode = vector_env.autoreset_mode
+    check(
+        mode == AutoresetMode.DISABLED, "autoreset_mode", mode, "AutoresetMode.DISABLED for an evaluation"
+    )
+    return vector_env
+
+
+def _episode_row(info: dict[str, Any], lane: int, episode_return: float) -> dict[str, Any]:
+    past = info["history"][lane]
+    healthy = ~past["diverged"][:-1] | (past["rewind"][1:] > 0) | past["reinit"][1:]  # before training
+    return {
+        **{name: info[name][lane] for name in FINAL_COLUMNS},
+        "score": past["score"][-1],
+        "train_score": past["train_score"][-1],
+        "holdout_score": past["holdout_score"][-1],
+        "initial_train_score": past["train_score"][0],
+        "return": episode_return,
+        "updates": past["updates"][-1],
+        "steps": len(past["updates"]) - 1,
+        "initial_learning_rate": past["learning_rate"][0],
+        "learning_rate": past["learning_rate"][-1],
+        "rewinds": np.count_nonzero(past["rewind"]),
+        "reinits": np.count_nonzero(past["reinit"]),
+        "divergences": np.count_nonzero(past["diverged"][1:] & healthy),
+        "stopped": past["stop"][-1],
+        "history": past,
+    }
+
+
+def _as_columns(rows: list[dict[str, Any]], history: bool) -> dict[str, np.ndarray]:
+    columns = {name: np.array([row[name] for row in rows]) for name in rows[0] if name != "history"}
+    if history:
+        columns["history"] = np.empty(len(rows), dtype=object)
+        columns["history"][:] = [row["history"] for row in rows]
+    return columns
+
+
+def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
+    """Mean of a sample with its 95% interval (bias-corrected and accelerated bootstrap, seeded).
+
+    Args:
+        values: The sample, shape (n,).
+
+    Returns:
+        Mean, lower end, upper end; all equal where the values are.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    check(values.ndim == 1 and len(values) > 0, "values", values, "of shape (n,) with n at least 1")
+    if np.ptp(values) == 0:
+        return float(values[0]), float(values[0]), float(values[0])
+    found = scipy.stats.bootstrap((values,), np.mean, n_resamples=5000, rng=np.random.default_rng(0))
+    return float(values.mean()), float(found.confidence_interval.low), float(found.confidence_interval.high)

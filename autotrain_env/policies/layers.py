@@ -1,0 +1,103 @@
+"""The network of a policy, layer by layer."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autotrain_env.policies.spec import _ACTIVATIONS, RECURRENT, PolicySpec
+from autotrain_env.process.observations import NUM_METRICS
+
+MAX_NORMALIZED = 10.0
+"""Normalised observations are cut off there, either way."""
+
+
+class Normalize(nn.Module):
+    """Observations less their mean, over their deviation, as a normaliser found them before.
+
+    Args:
+        size: Numbers in an observation.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.mean: Tensor
+        self.deviation: Tensor
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("deviation", torch.ones(size))
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Shape (n, size), cut off at `MAX_NORMALIZED`."""
+        normalized = (observation - self.mean) / self.deviation
+        return normalized.clamp(-MAX_NORMALIZED, MAX_NORMALIZED)
+
+
+class StateAttention(nn.Module):
+    """One layer of self-attention over the H states of an observation, each of which is a token.
+
+    From (n, H * K * M) or (n, H, K, M) to (n, H * width).
+
+    Args:
+        rows: States (H).
+        windows: Samples of each metric (K).
+        width: Numbers that stand for a state.
+        heads: Of the attention.
+    """
+
+    def __init__(self, rows: int, windows: int, width: int = 32, heads: int = 4) -> None:
+        super().__init__()
+        self.rows, self.windows, self.width, self.heads = rows, windows, width, heads
+        self.embed = nn.Linear(windows * NUM_METRICS, width)
+        self.position = nn.Parameter(torch.zeros(rows, width))
+        self.attend = nn.MultiheadAttention(width, heads, batch_first=True)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """What each state looks like beside the others."""
+        states = observation.reshape(len(observation), self.rows, -1)
+        tokens = torch.tanh(self.embed(states) + self.position)
+        # Not need_weights=False, whose fused kernel has no second derivative, which TRPO takes.
+        return (tokens + self.attend(tokens, tokens, tokens)[0]).flatten(1)
+
+
+class PolicyNetwork(nn.Module):
+    """The layers of a policy, in order.
+
+    Args:
+        spec: What they are.
+    """
+
+    def __init__(self, spec: PolicySpec) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(_make_layer(layer) for layer in spec.layers)
+        if spec.head == "gaussian":
+            self.log_std = nn.Parameter(torch.zeros(spec.num_actions))
+
+    def forward(
+        self, observation: Tensor, state: tuple[Tensor, ...] | None
+    ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+        """Numbers for the head, shape (n, …), and the recurrent layer's next state, each (n, hidden)."""
+        values = observation
+        for layer in self.layers:
+            if isinstance(layer, (nn.LSTM, nn.GRU)):
+                assert state is not None
+                before = tuple(part.unsqueeze(0).contiguous() for part in state)
+                values, after = layer(values.unsqueeze(0), before if len(before) > 1 else before[0])
+                after = after if isinstance(after, tuple) else (after,)
+                values, state = values.squeeze(0), tuple(part.squeeze(0) for part in after)
+            else:
+                values = layer(values)
+        return values, state
+
+
+def _make_layer(layer: Mapping[str, Any]) -> nn.Module:
+    if layer["type"] == "linear":
+        return nn.Linear(layer["in"], layer["out"])
+    if layer["type"] in RECURRENT:
+        kind = nn.LSTM if layer["type"] == "lstm" else nn.GRU
+        return kind(layer["in"], layer["hidden"])
+    if layer["type"] == "normalize":
+        return Normalize(layer["size"])
+    if layer["type"] == "state_attention":
+        return StateAttention(*(layer[name] for name in ("rows", "windows", "width", "heads")))
+    return _ACTIVATIONS[layer["type"]]()

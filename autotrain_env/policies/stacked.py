@@ -1,0 +1,265 @@
+"""Many policies of one kind at once, each in a lane of its own, as evolution strategies try them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from autotrain_env.envs.vector_env import AutoTrainVectorEnv
+from autotrain_env.errors import check, check_whole
+from autotrain_env.evolution.layout import Layout
+from autotrain_env.evolution.noise import Normal, Uniform, draw_noise
+from autotrain_env.policies.layers import MAX_NORMALIZED, PolicyNetwork
+from autotrain_env.policies.moments import Moments
+from autotrain_env.policies.protocol import EpisodeCounter
+from autotrain_env.policies.spec import PolicySpec
+from autotrain_env.policies.trained import TrainedPolicy
+from autotrain_env.process.actions import Decisions
+
+HEADS = ("categorical", "gaussian", "deterministic")
+ACTION_STREAM = 1
+"""Of the noise that actions are drawn with, apart from the noise that members are made with."""
+
+
+def make_spec(
+    observation_space: spaces.Space[Any],
+    action_space: spaces.Space[Any],
+    hidden: tuple[int, ...] = (),
+    *,
+    recurrent: int | None = None,
+    normalize: bool = True,
+    masked: bool = False,
+    sampled: bool = False,
+    environment: Mapping[str, Any] | None = None,
+    versions: Mapping[str, str] | None = None,
+) -> PolicySpec:
+    """Describe a linear policy, a multilayer perceptron, or one with a GRU.
+
+    Args:
+        observation_space: Of one lane, a Box.
+        action_space: Of one lane, `Discrete` or a Box of shape (d,).
+        hidden: Widths of hidden layers with tanh; none for a linear policy.
+        recurrent: Width of a GRU before them; `None` for none.
+        normalize: Whether observations are normalised.
+        masked: Whether impossible discrete actions are masked out.
+        sampled: Whether continuous actions have a learned deviation.
+        environment: Id and arguments of the environment, for the record.
+        versions: Of libraries, for the record.
+    """
+    assert isinstance(observation_space, spaces.Box)
+    assert isinstance(action_space, (spaces.Discrete, spaces.Box))
+    discrete = isinstance(action_space, spaces.Discrete)
+    check(discrete or not masked, "masked", masked, "False where actions are continuous")
+    for width in (*hidden, *([] if recurrent is None else [recurrent])):
+        check_whole("width of a layer", width, 1)
+    width = int(np.prod(observation_space.shape))
+    layers: list[dict[str, Any]] = [{"type": "flatten"}]
+    if normalize:
+        layers.append({"type": "normalize", "size": width})
+    if recurrent is not None:
+        layers.append({"type": "gru", "in": width, "hidden": recurrent})
+        width = recurrent
+    for out in hidden:
+        layers += [{"type": "linear", "in": width, "out": out}, {"type": "tanh"}]
+        width = out
+    count = int(action_space.n) if isinstance(action_space, spaces.Discrete) else action_space.shape[0]
+    layers.append({"type": "linear", "in": width, "out": count})
+    return PolicySpec(
+        observation_space=observation_space,
+        action_space=action_space,
+        layers=layers,
+        head="categorical" if discrete else "gaussian" if sampled else "deterministic",
+        masked=masked,
+        environment=environment or {},
+        versions=versions or {},
+    )
+
+
+def policy_layout(spec: PolicySpec) -> Layout:
+    """Names and shapes of what is learned of a policy: all its weights but those that normalise."""
+    with torch.device("meta"):
+        tensors = PolicyNetwork(spec).state_dict()
+    fixed = tuple(f"layers.{i}." for i, layer in enumerate(spec.layers) if layer["type"] == "normalize")
+    return Layout.of(
+        {name: tensor for name, tensor in tensors.items() if not name.startswith(fixed or "?")}
+    )
+
+
+def single_policy(spec: PolicySpec, parameters: Tensor, moments: Moments) -> TrainedPolicy:
+    """One policy as a `TrainedPolicy`, which takes the likeliest actions.
+
+    Args:
+        spec: What it is.
+        parameters: As `policy_layout` lays them out, shape (d,).
+        moments: Of observations, which they are normalised with.
+    """
+    weights = {name: part.float() for name, part in policy_layout(spec).split(parameters).items()}
+    for number, layer in enumerate(spec.layers):
+        if layer["type"] == "normalize":
+            weights[f"layers.{number}.mean"] = torch.from_numpy(moments.mean).float()
+            weights[f"layers.{number}.deviation"] = torch.from_numpy(moments.deviation()).float()
+    return TrainedPolicy(spec, weights)
+
+
+class StackedPolicies(EpisodeCounter):
+    """Policies of one kind for `evaluate_policy`: policy i decides in lane i.
+
+    They are evaluated in blocks of a fixed size, the last one padded, so that what a policy decides does
+    not depend on how many others there are, to the last bit.
+
+    Args:
+        spec: What they are.
+        parameters: Shape (n, d), float32, as `policy_layout` lays them out.
+        moments: Of observations, which they are normalised with.
+        block_size: Policies evaluated at once.
+        deterministic: Whether the likeliest action is taken, or one is drawn. What is drawn is the same for
+            all policies in the same episode and step: common random numbers.
+        seed: Of what is drawn.
+        generation: Of what is drawn.
+
+    Raises:
+        ValueError: If parameters are of another shape, or the kind cannot be stacked.
+    """
+
+    def __init__(
+        self,
+        spec: PolicySpec,
+        parameters: Tensor,
+        moments: Moments,
+        block_size: int = 32,
+        *,
+        deterministic: bool = True,
+        seed: int = 0,
+        generation: int = 0,
+    ) -> None:
+        super().__init__()
+        check_whole("block_size", block_size, 1)
+        check(spec.head in HEADS, "spec.head", spec.head, f"one of {HEADS}, to be stacked")
+        known = ("flatten", "normalize", "linear", "gru", "tanh", "relu")
+        for layer in spec.layers:
+            check(layer["type"] in known, "layer", layer["type"], f"one of {known}, to be stacked")
+        layout = policy_layout(spec)
+        check(
+            parameters.ndim == 2 and parameters.shape[1] == layout.size and len(parameters) > 0,
+            "parameters",
+            tuple(parameters.shape),
+            f"of shape (n, {layout.size})",
+        )
+        self.spec = spec
+        self.count = len(parameters)
+        self.block_size = block_size
+        self.deterministic = deterministic
+        self.seed, self.generation = seed, generation
+        self.mean = torch.from_numpy(moments.mean).float()
+        self.deviation = torch.from_numpy(moments.deviation()).float()
+        self.moments = [Moments.empty(len(moments.mean)) for _ in range(-(-self.count // block_size))]
+        """Of what each block has seen."""
+        padding = parameters[-1:].expand(-self.count % block_size, -1)
+        blocks = torch.cat((parameters, padding)).split(block_size)
+        self._weights = [layout.split(block.contiguous()) for block in blocks]
+        hidden = next((layer["hidden"] for layer in spec.layers if layer["type"] == "gru"), 0)
+        self._state = torch.zeros(len(blocks) * block_size, hidden)
+        self._step = np.zeros(self.count, np.int64)
+
+    def reset(self, env: AutoTrainVectorEnv, lanes: np.ndarray) -> None:
+        """Forget the recurrent state of lanes in which a new episode has begun."""
+        check(
+            env.num_envs == self.count, "env.num_envs", env.num_envs, f"{self.count}, one for each policy"
+        )
+        for name in ("observation_space", "action_space"):
+            found, wanted = getattr(env, f"single_{name}"), getattr(self.spec, name)
+            check(found == wanted, f"env.{name}", found, f"{wanted}, as the policies were made for")
+        super().reset(env, lanes)
+        self._step[lanes] = 0
+        self._state[: self.count][torch.from_numpy(lanes)] = 0
+
+    @torch.no_grad()
+    def decide(self, env: AutoTrainVectorEnv, observation: np.ndarray) -> Decisions:
+        """Decide for one env step, and take note of what is observed where an episode goes on."""
+        running = env.core.lanes.running
+        flat = observation.reshape(self.count, -1)
+        mask = env.action_masks() if self.spec.masked else None
+        noise = None if self.deterministic else self._noise()
+        actions = []
+        for number, start in enumerate(range(0, self.count, self.block_size)):
+            block = slice(start, start + self.block_size)
+            self.moments[number] = self.moments[number].merge(Moments.of(flat[block][running[block]]))
+            values = self._forward(number, flat[block])
+            actions.append(self._act(number, values, _part(mask, block), _part(noise, block)))
+        self._step += 1
+        return env.core.decode(np.concatenate(actions))
+
+    def _forward(self, number: int, observation: np.ndarray) -> Tensor:
+        """Numbers for the head of a block's policies, padded, shape (block_size, ...)."""
+        weights = self._weights[number]
+        block = slice(number * self.block_size, (number + 1) * self.block_size)
+        values = torch.zeros(self.block_size, observation.shape[1])
+        values[: len(observation)] = torch.from_numpy(observation)
+        for at, layer in enumerate(self.spec.layers):
+            kind, name = layer["type"], f"layers.{at}"
+            if kind == "normalize":
+                values = ((values - self.mean) / self.deviation).clamp(-MAX_NORMALIZED, MAX_NORMALIZED)
+            elif kind == "linear":
+                values = _apply(weights[f"{name}.weight"], weights[f"{name}.bias"], values)
+            elif kind == "gru":
+                values = _gru(weights, name, values, self._state[block])
+                self._state[block] = values
+            elif kind != "flatten":
+                values = values.tanh() if kind == "tanh" else values.relu()
+        return values
+
+    def _act(
+        self, number: int, values: Tensor, mask: np.ndarray | None, noise: Tensor | None
+    ) -> np.ndarray:
+        count = min(self.block_size, self.count - number * self.block_size)
+        values = values[:count]
+        if self.spec.head == "categorical":
+            if noise is not None:  # the largest of logits with Gumbel noise is a draw from the softmax
+                values = values - torch.log(-torch.log(noise))
+            if mask is not None:
+                values = values.masked_fill(~torch.from_numpy(mask), -torch.inf)
+            return values.argmax(1).numpy()
+        if noise is not None and self.spec.head == "gaussian":
+            values = values + self._weights[number]["log_std"][:count].exp() * noise
+        space = self.spec.action_space
+        assert isinstance(space, spaces.Box)
+        return np.clip(values.numpy(), space.low, space.high).astype(np.float32)
+
+    def _noise(self) -> Tensor:
+        """Uniform numbers in (0, 1) for discrete actions, else normal ones; shape (n, actions)."""
+        discrete = self.spec.head == "categorical"
+        episode = self.episode // self.count
+        drawn = torch.empty(self.count, self.spec.num_actions)
+        for pair in np.unique(np.stack((episode, self._step)), axis=1).T.tolist():
+            row = pair[0] << 32 | pair[1]
+            kind = Uniform() if discrete else Normal()
+            rows, size = range(row, row + 1), drawn.shape[1]
+            numbers = draw_noise(kind, self.seed, self.generation, rows, size, ACTION_STREAM)
+            lanes = (episode == pair[0]) & (self._step == pair[1])
+            drawn[torch.from_numpy(lanes)] = numbers / (2 * 3**0.5) + 0.5 if discrete else numbers
+        return drawn
+
+
+def _part(values: Any, block: slice) -> Any:
+    return None if values is None else values[block]
+
+
+def _apply(weight: Tensor, bias: Tensor, values: Tensor) -> Tensor:
+    """A layer of each policy on its own row: (n, out, in), (n, out), (n, in) to (n, out)."""
+    return torch.baddbmm(bias.unsqueeze(2), weight, values.unsqueeze(2)).squeeze(2)
+
+
+def _gru(weights: Mapping[str, Tensor], name: str, values: Tensor, state: Tensor) -> Tensor:
+    """A step of each policy's `torch.nn.GRU`; states of shape (n, hidden)."""
+    from_input, from_state = (
+        _apply(weights[f"{name}.weight_{kind}_l0"], weights[f"{name}.bias_{kind}_l0"], of)
+        for kind, of in (("ih", values), ("hh", state))
+    )
+    reset, update, new = from_input.chunk(3, 1)
+    reset_state, update_state, new_state = from_state.chunk(3, 1)
+    update = torch.sigmoid(update + update_state)
+    new = torch.tanh(new + torch.sigmoid(reset + reset_state) * new_state)
+    return (1 - update) * new + update * state

@@ -1,0 +1,301 @@
+"""Trained agents without the library that trained them.
+
+A saved policy is a folder with two files, neither of which can run code when it is read: `policy.json`
+(spaces, environment, layers, versions) and `policy.safetensors` (weights).
+"""
+
+import itertools
+import json
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any, cast
+
+import gymnasium
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from autotrain_env.envs.vector_env import AutoTrainVectorEnv
+from autotrain_env.errors import check
+from autotrain_env.files import replace_file
+from autotrain_env.policies.layers import PolicyNetwork
+from autotrain_env.policies.spec import RECURRENT, PolicySpec
+from autotrain_env.process.actions import Decisions
+from autotrain_env.process.config import AutoTrainConfig
+
+JSON_NAME, WEIGHTS_NAME = "policy.json", "policy.safetensors"
+# What decides the meaning of actions, and need not show in their space.
+_TABLE = ("lr_factors", "num_rewinds", "reinit", "stop")
+_MEANINGS: dict[str, tuple[str, ...]] = {
+    "discrete": _TABLE,
+    "multi_discrete": _TABLE,
+    "continuous": ("max_lr_factor",),
+    "learning_rate": ("lr_bounds",),
+}
+State = tuple[np.ndarray, ...]
+"""Of a recurrent layer: hidden state, and for an lstm its cell, each of shape (n, hidden)."""
+PRETRAINED = {"many": Path(__file__).parent / "pretrained" / "many"}
+"""Folders of the policies that come with the package, by name."""
+
+
+class TrainedPolicy:
+    """A trained agent: chooses actions, and serves as a policy of `evaluate_policy`.
+
+    Args:
+        spec: What it is.
+        weights: Float32 tensors by name; see `PolicyNetwork`.
+        deterministic: Whether `decide` takes the likeliest action, or draws.
+
+    Raises:
+        ValueError: If a weight is missing, unknown or of another shape or type.
+    """
+
+    def __init__(self, spec: PolicySpec, weights: Mapping[str, Tensor], deterministic: bool = True) -> None:
+        self.spec = spec
+        self.deterministic = deterministic
+        with torch.device("meta"):  # no memory yet: a description may ask for any amount
+            self.network = PolicyNetwork(spec)
+        _check_weights(self.network.state_dict(), weights)
+        self.network.load_state_dict(
+            {name: tensor.clone() for name, tensor in weights.items()}, assign=True
+        )
+        self.network.eval()
+        self.generator = torch.Generator().manual_seed(0)
+        self._state: State | None = None
+        self._starts: np.ndarray | None = None
+
+    def seed(self, seed: int) -> None:
+        """Seed what draws actions where they are not deterministic."""
+        self.generator.manual_seed(seed)
+
+    @property
+    def hidden_size(self) -> int | None:
+        """Width of the recurrent layer, `None` where there is none."""
+        sizes = [int(layer["hidden"]) for layer in self.spec.layers if layer["type"] in RECURRENT]
+        return sizes[0] if sizes else None
+
+    @property
+    def state_parts(self) -> int:
+        """Arrays that the recurrent layer's state is made of, 0 where there is none."""
+        return sum(RECURRENT.get(layer["type"], 0) for layer in self.spec.layers)
+
+    @torch.no_grad()
+    def predict(
+        self,
+        observation: np.ndarray,
+        mask: np.ndarray | None = None,
+        state: State | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = True,
+    ) -> tuple[np.ndarray, State | None]:
+        """Choose actions.
+
+        Args:
+            observation: Of one lane, or of n lanes with a leading dimension.
+            mask: Which discrete actions are possible, bool, shape (n, actions) or (actions,);
+                `None` for all.
+            state: What the last call returned, for a recurrent policy; `None` at the beginning.
+            episode_start: Lanes whose state is to be forgotten first, bool, shape (n,); `None` for none.
+            deterministic: Whether to take the likeliest action, or to draw.
+
+        Returns:
+            Actions, int64 of shape (n,) or float32 of shape (n, d) (without n for one lane), and the next
+            state, `None` where the policy has none.
+
+        Raises:
+            ValueError: If a shape does not fit.
+        """
+        shape = self.spec.observation_space.shape
+        single = observation.shape == shape
+        batch = observation[None] if single else observation
+        check(
+            batch.shape[1:] == shape, "observation", observation.shape, f"of shape {shape} or (n, *{shape})"
+        )
+        values, state = self._forward(batch, state, episode_start)
+        if self.spec.head in ("categorical", "values", "quantiles"):
+            actions = self._choose(values, self._mask(mask, len(batch)), deterministic)
+        else:
+            check(mask is None, "mask", mask, "None where actions are continuous")
+            actions = self._continuous(values, deterministic)
+        return (actions[0] if single else actions), state
+
+    def _forward(
+        self, batch: np.ndarray, state: State | None, episode_start: np.ndarray | None
+    ) -> tuple[Tensor, State | None]:
+        observation = torch.from_numpy(np.ascontiguousarray(batch, np.float32))
+        size = self.hidden_size
+        if size is None:
+            return self.network(observation, None)[0], None
+        if state is None:
+            state = (np.zeros((len(batch), size), np.float32),) * self.state_parts
+        shapes = [part.shape for part in state]
+        wanted = [(len(batch), size)] * self.state_parts
+        check(shapes == wanted, "state", shapes, f"arrays of shapes {wanted}")
+        if episode_start is not None:
+            starts = np.atleast_1d(np.asarray(episode_start, bool))
+            check(starts.shape == (len(batch),), "episode_start", starts.shape, f"of shape {(len(batch),)}")
+            state = tuple(part * ~starts[:, None] for part in state)
+        before = tuple(torch.from_numpy(part.astype(np.float32)) for part in state)
+        values, after = self.network(observation, before)
+        return values, tuple(part.numpy() for part in after)
+
+    def _mask(self, mask: np.ndarray | None, count: int) -> Tensor | None:
+        if mask is None:
+            return None
+        mask = np.atleast_2d(np.asarray(mask, bool))
+        wanted = (count, self.spec.num_actions)
+        check(mask.shape == wanted, "mask", mask.shape, f"of shape {wanted}")
+        check(bool(mask.any(1).all()), "mask", mask, "with a possible action in every lane")
+        return torch.from_numpy(mask)
+
+    def _choose(self, values: Tensor, mask: Tensor | None, deterministic: bool) -> np.ndarray:
+        if self.spec.head == "quantiles":
+            values = values.view(len(values), -1, self.spec.num_actions).mean(1)
+        if mask is not None:
+            values = values.masked_fill(~mask, -torch.inf)
+        best = values.argmax(1)
+        if deterministic:
+            return best.numpy()
+        if self.spec.head == "categorical":
+            return torch.multinomial(values.softmax(1), 1, generator=self.generator)[:, 0].numpy()
+        possible = torch.ones_like(values) if mask is None else mask.float()
+        drawn = torch.multinomial(possible, 1, generator=self.generator)[:, 0]
+        explores = torch.rand(len(values), generator=self.generator) < self.spec.exploration
+        return torch.where(explores, drawn, best).numpy()
+
+    def _continuous(self, values: Tensor, deterministic: bool) -> np.ndarray:
+        log_std: Tensor | None = None
+        if self.spec.head == "gaussian":
+            log_std = self.network.log_std
+        elif self.spec.head == "squashed_gaussian":
+            values, log_std = values.chunk(2, 1)
+            log_std = log_std.clamp(-20, 2)  # as Soft Actor-Critic is trained with
+        if log_std is not None and not deterministic:
+            noise = torch.randn(values.shape, generator=self.generator)
+            values = values + log_std.exp() * noise
+        if self.spec.head == "squashed_gaussian":
+            values = values.tanh()
+        space = cast(spaces.Box, self.spec.action_space)
+        return np.clip(values.numpy(), space.low, space.high).astype(np.float32)
+
+    # --- as a policy of `evaluate_policy` ---
+
+    def check_env(self, env: AutoTrainVectorEnv) -> None:
+        """Raise a `ValueError` unless an environment has the spaces that this policy was trained for.
+
+        Its actions must mean the same, too, where the policy says which environment it was trained in.
+        """
+        for name in ("observation_space", "action_space"):
+            found, wanted = getattr(env, f"single_{name}"), getattr(self.spec, name)
+            described, allowed = _in_words(found), _in_words(wanted)
+            if described == allowed:
+                allowed += ", with the same bounds"
+            check(found == wanted, f"env.{name}", described, f"{allowed}: the policy was trained for that")
+        self.check_meanings(env.config)
+
+    def check_meanings(self, config: AutoTrainConfig) -> None:
+        """Raise a `ValueError` if actions of the same space mean something else than in training.
+
+        Args:
+            config: Of the environment that the policy is to act in. Nothing is checked where the policy
+                does not say which environment it was trained in.
+        """
+        environment = self.spec.environment
+        registered = gymnasium.registry.get(str(environment.get("id")))
+        if registered is None or not isinstance(environment.get("kwargs"), Mapping):
+            return
+        given = {**registered.kwargs, **environment["kwargs"]}
+        names = ("action_type", "num_snapshots", *itertools.chain(*_MEANINGS.values()))
+        trained = AutoTrainConfig(**{name: given[name] for name in names if name in given})
+        for name in ("action_type", *_MEANINGS[trained.action_type]):
+            found, wanted = getattr(config, name), getattr(trained, name)
+            check(found == wanted, f"env.{name}", found, f"{wanted}: the policy was trained for that")
+
+    def reset(self, env: AutoTrainVectorEnv, lanes: np.ndarray) -> None:
+        """Forget the recurrent state of lanes in which a new episode has begun."""
+        self.check_env(env)
+        if self._starts is None or len(self._starts) != len(lanes):
+            self._state, self._starts = None, np.zeros(len(lanes), bool)
+        self._starts |= lanes
+
+    def decide(self, env: AutoTrainVectorEnv, observation: np.ndarray) -> Decisions:
+        """Decide for one env step."""
+        mask = env.action_masks() if self.spec.masked else None
+        actions, self._state = self.predict(
+            observation, mask, self._state, self._starts, deterministic=self.deterministic
+        )
+        self._starts = np.zeros(len(observation), bool)
+        return env.core.decode(actions)
+
+    # --- files ---
+
+    def save(self, folder: str | PathLike[str]) -> None:
+        """Write `policy.json` and `policy.safetensors`; each appears whole or not at all.
+
+        Args:
+            folder: Where; made if it is missing.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {name: tensor.contiguous() for name, tensor in self.network.state_dict().items()}
+        replace_file(folder / WEIGHTS_NAME, safetensors.torch.save(weights))
+        replace_file(folder / JSON_NAME, (json.dumps(self.spec.as_json(), indent=1) + "\n").encode())
+
+
+def load_policy(folder: str | PathLike[str], *, deterministic: bool = True) -> TrainedPolicy:
+    """Load a policy that `TrainedPolicy.save` wrote. No code is run by reading it.
+
+    One comes with the package: `"many"`, trained by PPO on digits and synthetic sets (the tasks `"many"`,
+    an earlier form of them at first), to be carried over to other data and networks. It acts in
+    `AutoTrain-v0` with `observation_layout="flat"`.
+
+    Args:
+        folder: With `policy.json` and `policy.safetensors`; or `"many"`, where there is no such folder.
+        deterministic: Whether its `decide` takes the likeliest action, or draws.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If a file is damaged, of another format, or the two do not belong together; the message
+            names the file.
+    """
+    folder = Path(folder)
+    if str(folder) in PRETRAINED and not folder.exists():
+        folder = PRETRAINED[str(folder)]
+    json_path, weights_path = folder / JSON_NAME, folder / WEIGHTS_NAME
+    for path in (json_path, weights_path):
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path} is missing: a policy is a folder with {JSON_NAME} and {WEIGHTS_NAME}, or one of "
+                f"{', '.join(map(repr, PRETRAINED))}, which come with the package"
+            )
+    try:
+        spec = PolicySpec.from_json(json.loads(json_path.read_bytes()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{json_path} is no description of a policy: {error!r}") from error
+    try:
+        weights = safetensors.torch.load(weights_path.read_bytes())
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{weights_path} is no safetensors file: {error}") from error
+    try:
+        for name, tensor in weights.items():
+            check(bool(tensor.isfinite().all()), f"weights[{name!r}]", "NaN or infinite", "finite")
+        return TrainedPolicy(spec, weights, deterministic)
+    except ValueError as error:
+        raise ValueError(f"{weights_path} does not fit {json_path}: {error}") from error
+
+
+def _check_weights(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    names = sorted(set(wanted) ^ set(found))
+    check(not names, "weights", names, "those of the layers, no more and no less")
+    for name, tensor in wanted.items():
+        same = found[name].shape == tensor.shape and found[name].dtype == tensor.dtype
+        described = f"{found[name].dtype} {tuple(found[name].shape)}"
+        check(same, f"weights[{name!r}]", described, f"{tensor.dtype} {tuple(tensor.shape)}")
+
+
+def _in_words(space: gymnasium.Space[Any]) -> str:
+    return f"Box of shape {space.shape}" if isinstance(space, spaces.Box) else str(space)

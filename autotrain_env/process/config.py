@@ -1,0 +1,334 @@
+"""All arguments of the environment, in one flat frozen dataclass."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+import torch
+
+from autotrain_env.data.registry import load_dataset
+from autotrain_env.errors import check, check_whole, unknown_name
+from autotrain_env.process.task_distributions import Curriculum, Sampler, TaskDistribution, as_distribution
+from autotrain_env.process.tasks import Task
+from autotrain_env.training.networks import BACKENDS
+
+ACTION_TYPES = ("discrete", "multi_discrete", "continuous", "learning_rate")
+OBSERVATION_LAYOUTS = ("stacked", "flat")
+INITIAL_STATES = ("random_inits", "zeros")
+SCORES = ("accuracy", "neg_log_loss")
+REWARD_SPLITS = ("validation", "holdout")
+TERMINAL_STATES = ("last", "best_holdout")
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+REWARD_TERMS = (
+    "improvement",
+    "improvement_sign",
+    "time_cost",
+    "elapsed_cost",
+    "terminal_score",
+    "divergence",
+    "baseline_improvement",
+)
+
+TASK_FIELDS = tuple(f.name for f in dataclasses.fields(Task))
+
+Curve = tuple[Any, Any]  # updates used and score, two sequences of equal length
+
+
+@dataclass(frozen=True)
+class AutoTrainConfig:
+    """Arguments of `AutoTrain-v0`, checked.
+
+    The arguments of a task (from `dataset` to `budget`) are `None` for what `tasks` says; anything else
+    replaces it in every task. Each may be a sampler (`LogUniform`, `Uniform`, `Choice`).
+
+    Args:
+        inner_steps: Optimiser updates in one env step (T).
+        history_length: Samples of every metric kept per env step (K); divides `inner_steps`.
+        num_snapshots: States that the agent sees and can rewind to, the current one included (H).
+        score: What is to be maximised: `"accuracy"`, or `"neg_log_loss"`, which is minus the log loss
+            clipped to [-4 log C, 0] for C classes.
+        tasks: Where tasks come from: a preset (`"default"`, `"rates"`, `"mixed"`, `"many"`,
+            `"curriculum"`), a `TaskDistribution` or a `Curriculum`.
+        dataset: A name, a `Dataset`, `(images, labels)` or a `torch.utils.data.Dataset`.
+        split_seed: Seed of the four-way split.
+        train_size: Images in the train part.
+        holdout_size: Images in the holdout part.
+        validation_size: Images in the validation part.
+        label_noise: Probability of a wrong label in the train and holdout part.
+        classifier: Architecture; see `Task`.
+        optimizer: Update rule; see `Task`.
+        batch_size: Images in a minibatch.
+        initial_learning_rate: Learning rate at the start of an episode.
+        initialization: Scheme of the first network.
+        budget: Updates per episode, a multiple of `inner_steps`.
+        train_on_holdout: Whether gradients are computed on the holdout part, too: a control for schedules,
+            which need no holdout. What is read on the holdout is then no estimate of anything.
+        data_root: Folder of the torchvision datasets; `None` for the environment variable
+            `AUTOTRAIN_DATA`, or else a folder in the user's cache.
+        download: Whether missing torchvision datasets may be downloaded.
+        lr_bounds: Smallest and largest learning rate.
+        action_type: `"discrete"`, `"multi_discrete"`, `"continuous"` or `"learning_rate"`.
+        lr_factors: Factors of the learning rate that discrete actions choose from.
+        num_rewinds: Rewind distances that actions choose from, 0 (none) included; `None` for H.
+        max_lr_factor: Largest factor of a continuous action.
+        rewind_sampling: Whether a continuous action's rewind is drawn (`"sample"`) or the likeliest
+            (`"argmax"`).
+        rewind_minibatches: What follows a rewind: `"fresh"` minibatches, or the `"same"` ones that followed
+            that state before.
+        rewind_noise: Standard deviation of normal noise that a rewind adds to every parameter, over the
+            root mean square of the tensor that it belongs to.
+        reinit: Whether the agent may re-initialise.
+        stop: Whether the agent may stop.
+        reinit_learning_rate: Rate after a re-initialisation: `"keep"`, `"initial"` or a number. The
+            decision's own factor then multiplies it.
+        initial_states: Rows 1 … H-1 at reset: `"random_inits"`, networks of other initialisation schemes,
+            or `"zeros"`, missing.
+        observation_layout: `"stacked"` for shape (H, K, M), `"flat"` for one dimension.
+        thresholdout: Whether the holdout is guarded.
+        thresholdout_threshold: Largest difference of train and holdout score that counts as agreement.
+        thresholdout_sigma: Rate of Thresholdout's noise.
+        thresholdout_budget: Disagreements answered per episode; `None` for no limit.
+        reward: A preset (`"delta"`, `"sign"`, `"risa"`, `"terminal"`, `"baseline"`), or weights of named
+            reward terms.
+        reward_split: Part of the data that the reward's score is computed on: `"validation"` or
+            `"holdout"` (which is then no longer held out).
+        terminal_state: Which weights the reward looks at in the end: `"last"` or `"best_holdout"`.
+        inter_reward: Size of the `sign` preset's reward in each step.
+        final_reward_scale: Weight of the score in the end (presets `sign`, `terminal`).
+        step_cost: The `risa` preset's cost per update; `None` for 1 / budget.
+        divergence_penalty: Cost of each divergence, in every preset.
+        time_cost: Cost per update, in every preset.
+        baseline: For the `baseline` preset: the recorded curve `(updates, scores)` to be measured against,
+            a mapping from `Task` to such curves, or a function from `Task` to one.
+        truncate_after: Env steps after which an episode is truncated; `None` for never.
+        backend: How networks are computed side by side: `"auto"`, `"stacked"` or `"looped"`.
+        device: Where the networks lie, such as `"cpu"` or `"cuda"`.
+        dtype: Of the weights: `"float32"` or `"float64"`.
+        log_path: File for one row per decision (`.jsonl` or `.csv`), written while it runs; `None` for
+            none.
+
+    Raises:
+        ValueError: If a value is not allowed.
+        TypeError: If a value is of the wrong kind.
+    """
+
+    inner_steps: int = 20
+    history_length: int = 5
+    num_snapshots: int = 4
+    score: str = "accuracy"
+
+    tasks: str | TaskDistribution | Curriculum = "default"
+    dataset: Any = None
+    split_seed: Any = None
+    train_size: Any = None
+    holdout_size: Any = None
+    validation_size: Any = None
+    label_noise: Any = None
+    classifier: Any = None
+    optimizer: Any = None
+    batch_size: Any = None
+    initial_learning_rate: Any = None
+    initialization: Any = None
+    budget: Any = None
+    train_on_holdout: bool = False
+    data_root: str | PathLike[str] | None = None
+    download: bool = False
+
+    lr_bounds: tuple[float, float] = (1e-4, 100.0)
+    action_type: str = "discrete"
+    lr_factors: tuple[float, ...] = (0.2, 0.8, 1.0, 1.2, 1.8)
+    num_rewinds: int | None = None
+    max_lr_factor: float = 5.0
+    rewind_sampling: str = "sample"
+    rewind_minibatches: str = "fresh"
+    rewind_noise: float = 0.0
+    reinit: bool = True
+    stop: bool = True
+    reinit_learning_rate: str | float = "keep"
+    initial_states: str = "random_inits"
+    observation_layout: str = "stacked"
+
+    thresholdout: bool = True
+    thresholdout_threshold: float = 0.04
+    thresholdout_sigma: float = 0.01
+    thresholdout_budget: int | None = None
+
+    reward: str | Mapping[str, float] = "delta"
+    reward_split: str = "validation"
+    terminal_state: str = "last"
+    inter_reward: float = 1.0
+    final_reward_scale: float = 10.0
+    step_cost: float | None = None
+    divergence_penalty: float = 0.0
+    time_cost: float = 0.0
+    baseline: Curve | Mapping[Task, Curve] | Callable[[Task], Curve] | None = None
+    truncate_after: int | None = None
+
+    backend: str = "auto"
+    device: str = "cpu"
+    dtype: str = "float32"
+    log_path: str | PathLike[str] | None = None
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        self._check_sizes()
+        self._check_choices()
+        self._check_rates()
+        self._check_reward()
+        check_device(self.device)
+        if self.dataset is not None and not isinstance(self.dataset, (str, Sampler)):
+            object.__setattr__(self, "dataset", load_dataset(self.dataset))
+        if self.num_rewinds is None:
+            object.__setattr__(self, "num_rewinds", self.num_snapshots)
+        for level in self.task_distribution.levels:
+            for budget in level.possible("budget"):
+                self.check_budget(budget)
+
+    def _check_sizes(self) -> None:
+        for name in ("inner_steps", "history_length", "num_snapshots"):
+            check_whole(name, getattr(self, name), 1)
+        check(
+            self.inner_steps % self.history_length == 0,
+            "history_length",
+            self.history_length,
+            f"a divisor of inner_steps={self.inner_steps}",
+        )
+        if self.num_rewinds is not None:
+            check_whole("num_rewinds", self.num_rewinds, 1)
+            check(
+                self.num_rewinds <= self.num_snapshots,
+                "num_rewinds",
+                self.num_rewinds,
+                f"at most num_snapshots={self.num_snapshots}",
+            )
+        if self.truncate_after is not None:
+            check_whole("truncate_after", self.truncate_after, 1)
+        if self.thresholdout_budget is not None:
+            check_whole("thresholdout_budget", self.thresholdout_budget, 0)
+
+    def _check_choices(self) -> None:
+        for name, known in (
+            ("score", SCORES),
+            ("action_type", ACTION_TYPES),
+            ("observation_layout", OBSERVATION_LAYOUTS),
+            ("initial_states", INITIAL_STATES),
+            ("reward_split", REWARD_SPLITS),
+            ("terminal_state", TERMINAL_STATES),
+            ("rewind_sampling", ("sample", "argmax")),
+            ("rewind_minibatches", ("fresh", "same")),
+            ("backend", BACKENDS),
+            ("dtype", tuple(DTYPES)),
+        ):
+            if getattr(self, name) not in known:
+                raise unknown_name(name, getattr(self, name), known)
+
+    def _check_rates(self) -> None:
+        for name in ("lr_bounds", "lr_factors"):
+            values = tuple(float(value) for value in getattr(self, name))
+            object.__setattr__(self, name, values)
+            positive = len(values) > 0 and all(math.isfinite(v) and v > 0 for v in values)
+            check(positive, name, values, "finite numbers above 0")
+        check(
+            len(self.lr_bounds) == 2 and self.lr_bounds[0] < self.lr_bounds[1],
+            "lr_bounds",
+            self.lr_bounds,
+            "(lowest, highest) with lowest < highest",
+        )
+        check(
+            1 < self.max_lr_factor < math.inf,
+            "max_lr_factor",
+            self.max_lr_factor,
+            "finite and above 1",
+        )
+        rate = self.reinit_learning_rate
+        if isinstance(rate, str):
+            if rate not in ("keep", "initial"):
+                raise unknown_name("reinit_learning_rate", rate, ("keep", "initial", "a number"))
+        else:
+            check(0 < rate < math.inf, "reinit_learning_rate", rate, '"keep", "initial" or above 0')
+        for name in ("thresholdout_threshold", "thresholdout_sigma", "rewind_noise"):
+            check(0 <= getattr(self, name) < math.inf, name, getattr(self, name), "finite, at least 0")
+
+    def _check_reward(self) -> None:
+        for name in ("inter_reward", "final_reward_scale", "divergence_penalty", "time_cost"):
+            check(0 <= getattr(self, name) < math.inf, name, getattr(self, name), "finite, at least 0")
+        if self.step_cost is not None:
+            check(0 <= self.step_cost < math.inf, "step_cost", self.step_cost, "finite, at least 0")
+        if isinstance(self.reward, str):
+            presets = ("delta", "sign", "risa", "terminal", "baseline")
+            if self.reward not in presets:
+                raise unknown_name("reward", self.reward, presets)
+        else:
+            for name, weight in self.reward.items():
+                if name not in REWARD_TERMS:
+                    raise unknown_name("reward", name, REWARD_TERMS)
+                check(math.isfinite(weight), f"reward[{name!r}]", weight, "finite")
+        needs_baseline = (
+            self.reward == "baseline"
+            if isinstance(self.reward, str)
+            else "baseline_improvement" in self.reward
+        )
+        check(
+            not needs_baseline or self.baseline is not None,
+            "baseline",
+            self.baseline,
+            f"a recorded curve where reward={self.reward!r}",
+        )
+
+    def check_budget(self, budget: int) -> None:
+        """Raise unless an episode's budget is a multiple of `inner_steps`."""
+        check(
+            budget % self.inner_steps == 0,
+            "budget",
+            budget,
+            f"a multiple of inner_steps={self.inner_steps}",
+        )
+
+    @property
+    def task_distribution(self) -> TaskDistribution | Curriculum:
+        """Where tasks come from, with the fields given here put in."""
+        given = {name: getattr(self, name) for name in TASK_FIELDS}
+        given = {name: value for name, value in given.items() if value is not None}
+        distribution = as_distribution(self.tasks)
+        return distribution.replace(**given) if given else distribution
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """`dtype` as torch has it."""
+        return DTYPES[self.dtype]
+
+
+def check_device(device: str) -> None:
+    """Raise a `ValueError` unless a device is there.
+
+    Args:
+        device: Such as `"cpu"` or `"cuda:0"`.
+    """
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        there = "cpu" + (", cuda" if torch.cuda.is_available() else "")
+        raise ValueError(f"device={device!r} is not there (there is: {there}): {error}") from error
+
+
+def make_config(arguments: dict[str, Any]) -> AutoTrainConfig:
+    """Make a configuration of keyword arguments.
+
+    Args:
+        arguments: Values by name.
+
+    Raises:
+        TypeError: If a name is unknown; the nearest known one is named.
+    """
+    known = [f.name for f in dataclasses.fields(AutoTrainConfig)]
+    for name in arguments:
+        if name not in known:
+            # Begins as Python's own message does: torchrl reads it, and tries again without the argument.
+            raise TypeError(
+                f"unexpected keyword argument {name!r}: {unknown_name('argument', name, known)}"
+            )
+    return AutoTrainConfig(**arguments)

@@ -1,0 +1,258 @@
+"""Episodes: a task made concrete, with its data, its network's shape and its random streams."""
+
+import copy
+import itertools
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from autotrain_env.data.dataset import Dataset, SplitSizes
+from autotrain_env.data.pool import image_pool
+from autotrain_env.data.registry import load_dataset
+from autotrain_env.data.sampling import EpochSampler
+from autotrain_env.data.split import Split, split_dataset
+from autotrain_env.errors import check
+from autotrain_env.process.config import AutoTrainConfig
+from autotrain_env.process.lanes import GROUPS
+from autotrain_env.process.rewards import baseline_curve
+from autotrain_env.process.tasks import Task
+from autotrain_env.process.thresholdout import Thresholdout
+from autotrain_env.training.architecture import Architecture
+from autotrain_env.training.classifiers import MLP
+
+_STREAMS = {
+    "task": 0,
+    "initialization": 1,
+    "minibatches": 2,
+    "thresholdout": 3,
+    "actions": 4,
+    "rewind_noise": 5,
+}
+
+
+def stream(episode_seed: int, name: str, *more: int) -> np.random.Generator:
+    """One of an episode's separate random streams.
+
+    Args:
+        episode_seed: The number drawn for the episode.
+        name: `"task"`, `"initialization"`, `"minibatches"`, `"thresholdout"`, `"actions"` or
+            `"rewind_noise"`.
+        more: Further keys: for `"initialization"`, the number of the attempt.
+    """
+    sequence = np.random.SeedSequence(episode_seed, spawn_key=(_STREAMS[name], *more))
+    return np.random.Generator(np.random.PCG64(sequence))
+
+
+@dataclass
+class Episode:
+    """What one lane's episode is about, and the streams that drive it."""
+
+    seed: int
+    task: Task
+    dataset: Dataset
+    split: Split
+    architecture: Architecture
+    groups: tuple[int, ...]  # by `lanes.GROUPS`: equal for lanes that can be computed together
+    offset: int  # of the dataset in the pool
+    evaluation_index: np.ndarray  # in the pool: train subset, holdout and validation together, int32
+    evaluation_labels: np.ndarray  # int32
+    evaluation_sizes: tuple[int, int, int]
+    sampler: EpochSampler
+    thresholdout: Thresholdout
+    action_generator: np.random.Generator
+    noise_generator: np.random.Generator
+    curve: tuple[np.ndarray, np.ndarray] | None
+    attempt: int = 0
+    # What follows each row, the newest first; only where rewinds bring the same minibatches again.
+    samplers: list[EpochSampler] = field(default_factory=list)
+
+    def keep_sampler(self, rows: int) -> None:
+        """Remember which minibatches follow the state of this moment.
+
+        Args:
+            rows: How many states are remembered at most.
+        """
+        self.samplers = [copy.deepcopy(self.sampler), *self.samplers[: rows - 1]]
+
+    def rewind_sampler(self, distance: int) -> None:
+        """Let the minibatches come again that followed the state `distance` rows back."""
+        self.samplers = self.samplers[distance:]
+        self.sampler = copy.deepcopy(self.samplers[0])
+
+
+class EpisodeMaker:
+    """Draws tasks and makes episodes of them; keeps the datasets and networks' shapes that they share.
+
+    Args:
+        config: The environment's arguments.
+
+    Raises:
+        ValueError: If a task that can be drawn does not fit its data.
+        FileNotFoundError: If a dataset is missing.
+    """
+
+    def __init__(self, config: AutoTrainConfig) -> None:
+        self.config = config
+        self.distribution = config.task_distribution
+        self.task_level = 0
+        self.datasets: dict[int, list[Dataset]] = {}  # by number of features, in pool order
+        self._pools: dict[int, Tensor] = {}
+        self._architectures: dict[Hashable, Architecture] = {}
+        self._groups: dict[Hashable, int] = {}  # numbers, since they are compared at every step
+        self._check_distribution()
+
+    def set_task_level(self, level: int) -> None:
+        """Set the curriculum's level for episodes that begin from now on.
+
+        Args:
+            level: From 0, the easiest.
+
+        Raises:
+            ValueError: If there is no such level.
+        """
+        highest = len(self.distribution.levels) - 1
+        check(0 <= level <= highest, "level", level, f"from 0 to {highest}")
+        self.task_level = int(level)
+
+    def _pool_offset(self, dataset: Dataset) -> int:
+        """Position of a dataset's first image in the pool of its number of features."""
+        datasets = self.datasets.setdefault(dataset.num_features, [])
+        if dataset not in datasets:
+            datasets.append(dataset)
+            self._pools.pop(dataset.num_features, None)
+        before = itertools.takewhile(lambda other: other is not dataset, datasets)
+        return sum(len(other.labels) for other in before)
+
+    def pool(self, num_features: int) -> Tensor:
+        """All images of that many features, shape (total, features)."""
+        if num_features not in self._pools:
+            datasets = tuple(self.datasets[num_features])
+            self._pools[num_features] = image_pool(
+                datasets, self.config.torch_dtype, torch.device(self.config.device)
+            )[0]
+        return self._pools[num_features]
+
+    def make(self, seed: int, task: Task | None) -> Episode:
+        """Make an episode.
+
+        Args:
+            seed: The number drawn for it; decides everything random in it.
+            task: Its task, or `None` for one drawn at the level that is set.
+
+        Raises:
+            ValueError: If the task does not fit its data or the environment.
+        """
+        config = self.config
+        if task is None:
+            task = self.distribution.sample(stream(seed, "task"), self.task_level)
+        config.check_budget(task.budget)
+        dataset = self._load(task)
+        split = split_dataset(dataset, self._sizes(task, dataset), task.split_seed, task.label_noise)
+        if config.train_on_holdout:
+            split = split.with_holdout_in_train()
+        offset = self._pool_offset(dataset)
+        subset = split.train_subset
+        architecture = self._architecture(task, dataset)
+        parts = (split.train_index[subset], split.holdout_index, split.validation_index)
+        sizes = (len(parts[0]), len(parts[1]), len(parts[2]))
+        return Episode(
+            seed=seed,
+            task=task,
+            dataset=dataset,
+            split=split,
+            architecture=architecture,
+            groups=self._group_numbers(task, dataset, architecture, sizes),
+            offset=offset,
+            evaluation_index=np.concatenate(parts) + np.int32(offset),
+            evaluation_labels=np.concatenate(
+                (split.train_labels[subset], split.holdout_labels, split.validation_labels)
+            ).astype(np.int32),
+            evaluation_sizes=sizes,
+            sampler=EpochSampler(stream(seed, "minibatches"), len(split.train_index)),
+            thresholdout=Thresholdout(
+                stream(seed, "thresholdout"),
+                config.thresholdout_threshold,
+                config.thresholdout_sigma,
+                config.thresholdout_budget,
+                config.thresholdout,
+            ),
+            action_generator=stream(seed, "actions"),
+            noise_generator=stream(seed, "rewind_noise"),
+            curve=baseline_curve(config, task),
+        )
+
+    def _group_numbers(
+        self,
+        task: Task,
+        dataset: Dataset,
+        architecture: Architecture,
+        evaluation_sizes: tuple[int, int, int],
+    ) -> tuple[int, ...]:
+        stack = (architecture, task.optimizer.kind)  # type: ignore[union-attr]
+        alike = {
+            "stack": None,
+            "training": task.batch_size,
+            "evaluation": evaluation_sizes,
+            "test": len(dataset.labels) - dataset.pool_size,
+        }
+        keys = [(name, *stack, alike[name]) for name in GROUPS]
+        return tuple(self._groups.setdefault(key, len(self._groups)) for key in keys)
+
+    def _architecture(self, task: Task, dataset: Dataset) -> Architecture:
+        # What flattens its images serves images and feature vectors alike.
+        flat = isinstance(task.classifier, MLP)
+        image_shape = (dataset.num_features,) if flat else dataset.image_shape
+        shape = (task.classifier, image_shape, dataset.num_classes)
+        if shape not in self._architectures:
+            self._architectures[shape] = Architecture(*shape)  # type: ignore[arg-type]
+        return self._architectures[shape]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the images, which are shared."""
+        return vars(self) | {"_pools": {}}
+
+    def _check_distribution(self) -> None:
+        names = (
+            "dataset",
+            "train_size",
+            "holdout_size",
+            "validation_size",
+            "batch_size",
+            "classifier",
+        )
+        for level in self.distribution.levels:
+            possible = (level.possible(name) or [None] for name in names)
+            for values in itertools.product(*possible):
+                given = {n: v for n, v in zip(names, values, strict=True) if v is not None}
+                task = Task(**given)
+                dataset = self._load(task)
+                self._sizes(task, dataset)
+                self._architecture(task, dataset)
+
+    def _load(self, task: Task) -> Dataset:
+        return load_dataset(task.dataset, self.config.data_root, self.config.download)
+
+    def _sizes(self, task: Task, dataset: Dataset) -> SplitSizes:
+        default = dataset.default_sizes
+        sizes = SplitSizes(
+            task.train_size or default.train,
+            task.holdout_size or default.holdout,
+            task.validation_size or default.validation,
+        )
+        check(
+            sizes.total <= dataset.pool_size,
+            "train_size, holdout_size, validation_size",
+            tuple(sizes),
+            f"at most {dataset.pool_size} in all, which is what {dataset.name!r} has beside its test part",
+        )
+        check(
+            task.batch_size <= sizes.train,
+            "batch_size",
+            task.batch_size,
+            f"at most train_size={sizes.train}",
+        )
+        return sizes

@@ -1,0 +1,284 @@
+"""Where tasks come from: samplers, distributions, curricula and presets."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from autotrain_env.errors import check, unknown_name
+from autotrain_env.process.tasks import Task
+from autotrain_env.training.optimizers import SGD
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """Something that a field of a `TaskDistribution` is drawn from."""
+
+    def sample(self, generator: np.random.Generator) -> Any:
+        """Draw one value."""
+
+
+@dataclass(frozen=True)
+class LogUniform:
+    """A number whose logarithm is uniform.
+
+    Args:
+        low: Smallest value, above 0.
+        high: Largest value.
+    """
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        """Check the bounds."""
+        check(
+            0 < self.low <= self.high < math.inf,
+            "(low, high)",
+            (self.low, self.high),
+            "0 < low <= high",
+        )
+
+    def sample(self, generator: np.random.Generator) -> float:
+        """Draw one value."""
+        return float(math.exp(generator.uniform(math.log(self.low), math.log(self.high))))
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """A uniform number.
+
+    Args:
+        low: Smallest value.
+        high: Largest value.
+    """
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        """Check the bounds."""
+        check(
+            -math.inf < self.low <= self.high < math.inf,
+            "(low, high)",
+            (self.low, self.high),
+            "low <= high",
+        )
+
+    def sample(self, generator: np.random.Generator) -> float:
+        """Draw one value."""
+        return float(generator.uniform(self.low, self.high))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several values, each as likely as the others.
+
+    Args:
+        values: What to choose from.
+    """
+
+    values: tuple[Any, ...]
+
+    def __post_init__(self) -> None:
+        """Check that there is something to choose."""
+        object.__setattr__(self, "values", tuple(self.values))
+        check(len(self.values) > 0, "values", self.values, "at least one value")
+
+    def sample(self, generator: np.random.Generator) -> Any:
+        """Draw one value."""
+        return self.values[int(generator.integers(len(self.values)))]
+
+
+@dataclass(frozen=True)
+class RandomSeed:
+    """A seed, uniform below 2**31."""
+
+    def sample(self, generator: np.random.Generator) -> int:
+        """Draw one value."""
+        return int(generator.integers(2**31))
+
+
+@dataclass(frozen=True)
+class TaskDistribution:
+    """Where tasks come from: every field is one value for all tasks, or a sampler.
+
+    Fields are those of `Task`. They are drawn in the order in which they stand here, from the lane's
+    task stream, so that an episode's seed alone decides its task.
+    """
+
+    dataset: Any = "digits"
+    split_seed: Any = field(default_factory=RandomSeed)
+    train_size: Any = None
+    holdout_size: Any = None
+    validation_size: Any = None
+    label_noise: Any = 0.2
+    classifier: Any = "mlp"
+    optimizer: Any = "momentum"
+    batch_size: Any = 64
+    initial_learning_rate: Any = field(default_factory=lambda: LogUniform(1e-3, 10.0))
+    initialization: Any = "kaiming_uniform"
+    budget: Any = 600
+
+    @property
+    def levels(self) -> tuple["TaskDistribution", ...]:
+        """Itself, as the only level."""
+        return (self,)
+
+    def __post_init__(self) -> None:
+        """Check every value by making the tasks that hold it."""
+        for name, value in self._fields().items():
+            for candidate in _values(value):
+                Task(**{name: candidate})
+
+    def _fields(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+
+    def possible(self, name: str) -> list[Any]:
+        """Values that a field can take, as far as they can be listed (the bounds of a range)."""
+        return _values(getattr(self, name))
+
+    def sample(self, generator: np.random.Generator, level: int = 0) -> Task:
+        """Draw a task.
+
+        Args:
+            generator: The stream to draw from.
+            level: Ignored: there is one level.
+        """
+        drawn = {
+            name: value.sample(generator) if isinstance(value, Sampler) else value
+            for name, value in self._fields().items()
+        }
+        return Task(**drawn)
+
+    def replace(self, **fields: Any) -> "TaskDistribution":
+        """A distribution with some fields replaced."""
+        return dataclasses.replace(self, **fields)
+
+
+def _values(value: Any) -> list[Any]:
+    if isinstance(value, Choice):
+        return list(value.values)
+    if isinstance(value, (LogUniform, Uniform)):
+        return [value.low, value.high]
+    return [] if isinstance(value, Sampler) else [value]
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """Distributions from easy to hard.
+
+    The level is set from outside (`set_task_level`), by training only.
+
+    Args:
+        levels: One distribution per level, the easiest first.
+        promote_at: Share of successful episodes from which `next_level` goes one level up.
+        demote_at: Share of successful episodes below which it goes one level down.
+    """
+
+    levels: tuple[TaskDistribution, ...]
+    promote_at: float = 0.8
+    demote_at: float = 0.2
+
+    def __post_init__(self) -> None:
+        """Check the levels and shares."""
+        object.__setattr__(self, "levels", tuple(self.levels))
+        check(len(self.levels) > 0, "levels", self.levels, "at least one TaskDistribution")
+        check(
+            0 <= self.demote_at < self.promote_at <= 1,
+            "(demote_at, promote_at)",
+            (self.demote_at, self.promote_at),
+            "0 <= demote_at < promote_at <= 1",
+        )
+
+    def sample(self, generator: np.random.Generator, level: int = 0) -> Task:
+        """Draw a task of a level."""
+        return self.levels[level].sample(generator)
+
+    def replace(self, **fields: Any) -> "Curriculum":
+        """A curriculum with some fields replaced in every level."""
+        levels = tuple(level.replace(**fields) for level in self.levels)
+        return dataclasses.replace(self, levels=levels)
+
+    def next_level(self, level: int, successes: Sequence[bool]) -> int:
+        """The level to go on with.
+
+        Args:
+            level: Level of the episodes.
+            successes: Whether each recent episode was a success.
+        """
+        share = float(np.mean(successes)) if len(successes) else 0.5
+        step = int(share >= self.promote_at) - int(share < self.demote_at)
+        return min(max(level + step, 0), len(self.levels) - 1)
+
+
+PRESETS: dict[str, TaskDistribution | Curriculum] = {
+    # the task of the documentation: rate, split and initialisation differ from episode to episode
+    "default": TaskDistribution(),
+    # one split of one dataset: episodes differ in the initial rate and the first weights alone
+    "rates": TaskDistribution(split_seed=0),
+    # several datasets and networks, none of which needs a download
+    "mixed": TaskDistribution(
+        dataset=Choice(("digits", "synthetic")),
+        label_noise=Choice((0.0, 0.1, 0.2, 0.4)),
+        train_size=Choice((100, 200, 400)),
+        holdout_size=200,
+        validation_size=400,
+        classifier=Choice(("linear", "mlp", "mlp-64-32")),
+        optimizer=Choice(("sgd", "momentum", "adam")),
+        batch_size=Choice((32, 64)),
+    ),
+    # the default task, from low rates and clean labels to all rates and wrong ones
+    "curriculum": Curriculum(
+        (
+            TaskDistribution(label_noise=0.0, initial_learning_rate=LogUniform(1e-3, 0.1)),
+            TaskDistribution(label_noise=0.1, initial_learning_rate=LogUniform(1e-3, 1.0)),
+            TaskDistribution(),
+        )
+    ),
+    # for policies that are to be carried over to other data: small noisy sets, on which a low rate early is
+    # best, and large ones of many Gaussians (the last three), on which a high one pays until late, also
+    # where accuracy is high; momentum moves the best rate by decades; deep networks die at high rates, and
+    # a lower one alone does not bring them back
+    "many": TaskDistribution(
+        dataset=Choice(
+            (
+                *("digits",) * 4,
+                "gaussian_mixture-1-1500-0.1",
+                "gaussian_mixture-3-12000-0.5",
+                "correlated_mixture-4-1500-0.2",
+                "correlated_mixture-6-12000-0.3",
+                "correlated_mixture-8-40000-0.1-64-8",
+                "correlated_mixture-9-40000-0.0-64-4",
+                "correlated_mixture-10-40000-0.0-64-8",
+            )
+        ),
+        label_noise=Choice((0.0, 0.0, 0.1, 0.2, 0.4)),
+        holdout_size=300,
+        validation_size=400,
+        classifier=Choice(("mlp", "mlp-64-32", "mlp-48-48-48")),
+        optimizer=Choice(("sgd", "momentum", "momentum", SGD(momentum=0.98))),
+    ),
+}
+
+
+def as_distribution(tasks: str | TaskDistribution | Curriculum) -> TaskDistribution | Curriculum:
+    """Look a distribution up by name.
+
+    Args:
+        tasks: One of `PRESETS`, or a distribution, which is returned as it is.
+
+    Raises:
+        ValueError: If the name is unknown.
+        TypeError: If it is neither.
+    """
+    if isinstance(tasks, (TaskDistribution, Curriculum)):
+        return tasks
+    if not isinstance(tasks, str):
+        raise TypeError(f"tasks={tasks!r} must be a name, a TaskDistribution or a Curriculum")
+    if tasks not in PRESETS:
+        raise unknown_name("tasks", tasks, PRESETS)
+    return PRESETS[tasks]

@@ -1,0 +1,72 @@
+"""Tasks: everything that an episode is about."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from autotrain_env.data.dataset import Dataset
+from autotrain_env.errors import check, check_whole, unknown_name
+from autotrain_env.training.classifiers import Classifier, as_classifier
+from autotrain_env.training.initialization import initialization_names
+from autotrain_env.training.optimizers import Optimizer, as_optimizer
+
+
+@dataclass(frozen=True)
+class Task:
+    """Everything that one episode is about.
+
+    Args:
+        dataset: A name (`"digits"`, `"mnist"`, `"fashion_mnist"`, `"kmnist"`, `"cifar10"`, `"synthetic"`,
+            or of a set such as `"teacher-3-4000-0.5"`), or a dataset handle; see
+            `autotrain_env.load_dataset`.
+        split_seed: Seed of the four-way split and of the label noise.
+        train_size: Images in the train part; `None` for the dataset's own default, as with the next two.
+        holdout_size: Images in the holdout part.
+        validation_size: Images in the validation part.
+        label_noise: Probability with which a label of the train or holdout part becomes another class.
+        classifier: A name (`"linear"`, `"mlp"`, `"mlp-200-100-50"`, `"cnn"`, `"resnet18"`), a
+            `Classifier`, or a function that makes an `nn.Module`.
+        optimizer: A name (`"sgd"`, `"momentum"`, `"nesterov"`, `"rmsprop"`, `"adam"`, `"adamw"`) or an
+            `Optimizer`.
+        batch_size: Images in a minibatch.
+        initial_learning_rate: Learning rate at the start; clipped to the environment's bounds.
+        initialization: Scheme of the first network (`"kaiming_uniform"`, `"xavier_normal"`, …); see
+            `autotrain_env.training.initialization.INITIALIZATIONS`.
+        budget: Optimiser updates in the episode, a multiple of `inner_steps`.
+    """
+
+    dataset: str | Dataset = "digits"
+    split_seed: int = 0
+    train_size: int | None = None
+    holdout_size: int | None = None
+    validation_size: int | None = None
+    label_noise: float = 0.2
+    classifier: str | Classifier | Callable[[], nn.Module] = "mlp"
+    optimizer: str | Optimizer = "momentum"
+    batch_size: int = 64
+    initial_learning_rate: float = 0.1
+    initialization: str = "kaiming_uniform"
+    budget: int = 600
+
+    def __post_init__(self) -> None:
+        """Look names up and check every value that can be checked without the data."""
+        object.__setattr__(self, "classifier", as_classifier(self.classifier))
+        object.__setattr__(self, "optimizer", as_optimizer(self.optimizer))
+        if not isinstance(self.dataset, (str, Dataset)):
+            raise TypeError(
+                f"dataset={self.dataset!r} must be a name or a Dataset in a Task; "
+                "autotrain_env.load_dataset makes a Dataset of your own data"
+            )
+        if self.initialization not in initialization_names():
+            raise unknown_name("initialization", self.initialization, initialization_names())
+        for name in ("train_size", "holdout_size", "validation_size"):
+            if getattr(self, name) is not None:
+                check_whole(name, getattr(self, name), 1)
+        check_whole("split_seed", self.split_seed, 0)
+        check_whole("batch_size", self.batch_size, 1)
+        check_whole("budget", self.budget, 1)
+        check(0 <= self.label_noise <= 1, "label_noise", self.label_noise, "in [0, 1]")
+        rate = self.initial_learning_rate
+        check(math.isfinite(rate) and rate > 0, "initial_learning_rate", rate, "finite and above 0")

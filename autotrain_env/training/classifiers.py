@@ -1,0 +1,174 @@
+"""Classifiers: descriptions of architectures, by which networks are built."""
+
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from autotrain_env.errors import check, unknown_name
+
+_NO_RANDOMNESS = (
+    "layers that draw random numbers are not supported, since lanes must not share a random stream"
+)
+
+
+class Classifier(ABC):
+    """Description of an architecture: equal descriptions share one stack."""
+
+    memory_format: ClassVar[torch.memory_format] = torch.contiguous_format
+    """How a batch of images lies in memory where networks are computed one by one; for speed alone."""
+
+    @abstractmethod
+    def build(self, image_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+        """Make a network that maps images (B, *image_shape) to logits (B, num_classes)."""
+
+
+@dataclass(frozen=True)
+class MLP(Classifier):
+    """Multilayer perceptron with ReLU units.
+
+    Args:
+        hidden_sizes: Units of each hidden layer; empty for a linear classifier.
+    """
+
+    hidden_sizes: tuple[int, ...] = (32,)
+
+    def __post_init__(self) -> None:
+        """Check the sizes."""
+        object.__setattr__(self, "hidden_sizes", tuple(self.hidden_sizes))
+        positive = all(isinstance(size, int) and size > 0 for size in self.hidden_sizes)
+        check(positive, "hidden_sizes", self.hidden_sizes, "positive whole numbers")
+
+    def sizes(self, image_shape: tuple[int, ...], num_classes: int) -> tuple[int, ...]:
+        """Units of every layer, from the flattened image to the classes."""
+        return (math.prod(image_shape), *self.hidden_sizes, num_classes)
+
+    def build(self, image_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+        """Make the network."""
+        layers: list[nn.Module] = [nn.Flatten()]
+        sizes = self.sizes(image_shape, num_classes)
+        for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
+            layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
+        return nn.Sequential(*layers[:-1])
+
+
+@dataclass(frozen=True)
+class CNN(Classifier):
+    """Small convolutional network: 3x3 convolution, ReLU and 2x2 pooling per stage, one linear layer.
+
+    Args:
+        channels: Feature maps of each stage; every stage halves the image.
+    """
+
+    channels: tuple[int, ...] = (16, 32)
+
+    memory_format: ClassVar[torch.memory_format] = torch.channels_last
+
+    def __post_init__(self) -> None:
+        """Check the sizes."""
+        object.__setattr__(self, "channels", tuple(self.channels))
+        positive = all(isinstance(size, int) and size > 0 for size in self.channels)
+        check(positive and len(self.channels) > 0, "channels", self.channels, "positive whole numbers")
+
+    def build(self, image_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+        """Make the network."""
+        depth, height, width = _as_image(self, image_shape)
+        shrink = 2 ** len(self.channels)
+        check(
+            min(height, width) >= shrink,
+            "channels",
+            self.channels,
+            f"at most {int(math.log2(min(height, width)))} stages for images of {height}x{width}",
+        )
+        layers: list[nn.Module] = []
+        for before, after in zip((depth, *self.channels[:-1]), self.channels, strict=True):
+            layers += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+        features = self.channels[-1] * (height // shrink) * (width // shrink)
+        return nn.Sequential(*layers, nn.Flatten(), nn.Linear(features, num_classes))
+
+
+@dataclass(frozen=True)
+class ResNet18(Classifier):
+    """ResNet-18 (He et al., arXiv:1512.03385) with the CIFAR stem: 3x3 first layer, no first pooling."""
+
+    def build(self, image_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+        """Make the network."""
+        from torchvision.models import resnet18
+
+        depth, _, _ = _as_image(self, image_shape)
+        network = resnet18(num_classes=num_classes)
+        network.conv1 = nn.Conv2d(depth, 64, 3, padding=1, bias=False)
+        network.maxpool = nn.Identity()
+        return network
+
+
+@dataclass(frozen=True)
+class Custom(Classifier):
+    """A user's own architecture.
+
+    Args:
+        factory: Makes the network; called without arguments. Every call must give the same shapes.
+            Layers that draw random numbers while they compute (dropout) are refused: a lane's
+            trajectory must not depend on its neighbours.
+    """
+
+    factory: Callable[[], nn.Module]
+
+    def build(self, image_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+        """Call the factory and check what it made."""
+        network = self.factory()
+        if not isinstance(network, nn.Module):
+            raise TypeError(f"classifier: the factory returned {network!r}, not a torch.nn.Module")
+        for name, module in network.named_modules():
+            if isinstance(module, nn.modules.dropout._DropoutNd):
+                raise ValueError(f"classifier: layer {name!r} is {module}: {_NO_RANDOMNESS}")
+        return network
+
+
+CLASSIFIERS: dict[str, Classifier] = {
+    "linear": MLP(hidden_sizes=()),
+    "mlp": MLP(),
+    "cnn": CNN(),
+    "resnet18": ResNet18(),
+}
+
+
+def as_classifier(classifier: str | Classifier | Callable[[], nn.Module]) -> Classifier:
+    """Look an architecture up.
+
+    Args:
+        classifier: `"linear"`, `"mlp"`, `"cnn"`, `"resnet18"`; `"mlp-200-100-50"` for given hidden
+            sizes; a `Classifier`; or a function without arguments that makes an `nn.Module`.
+
+    Raises:
+        ValueError: If the name is unknown.
+        TypeError: If it is none of these.
+    """
+    if isinstance(classifier, Classifier):
+        return classifier
+    if isinstance(classifier, str):
+        if classifier in CLASSIFIERS:
+            return CLASSIFIERS[classifier]
+        if re.fullmatch(r"mlp(-[1-9]\d*)+", classifier):
+            return MLP(tuple(int(size) for size in classifier.split("-")[1:]))
+        raise unknown_name("classifier", classifier, [*CLASSIFIERS, "mlp-200-100-50"])
+    if isinstance(classifier, nn.Module) or not callable(classifier):
+        raise TypeError(
+            f"classifier={classifier!r} must be a name, an autotrain_env.Classifier or a function that "
+            "makes a torch.nn.Module"
+        )
+    return Custom(classifier)
+
+
+def _as_image(classifier: Classifier, image_shape: tuple[int, ...]) -> tuple[int, int, int]:
+    if len(image_shape) != 3:
+        raise ValueError(
+            f"classifier={classifier!r} needs images (channels, height, width), but the dataset has "
+            f"vectors of shape {image_shape}"
+        )
+    return image_shape[0], image_shape[1], image_shape[2]

@@ -1,0 +1,1 @@
+"""Pictures and texts: of a run, of comparisons, of logs and of searches."""

@@ -1,0 +1,117 @@
+"""Pictures from an MDP log."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure, SubFigure
+
+from autotrain_env.errors import check
+from autotrain_env.process.log import read_rows
+from autotrain_env.viewing.run import plot_episode
+
+
+def plot_log(
+    log: str | PathLike[str] | Any,
+    episode_seed: int | None = None,
+    figure: Figure | SubFigure | None = None,
+    score_label: str = "validation",
+) -> Figure:
+    """Draw an episode of an MDP log as `plot_episode` does.
+
+    Args:
+        log: A `.jsonl` or `.csv` file, or a pandas table of one.
+        episode_seed: Which episode; may be `None` where there is only one. Of several runs of it the last
+            is drawn.
+        figure: Figure or subfigure to draw into; `None` for a new one.
+        score_label: What the reward's score was computed on.
+
+    Returns:
+        The figure, or the one that the subfigure is part of.
+
+    Raises:
+        ValueError: If there is no such episode, or more than one and none was chosen.
+        FileNotFoundError: If there is no such file.
+    """
+    return plot_episode(history_of_log(log, episode_seed), figure, score_label)
+
+
+def history_of_log(
+    log: str | PathLike[str] | Any, episode_seed: int | None = None
+) -> dict[str, np.ndarray]:
+    """Columns of an episode of an MDP log, as `plot_episode` takes them.
+
+    The log has no row for the state at reset, whose values are missing (NaN), and one loss per env step.
+
+    Args:
+        log: A `.jsonl` or `.csv` file, or a pandas table of one.
+        episode_seed: Which episode; see `plot_log`.
+    """
+    rows = log.to_dict("records") if hasattr(log, "to_dict") else read_log(log)
+    seeds = sorted({int(row["episode_seed"]) for row in rows})
+    check(len(seeds) > 0, "log", log, "an MDP log with at least one row")
+    if episode_seed is None:
+        check(len(seeds) == 1, "episode_seed", episode_seed, f"one of {_some(seeds)}")
+        episode_seed = seeds[0]
+    check(episode_seed in seeds, "episode_seed", episode_seed, f"one of {_some(seeds)}")
+    run = _last_run([row for row in rows if int(row["episode_seed"]) == episode_seed])
+    numbers = ("learning_rate", "score", "train_score", "holdout_score", "reward")
+    history = {name: np.array([np.nan, *(float(row[name]) for row in run)]) for name in numbers}
+    history |= {name: np.array([0, *(int(row[name]) for row in run)]) for name in ("updates", "rewind")}
+    history |= {
+        name: np.array([False, *(bool(row[name]) for row in run)])
+        for name in ("reinit", "stop", "diverged")
+    }
+    history["loss"] = np.array([np.nan, *(float(row["loss"]) for row in run)])[:, None]
+    history["action"] = np.array(["reset", *(row["action"] for row in run)], dtype=object)
+    return history
+
+
+def read_log(path: str | PathLike[str]) -> list[dict[str, Any]]:
+    """Rows of an MDP log, with values of their own types; `None` where a value is missing.
+
+    Args:
+        path: A `.jsonl` or `.csv` file.
+
+    Raises:
+        ValueError: If the ending is not known, or a line is damaged.
+        FileNotFoundError: If there is no such file.
+    """
+    path = Path(path)
+    check(path.suffix in (".jsonl", ".csv"), "log", str(path), "a .jsonl or .csv file, or a table")
+    if path.suffix == ".jsonl":
+        return list(read_rows(path))
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{name: _parse(text) for name, text in row.items()} for row in csv.DictReader(file)]
+
+
+def _parse(text: str) -> Any:
+    """A value of a CSV file: a flag, a number, nothing, or else a text."""
+    if text in ("True", "False", ""):
+        return {"True": True, "False": False, "": None}[text]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _last_run(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The last of several runs of one episode: a run begins where a lane's env steps do not rise."""
+    runs: dict[int, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        lane = int(row["lane"])
+        if lane not in runs or row["step"] <= runs[lane][-1]["step"]:
+            runs.pop(lane, None)
+            runs[lane] = []
+        runs[lane].append(row)
+    return list(runs.values())[-1]
+
+
+def _some(seeds: list[int]) -> str:
+    """The first few of a list, in words."""
+    return ", ".join(map(str, seeds[:5])) + (f" or {len(seeds) - 5} more" if len(seeds) > 5 else "")

@@ -1,0 +1,231 @@
+"""Pictures of a controlled run."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from autotrain_env.viewing.style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILION,
+    make_figure,
+    tidy,
+    whole_figure,
+)
+
+History = Mapping[str, np.ndarray]
+EPISODE_SIZE = (7.2, 6.4)  # [inches]
+
+
+def plot_episode(
+    history: History, figure: Figure | SubFigure | None = None, score_label: str = "validation"
+) -> Figure:
+    """Draw a controlled run: actions, loss, scores and learning rate over the updates of the budget used.
+
+    Vertical lines mark rewinds, re-inits and stop in every panel; the top panel says how far each rewind
+    went. Env steps in which the network had diverged are shaded.
+
+    Args:
+        history: What `info["history"]` holds; see `EpisodeHistory`. Missing values may be NaN.
+        figure: Figure or subfigure to draw into; `None` for a new one.
+        score_label: What the reward's score was computed on.
+
+    Returns:
+        The figure, or the one that the subfigure is part of.
+    """
+    figure = make_figure(figure, EPISODE_SIZE)
+    actions, loss, score, rate = figure.subplots(
+        4, 1, sharex=True, gridspec_kw={"height_ratios": [0.75, 3, 3, 2]}
+    )
+    run = _Run(history)
+    _draw_actions(actions, run)
+    _draw_loss(loss, run)
+    _draw_scores(score, run, score_label)
+    _draw_learning_rate(rate, run)
+    for axes in (actions, loss, score, rate):
+        _mark_events(axes, run)
+        tidy(axes)
+    rate.set_xlabel("updates of the budget used")
+    rate.set_xlim(-0.01 * run.end, 1.01 * run.end)
+    figure.align_ylabels([actions, loss, score, rate])
+    return whole_figure(figure)
+
+
+class _Run:
+    """A history with the positions that its marks are drawn at.
+
+    Args:
+        history: What `info["history"]` holds.
+    """
+
+    def __init__(self, history: History) -> None:
+        self.history = history
+        self.updates = np.asarray(history["updates"], dtype=np.float64)
+        # A decision is taken where the step before it ended.
+        self.decided_at = np.concatenate((self.updates[:1], self.updates[:-1]))
+        self.rewind = np.asarray(history["rewind"], dtype=np.int64)
+        self.reinit = np.asarray(history["reinit"], dtype=bool)
+        self.stop = np.asarray(history["stop"], dtype=bool)
+        self.diverged = np.asarray(history["diverged"], dtype=bool)
+        self.end = max(float(self.updates[-1]), 1.0)
+        trains = ~self.stop  # stopping makes no update, so that its row repeats the one before
+        self.at, self.trains = self.updates[trains], trains
+
+    def column(self, name: str) -> np.ndarray:
+        """A column without the row of a stop."""
+        return np.asarray(self.history[name], dtype=np.float64)[self.trains]
+
+    def windows(self) -> tuple[np.ndarray, np.ndarray]:
+        """Ends of all windows [updates], and their mean minibatch losses; the state at reset first."""
+        loss = self.column("loss")  # (rows, K)
+        shares = np.arange(1, loss.shape[1] + 1) / loss.shape[1]
+        ends = self.at[:-1, None] + np.diff(self.at)[:, None] * shares
+        return np.append(self.at[0], ends.ravel()), np.append(loss[0, -1], loss[1:].ravel())
+
+
+def _draw_actions(axes: Axes, run: _Run) -> None:
+    """Rewinds as stems as high as their distance; re-inits, stop and divergence in a legend."""
+    rewinds = run.rewind > 0
+    at, distance = run.decided_at[rewinds], run.rewind[rewinds]
+    axes.vlines(at, 0, distance, color=PURPLE, linewidth=1.2)
+    axes.plot(at, distance, "o", color=PURPLE, markersize=3.5)
+    axes.set_ylim(0, max(3, distance.max(initial=0)) + 0.6)
+    axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    axes.set_ylabel("rewind\n[env steps]", fontsize="small")
+    axes.legend(
+        handles=_event_handles(run),
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=4,
+        frameon=False,
+        fontsize="small",
+        borderaxespad=0.1,
+        handlelength=1.4,
+    )
+
+
+def _event_handles(run: _Run) -> list[Any]:
+    """What the legend of marks says: each with its number, those that happened alone."""
+    divergences = np.count_nonzero(run.diverged & np.append(True, ~run.diverged[:-1]))
+    handles: list[Any] = []
+    for count, name, style in (
+        (np.count_nonzero(run.rewind), "rewind", {"color": PURPLE, "marker": "o", "markersize": 3.5}),
+        (np.count_nonzero(run.reinit), "re-init", {"color": BLACK, "linestyle": "--"}),
+        (np.count_nonzero(run.stop), "stop", {"color": BLACK, "linewidth": 2.0}),
+        (divergences, "diverged", {"color": VERMILION, "linewidth": 7, "alpha": 0.3}),
+    ):
+        if count:
+            times = f" ×{count}" if count > 1 else ""
+            handles.append(Line2D([], [], label=name + times, **style))
+    return handles or [Line2D([], [], linestyle="none", label="no rewind, re-init or stop")]
+
+
+def _mark_events(axes: Axes, run: _Run) -> None:
+    faint = 0.5 if np.count_nonzero(run.rewind) < 25 else 0.25
+    styles: list[tuple[np.ndarray, dict[str, Any]]] = [
+        (run.rewind > 0, {"color": PURPLE, "linewidth": 0.8, "alpha": faint}),
+        (run.reinit, {"color": BLACK, "linewidth": 1.0, "linestyle": "--"}),
+        (run.stop, {"color": BLACK, "linewidth": 2.0}),
+    ]
+    for happened, style in styles:
+        at, whole_height = run.decided_at[happened], axes.get_xaxis_transform()
+        axes.vlines(at, 0, 1, transform=whole_height, zorder=1, **style)
+    for first, last in _spans(run.diverged & run.trains):
+        axes.axvspan(run.decided_at[first], run.updates[last], color=VERMILION, alpha=0.2, linewidth=0)
+
+
+def _spans(flags: np.ndarray) -> list[tuple[int, int]]:
+    """First and last position of each run of true flags."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], flags, [False])).astype(int)))
+    return [(int(first), int(after) - 1) for first, after in edges.reshape(-1, 2)]
+
+
+def _draw_loss(axes: Axes, run: _Run) -> None:
+    at, loss = run.windows()
+    axes.plot(at, np.where(loss > 0, loss, np.nan), color=BLUE, linewidth=1.4, marker=_dot(at))
+    _log_axis(axes)
+    axes.set_ylabel("minibatch loss\n[nats]")
+
+
+def _draw_scores(axes: Axes, run: _Run, score_label: str) -> None:
+    handles = [
+        _line(axes, run, "train_score", "train", color=SKY, linestyle="-"),
+        _line(axes, run, "holdout_score", "holdout (guarded)", color=ORANGE, linestyle="--"),
+    ]
+    axes.set_ylim(0, 1.02)
+    # Minus the log loss is below 0, and has an axis of its own: the other two are mapped to [0, 1].
+    if np.nanmin(run.column("score"), initial=0.0) < 0:
+        axes.set_ylabel("score, 0 to 1")
+        other = axes.twinx()
+        other.set_ylabel(f"{score_label}:\nminus log loss [nats]")
+        other.spines["top"].set_visible(False)
+        handles.append(_line(other, run, "score", score_label, color=BLACK, linestyle="-"))
+    else:
+        axes.set_ylabel("accuracy")
+        handles.append(_line(axes, run, "score", score_label, color=BLACK, linestyle="-"))
+    _legend_above(axes, handles)
+
+
+def _legend_above(axes: Axes, handles: list[Line2D]) -> None:
+    axes.legend(
+        handles=handles,
+        loc="lower right",
+        bbox_to_anchor=(1, 1),
+        ncols=3,
+        frameon=False,
+        fontsize="small",
+        borderaxespad=0.1,
+        handlelength=1.8,
+    )
+
+
+def _line(axes: Axes, run: _Run, name: str, label: str, **style: Any) -> Line2D:
+    (line,) = axes.plot(run.at, run.column(name), label=label, linewidth=1.4, marker=_dot(run.at), **style)
+    return line
+
+
+def _dot(at: np.ndarray) -> str:
+    """A marker where a line would have too few points to be seen."""
+    return "." if len(at) < 4 else ""
+
+
+def _draw_learning_rate(axes: Axes, run: _Run) -> None:
+    """The rate of every env step, as a staircase."""
+    rate = run.column("learning_rate")
+    if len(rate) == 1:
+        axes.plot(run.at, rate, color=GREEN, marker=".")
+    else:
+        axes.stairs(rate[1:], run.at, baseline=None, color=GREEN, linewidth=1.6)
+        axes.plot(run.at[:1], rate[:1], ".", color=GREEN)
+    _log_axis(axes)
+    axes.set_ylabel("learning rate")
+
+
+def _log_axis(axes: Axes) -> None:
+    """A log scale with plain numbers, and more of them where it spans few decades."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    if high / low < 5:
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+    else:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 50 else (1,)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def render_rgb(history: History) -> np.ndarray:
+    """A picture of the run so far, uint8, shape (height, width, 3); see `plot_episode`."""
+    figure = plot_episode(history)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

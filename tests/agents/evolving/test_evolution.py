@@ -1,0 +1,419 @@
+"""`train es` in a run folder: resuming, what is left, what is refused."""
+
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from agents.__main__ import main
+from agents.evolving.evolution import Evolution, evolve
+from agents.evolving.hyperparameters import read_hyperparameters, replace_hyperparameters
+from agents.evolving.members import Generation, Outcome, Trial
+from agents.evolving.workers import Serial
+from agents.runs.folder import KEPT_CHECKPOINTS, RunConfig, RunFolder
+from agents.runs.seeds import FINAL_SEED, MAX_ENVS, MAX_SEEDS, evolution_seed
+from agents.runs.session import Interrupted, read_state
+from agents.training.hyperparameters import load_hyperparameters
+from autotrain_env.evolution import (
+    CMAES,
+    ClipUp,
+    Decay,
+    EvolutionStrategy,
+    Novelty,
+    RandomSearch,
+    Shaping,
+    SparseEvolutionStrategy,
+    StudentT,
+)
+from autotrain_env.policies.trained import load_policy
+
+ROOT = Path(__file__).parents[3]
+SMALL = {
+    "observation_layout": "flat",
+    "dataset": "digits",
+    "budget": 60,
+    "train_size": 100,
+    "classifier": "mlp-8",
+}
+TINY = {"population_size": 6, "block_size": 4, "policy": "mlp", "net_arch": [3], "perturbation_std": 0.3}
+KINDS: dict[str, dict[str, Any]] = {
+    "mlp": {"optimizer": {"name": "clipup", "momentum": 0.8}, "learned_std": "tensor"},
+    "linear": {"policy": "linear", "net_arch": [], "normalize": False, "masked": True, "episodes": 2},
+    "gru": {"policy": "gru", "net_arch": [2, 3], "scaling": "fan_in"},
+    "sampled": {"deterministic": False, "fitness": "score"},
+    "novelty": {"novelty": "nsra", "distribution": {"name": "student_t", "degrees": 5}},
+    "sparse": {"strategy": "sparse", "topology": "ring", "broadcast_every": 2},
+    "cma_es": {"strategy": "cma_es", "separable": True},
+    "random_search": {"strategy": "random_search"},
+}
+everywhere = pytest.mark.parametrize("kind", KINDS)
+
+
+def configuration(kind: str = "mlp", **kwargs: Any) -> RunConfig:
+    given: dict[str, Any] = {
+        "algorithm": "es",
+        "env_id": "AutoTrain-v0",
+        "env": SMALL,
+        "num_envs": 2,
+        "seed": 3,
+        "train_steps": 90,
+        "checkpoint_steps": 30,
+        "evaluation_episodes": 3,
+        "hyperparameters": TINY | KINDS[kind],
+    }
+    return RunConfig(**(given | kwargs))
+
+
+def begun(folder: Path, config: RunConfig) -> RunFolder:
+    run = RunFolder(folder)
+    run.begin(config, overwrite=False)
+    return run
+
+
+def silent(share: float) -> None:
+    """Report nothing."""
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        row.pop("seconds_of_episodes", None)
+    return rows
+
+
+def assert_same_runs(left: RunFolder, right: RunFolder) -> None:
+    one, other = (load_policy(run.path).network.state_dict() for run in (left, right))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    for name in ("decisions.jsonl", "evaluations.jsonl", "generations.jsonl"):
+        assert rows_of(left.path / name) == rows_of(right.path / name), name
+    for name in ("steps", "updates", "generations"):
+        assert left.result()[name] == right.result()[name]
+
+
+class PowerCut(Serial):
+    """Fails in the generation of a number."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def evaluate(self, trial: Trial, generation: Generation, members: int) -> Outcome:
+        if generation.number == self.number:
+            raise RuntimeError("the power went off")
+        return super().evaluate(trial, generation, members)
+
+
+@everywhere
+def test_resumed_equals_uninterrupted(kind: str, tmp_path: Path):
+    config = configuration(kind)
+    whole, parts = begun(tmp_path / "whole", config), begun(tmp_path / "parts", config)
+    evolve(config, whole, silent, Serial())
+    last = whole.result()["generations"] - 1
+    assert last >= 2
+    for number in (1, last):
+        with pytest.raises(RuntimeError, match="power"):
+            evolve(config, parts, silent, PowerCut(number), resume=True)
+        torch.manual_seed(99)
+        np.random.seed(99)
+        random.seed(99)
+    assert parts.checkpoints()
+    evolve(config, parts, silent, Serial(), resume=True)
+    assert_same_runs(whole, parts)
+
+
+def test_a_resumed_run_counts_the_minutes_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    config = configuration()
+    run = begun(tmp_path / "run", config)
+    assert 0 < evolve(config, run, silent, Serial())["minutes"] < 60
+    assert 0 < read_state(run.checkpoints()[-1])["minutes"] < 60
+    monkeypatch.setattr(
+        "agents.evolving.evolution.read_state", lambda path: read_state(path) | {"minutes": 100.0}
+    )
+    assert 100 < evolve(config, run, silent, Serial(), resume=True)["minutes"] < 160
+
+
+@everywhere
+def test_what_a_run_leaves(kind: str, tmp_path: Path):
+    config = configuration(kind)
+    run = begun(tmp_path / "run", config)
+    shares: list[float] = []
+    result = evolve(config, run, shares.append, Serial())
+    assert run.finished and run.result() == result and result["steps"] >= 90
+    assert shares == sorted(shares) and shares[-1] >= 1.0
+    assert 1 <= len(run.checkpoints()) <= KEPT_CHECKPOINTS
+    rows = rows_of(run.path / "generations.jsonl")
+    assert [row["generation"] for row in rows] == list(range(1, result["generations"] + 1))
+    assert rows[-1]["train_steps"] == result["steps"]
+    for row in rows:
+        assert row["worst"] <= row["mean"] <= row["best"] and 0 <= row["score"] <= 1
+    points = [row["train_steps"] for row in rows_of(run.evaluations)]
+    assert points[-1] == result["steps"] and len(set(points)) == len(points) >= 2
+    assert len({row["episode_seed"] for row in rows_of(run.decisions)}) == 3  # of the evaluations
+    assert list(run.tensorboard.glob("events*"))
+    policy = load_policy(run.path)
+    assert policy.spec.environment == {"id": "AutoTrain-v0", "kwargs": SMALL}
+    assert policy.deterministic
+    assert not list(run.path.rglob(".*"))
+
+
+def test_ctrl_c_saves_and_leaves(tmp_path: Path):
+    config = configuration()
+    whole, parts = begun(tmp_path / "whole", config), begun(tmp_path / "parts", config)
+    evolve(config, whole, silent, Serial())
+    interrupted: list[float] = []
+    handler = signal.getsignal(signal.SIGINT)
+
+    def interrupt(share: float) -> None:
+        if not interrupted:
+            interrupted.append(share)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        evolve(config, parts, interrupt, Serial())
+    assert interrupted and not parts.finished and len(rows_of(parts.path / "generations.jsonl")) == 1
+    assert signal.getsignal(signal.SIGINT) is handler
+    evolve(config, parts, silent, Serial(), resume=True)
+    assert_same_runs(whole, parts)
+
+
+ENV = ("--env.budget", "60", "--env.classifier", "mlp-8", "--env.train-size", "100")
+SIZES = ("population_size=6", "block_size=2", "policy=mlp", "net_arch=[3]")
+STEPS = ("--train-steps", "90", "--checkpoint-steps", "40", "--evaluation-episodes", "2")
+COMMAND = ("train", "es", *ENV, *STEPS, "--hyperparameters", *SIZES)
+
+
+COMPARISON = ("--baselines", "random", "--episodes", "2", "--num-envs", "2", "--output")
+
+
+def test_backends_leave_the_same_run(tmp_path: Path):
+    for name, more in (("serial", ()), ("processes", ("--backend", "processes", "--workers", "2"))):
+        main([*COMMAND, "--output", str(tmp_path / name), *more])
+    assert_same_runs(RunFolder(tmp_path / "serial"), RunFolder(tmp_path / "processes"))
+    main(["evaluate", str(tmp_path / "serial"), "--episodes", "2", "--num-envs", "2"])
+    main(["compare", str(tmp_path / "serial"), *COMPARISON, str(tmp_path / "c")])
+    record = json.loads(next((tmp_path / "c").rglob("agent.*.json")).read_text())
+    assert record["cost"]["train_updates"] == RunFolder(tmp_path / "serial").result()["updates"]
+    main(["report", str(tmp_path / "serial"), str(tmp_path / "c"), "--output", str(tmp_path / "page")])
+    assert (tmp_path / "page" / "serial_generations.png").stat().st_size > 10_000
+    main([*COMMAND, "--output", str(tmp_path / "other"), "--seed", "1"])
+    one, other = (load_policy(tmp_path / name).network.state_dict() for name in ("serial", "other"))
+    assert not torch.equal(one["layers.2.weight"], other["layers.2.weight"])
+
+
+def test_threads_change_no_bit_of_what_is_shipped(tmp_path: Path):
+    """The default task, whose products are large enough to be shared out."""
+    for threads in (1, 2):
+        config = configuration(
+            env={"observation_layout": "flat"},
+            hyperparameters=load_hyperparameters("es", "AutoTrain-v0") | {"threads": threads},
+            train_steps=1_800,
+            checkpoint_steps=900,
+        )
+        evolve(config, begun(tmp_path / str(threads), config), silent, Serial())
+    assert_same_runs(RunFolder(tmp_path / "1"), RunFolder(tmp_path / "2"))
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_every_run_resumes(tmp_path: Path):
+    command = [sys.executable, "-m", "agents", *COMMAND, "--resume", "--output"]
+    start = time.monotonic()
+    subprocess.run([*command, tmp_path / "whole"], cwd=ROOT, check=True, capture_output=True)
+    usual = time.monotonic() - start
+    generator, kills, round_ = random.Random(0), 0, 0
+    while kills < 20:
+        run = RunFolder(tmp_path / f"parts{round_}")
+        while not run.finished:
+            process = subprocess.Popen([*command, run.path], cwd=ROOT, stdout=-3, stderr=-3)
+            try:
+                process.wait(timeout=generator.uniform(0, usual))
+                assert process.returncode == 0
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                kills += 1
+        assert_same_runs(RunFolder(tmp_path / "whole"), run)
+        round_ += 1
+
+
+def test_fitness_that_is_no_number_is_skipped_and_said(tmp_path: Path):
+    class Broken(Serial):
+        def evaluate(self, trial: Trial, generation: Generation, members: int) -> Outcome:
+            outcome = super().evaluate(trial, generation, members)
+            if generation.number == 1:
+                outcome.fitness[:] = math.nan
+            return outcome
+
+    config = configuration()
+    run = begun(tmp_path / "run", config)
+    evolve(config, run, silent, Broken())
+    rows = rows_of(run.path / "generations.jsonl")
+    assert [row["skipped"] for row in rows[:3]] == [False, True, False]
+
+
+def test_members_meet_the_same_tasks_and_generations_others(tmp_path: Path):
+    seeds: list[tuple[int, ...]] = []
+
+    class Spy(Serial):
+        def evaluate(self, trial: Trial, generation: Generation, members: int) -> Outcome:
+            seeds.append(generation.task_seeds)
+            return super().evaluate(trial, generation, members)
+
+    for seed in (0, 1):
+        config = configuration("linear", seed=seed)
+        evolve(config, begun(tmp_path / str(seed), config), silent, Spy())
+    flat = [seed for of_generation in seeds for seed in of_generation]
+    assert len(set(flat)) == len(flat) > 4 and all(len(of_generation) == 2 for of_generation in seeds)
+    assert min(flat) > FINAL_SEED + MAX_SEEDS * MAX_ENVS
+    assert evolution_seed(0, 10**8 - 1) < evolution_seed(1, 0)
+    for seed, episode in ((MAX_SEEDS, 0), (0, 10**8), (-1, 0)):
+        with pytest.raises(ValueError, match=r"seed=|episode="):
+            evolution_seed(seed, episode)
+
+
+def test_policies_begin_alike_but_for_their_noise(tmp_path: Path):
+    config = configuration("linear")
+    run = Evolution(config, begun(tmp_path / "run", config), Serial())
+    policy = run.policy(run.start())
+    (weight, bias) = (policy.network.state_dict()[f"layers.1.{name}"] for name in ("weight", "bias"))
+    assert not weight.any() and int(bias.argmin()) == len(bias) - 1  # which is to stop
+
+
+def test_hyperparameters_are_read():
+    for env_id in ("AutoTrain-v0", "AutoTrainContinuous-v0", "AutoTrainPrototype-v0", "AutoTrainRISA-v0"):
+        settings, strategy = read_hyperparameters(load_hyperparameters("es", env_id))
+        assert settings.strategy == "evolution" and isinstance(strategy, EvolutionStrategy)
+    given = {
+        "n_envs": 3,
+        "population_size": 20,
+        "learning_rate": {"start": 0.1, "half_life": 5},
+        "perturbation_std": {"start": 0.2, "half_life": 5, "floor": 0.1},
+        "distribution": {"name": "student_t", "degrees": 4},
+        "optimizer": {"name": "clipup", "max_speed": 3},
+        "shaping": {"name": "top_k", "k": 3},
+        "novelty": {"kind": "nsra", "neighbors": 4},
+    }
+    settings, strategy = read_hyperparameters(given)
+    assert strategy == EvolutionStrategy(
+        population_size=20,
+        learning_rate=Decay(0.1, 5),
+        perturbation_std=Decay(0.2, 5, 0.1),
+        distribution=StudentT(4),
+        optimizer=ClipUp(max_speed=3),
+        shaping=Shaping("top_k", 3),
+        novelty=Novelty("nsra", 4),
+    )
+    kinds = {
+        "sparse": SparseEvolutionStrategy(20),
+        "cma_es": CMAES(20),
+        "random_search": RandomSearch(20),
+    }
+    for name, wanted in kinds.items():
+        assert read_hyperparameters({"strategy": name, "population_size": 20})[1] == wanted
+
+
+def test_another_strategy_takes_what_it_knows_of_the_file():
+    known = load_hyperparameters("es", "AutoTrain-v0")
+    for name in ("evolution", "sparse", "cma_es", "random_search"):
+        given = replace_hyperparameters(known, {"strategy": name, "population_size": 20})
+        assert read_hyperparameters(given)[1].population_size == 20
+        assert given["n_envs"] == known["n_envs"]
+        with pytest.raises(ValueError, match="'masks'"):
+            read_hyperparameters(replace_hyperparameters(known, {"strategy": name, "masks": True}))
+    with pytest.raises(ValueError, match="strategy='cma'.*nearest known one is 'cma_es'"):
+        replace_hyperparameters(known, {"strategy": "cma"})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"strategy": "evolve"}, "strategy='evolve'"),
+        ({"policy": "cnn"}, "policy='cnn'"),
+        ({"fitness": "loss"}, "fitness='loss'"),
+        ({"episodes": 0}, "episodes=0"),
+        ({"block_size": 0}, "block_size=0"),
+        ({"policy": "linear", "net_arch": [3]}, "net_arch=.*linear"),
+        ({"policy": "gru", "net_arch": []}, "net_arch="),
+        ({"net_arch": 16}, "net_arch=16.*list"),
+        ({"perturbation_sdt": 0.1}, "perturbation_sdt.*nearest known one is 'perturbation_std'"),
+        ({"strategy": "cma_es", "mirrored": True}, "strategy='cma_es'='mirrored'"),
+        ({"population_size": 7}, "population_size=7.*even"),
+        ({"optimizer": {"name": "adan"}}, "optimizer='adan'"),
+        ({"distribution": {"name": "normal"}}, "distribution="),
+        ({"novelty": "nes"}, "novelty kind='nes'"),
+    ],
+)
+def test_mistakes_are_named(given: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        read_hyperparameters(given)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--topology", "star"), "topology='star'"),
+        (("--topology", "ring", "--density", "0.5"), "density=0.5.*erdos-renyi"),
+        (("--topology", "erdos-renyi", "--density", "2"), r"density=2.*\(0, 1\]"),
+        (("--topology", "erdos-renyi", "--density", "0.01"), "density=0.01.*falls into 3 parts"),
+        (("--backend", "mpi"), "backend='mpi'"),
+        (("--workers", "2"), "workers=2.*serial"),
+        (("--env.tasks", "curriculum"), "of 3 levels.*es follows no curriculum"),
+        (("--seed", "50000"), "seed=50000.*below 50000"),
+    ],
+)
+def test_mistakes_on_the_command_line(
+    arguments: tuple[str, ...], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    import re
+
+    with pytest.raises(SystemExit) as exit_:
+        main([*COMMAND, "--output", str(tmp_path / "run"), *arguments])
+    assert exit_.value.code == 2
+    assert re.search(message, " ".join(capsys.readouterr().err.split()))
+    assert not (tmp_path / "run").exists()
+
+
+def test_arguments_of_es_are_refused_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for arguments in (("--topology", "ring"), ("--backend", "ray"), ("--workers", "2")):
+        with pytest.raises(SystemExit):
+            main(["train", "ppo", *ENV, "--output", str(tmp_path / "run"), *arguments])
+        assert "left out but for es" in " ".join(capsys.readouterr().err.split())
+    for algorithm in ("es", "dqn"):
+        with pytest.raises(SystemExit):
+            main(
+                ["train", algorithm, *ENV, "--output", str(tmp_path / "run"), "--start-from", str(tmp_path)]
+            )
+        assert "left out but for ppo" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(SystemExit):
+        main(["train", "ppo", *ENV, "--output", str(tmp_path / "run"), "--start-from", str(tmp_path)])
+    assert "policy.json" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(SystemExit):
+        main(["tune", "es"])
+    assert "algorithm='es'" in capsys.readouterr().err
+
+
+def test_a_resume_with_another_population_says_in_what(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    output = ("--output", str(tmp_path / "run"))
+    main([*COMMAND, *output])
+    with pytest.raises(SystemExit):
+        main([*COMMAND, "population_size=8", *output, "--resume"])
+    said = " ".join(capsys.readouterr().err.split())
+    assert "was begun otherwise" in said and "'population_size': 8" in said
+
+
+def test_a_run_that_has_just_begun_is_reported(tmp_path: Path):
+    run = begun(tmp_path / "run", configuration())
+    with pytest.raises(RuntimeError, match="power"):
+        evolve(configuration(), run, silent, PowerCut(0))
+    run.generations.touch()
+    main(["report", str(run.path), "--output", str(tmp_path / "page")])
+    assert "unfinished" in (tmp_path / "page" / "index.html").read_text()

@@ -1,0 +1,344 @@
+"""Tasks, where they come from, curricula and presets."""
+
+import dataclasses
+import pickle
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+
+from autotrain_env import (
+    CNN,
+    MLP,
+    SGD,
+    Adam,
+    AutoTrainConfig,
+    Choice,
+    Curriculum,
+    LogUniform,
+    RandomSeed,
+    Task,
+    TaskDistribution,
+    Uniform,
+)
+from autotrain_env.process.task_distributions import PRESETS, Sampler, as_distribution
+from tests.helpers import tiny, tiny_data
+
+FIELDS = [field.name for field in dataclasses.fields(Task)]
+
+
+def draws(sampler: Any, count: int = 4000, seed: int = 0) -> np.ndarray:
+    generator = np.random.default_rng(seed)
+    return np.array([sampler.sample(generator) for _ in range(count)])
+
+
+# Samplers ------------------------------------------------------------------------------------------
+
+
+def test_log_uniform_is_uniform_in_the_logarithm():
+    found = draws(LogUniform(1e-3, 10.0))
+    assert found.min() >= 1e-3 and found.max() <= 10
+    shares = np.histogram(np.log10(found), bins=4, range=(-3, 1))[0] / len(found)
+    assert shares == pytest.approx(0.25, abs=0.03)  # four standard deviations
+
+
+def test_uniform_is_uniform():
+    found = draws(Uniform(-1.0, 3.0))
+    assert found.min() >= -1 and found.max() <= 3
+    assert np.histogram(found, bins=4, range=(-1, 3))[0] / len(found) == pytest.approx(0.25, abs=0.03)
+
+
+def test_choice_takes_each_value_as_often_as_the_others():
+    found = draws(Choice(("a", "b", "c")))
+    for value in "abc":
+        assert (found == value).mean() == pytest.approx(1 / 3, abs=0.03)
+    values = ("cnn", 3, tiny_data(), MLP((2,)))
+    drawn = [Choice(values).sample(np.random.default_rng(seed)) for seed in range(60)]
+    assert all(any(value is given for given in values) for value in drawn)
+    assert {values.index(value) for value in drawn} == {0, 1, 2, 3}
+
+
+def test_random_seed_is_below_two_to_the_31():
+    found = draws(RandomSeed())
+    assert found.min() >= 0 and found.max() < 2**31 and len(set(found)) > 3990
+    assert found.mean() == pytest.approx(2**30, rel=0.05)
+
+
+@pytest.mark.parametrize("sampler", [LogUniform(1, 2), Uniform(1, 2), Choice((1, 2)), RandomSeed()])
+def test_samplers_draw_from_the_generator_alone_and_pickle(sampler: Any):
+    assert isinstance(sampler, Sampler)
+    again = pickle.loads(pickle.dumps(sampler))
+    assert again == sampler
+    assert draws(again, 50, seed=1).tolist() == draws(sampler, 50, seed=1).tolist()
+    assert draws(sampler, 50, seed=1).tolist() != draws(sampler, 50, seed=2).tolist()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: LogUniform(0, 1), r"\(low, high\)=\(0, 1\) is not allowed: it must be 0 < low <= high"),
+        (lambda: LogUniform(2, 1), "0 < low <= high"),
+        (lambda: LogUniform(1, np.inf), "0 < low <= high"),
+        (lambda: LogUniform(np.nan, 1), "0 < low <= high"),
+        (lambda: Uniform(2, 1), r"\(low, high\)=\(2, 1\).*low <= high"),
+        (lambda: Uniform(-np.inf, 1), "low <= high"),
+        (lambda: Choice(()), r"values=\(\) is not allowed: it must be at least one value"),
+    ],
+)
+def test_samplers_refuse_what_they_cannot_draw_from(make: Any, message: str):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+# Tasks and distributions ----------------------------------------------------------------------------
+
+
+def test_the_default_task_is_the_documented_one():
+    task = Task()
+    assert (task.dataset, task.classifier, task.optimizer) == ("digits", MLP((32,)), SGD(momentum=0.9))
+    assert (task.batch_size, task.label_noise, task.budget) == (64, 0.2, 600)
+    assert PRESETS["default"] == TaskDistribution()
+    distribution = TaskDistribution()
+    assert distribution.initial_learning_rate == LogUniform(1e-3, 10.0)
+    assert distribution.split_seed == RandomSeed()
+    for name in ("dataset", "label_noise", "batch_size", "budget", "initialization"):
+        assert getattr(distribution, name) == getattr(task, name)
+
+
+def test_tasks_are_values():
+    data = tiny_data()
+    task = Task(dataset=data, classifier="mlp-7", optimizer="adam")
+    assert task == Task(dataset=data, classifier=MLP((7,)), optimizer=Adam())
+    assert hash(task) == hash(Task(dataset=data, classifier=MLP([7]), optimizer=Adam()))
+    assert task != Task(dataset=data, classifier="mlp-7", optimizer="adam", batch_size=32)
+    assert pickle.loads(pickle.dumps(task)) == task
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        task.budget = 1  # type: ignore[misc]
+
+
+def test_a_distribution_has_the_fields_of_a_task():
+    assert [field.name for field in dataclasses.fields(TaskDistribution)] == FIELDS
+
+
+def test_fixed_fields_stay_and_samplers_are_drawn():
+    distribution = TaskDistribution(
+        dataset=tiny_data(),
+        label_noise=Uniform(0.1, 0.3),
+        optimizer=Choice(("sgd", "adam")),
+        batch_size=Choice((8, 16)),
+        classifier=Choice(("linear", CNN())),
+    )
+    tasks = [distribution.sample(np.random.default_rng(seed)) for seed in range(40)]
+    assert {task.dataset for task in tasks} == {tiny_data()}
+    assert {task.budget for task in tasks} == {600}
+    assert {task.batch_size for task in tasks} == {8, 16}
+    assert {task.optimizer for task in tasks} == {SGD(), Adam()}
+    assert {task.classifier for task in tasks} == {MLP(()), CNN()}
+    assert len({task.label_noise for task in tasks}) == 40
+    assert all(
+        0.1 <= task.label_noise <= 0.3 and 1e-3 <= task.initial_learning_rate <= 10 for task in tasks
+    )
+    assert distribution.sample(np.random.default_rng(7)) == tasks[7]
+
+
+def test_replace_changes_some_fields_and_nothing_else():
+    distribution = TaskDistribution(label_noise=0.1)
+    changed = distribution.replace(budget=40, batch_size=Choice((1, 2)))
+    assert (changed.budget, changed.batch_size, changed.label_noise) == (40, Choice((1, 2)), 0.1)
+    assert distribution.budget == 600
+    assert distribution.possible("budget") == [600] and changed.possible("batch_size") == [1, 2]
+    assert distribution.possible("initial_learning_rate") == [1e-3, 10.0]
+    assert distribution.possible("split_seed") == []
+
+
+def test_wrong_fields_are_found_when_a_distribution_is_made():
+    for kwargs, message in (
+        ({"label_noise": 1.5}, r"label_noise=1.5 is not allowed: it must be in \[0, 1\]"),
+        ({"label_noise": Uniform(0.5, 1.5)}, "label_noise=1.5"),
+        (
+            {"optimizer": Choice(("sgd", "sdg"))},
+            "optimizer='sdg' is not a known name; the nearest known one is 'sgd'",
+        ),
+        ({"batch_size": Choice((8, 0))}, "batch_size=0"),
+        ({"initial_learning_rate": -1.0}, "initial_learning_rate=-1.0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            TaskDistribution(**kwargs)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_make_environments_without_a_download(preset: str):
+    env = gymnasium.make("AutoTrain-v0", tasks=preset)
+    tasks = set()
+    for seed in range(12):
+        env.reset(seed=seed)
+        env.step(2)
+        tasks.add(env.unwrapped.core.task(0))
+    assert len(tasks) == 12
+    kinds = {
+        name: {str(getattr(task, name)) for task in tasks}
+        for name in (
+            "split_seed",
+            "dataset",
+            "classifier",
+            "optimizer",
+            "batch_size",
+            "label_noise",
+            "train_size",
+        )
+    }
+    several = {name for name, values in kinds.items() if len(values) > 1}
+    varied = {
+        "default": {"split_seed"},
+        "rates": set(),
+        "mixed": kinds.keys(),
+        "curriculum": {"split_seed"},
+        "many": {"split_seed", "dataset", "classifier", "optimizer", "label_noise"},
+    }
+    assert several == varied[preset]
+    assert len({task.initial_learning_rate for task in tasks}) == 12
+
+
+def test_as_distribution_looks_names_up():
+    assert as_distribution("mixed") is PRESETS["mixed"]
+    distribution = TaskDistribution()
+    assert as_distribution(distribution) is distribution
+    with pytest.raises(
+        ValueError, match="tasks='mixd' is not a known name; the nearest known one is 'mixed'"
+    ):
+        as_distribution("mixd")
+    with pytest.raises(TypeError, match="tasks=3 must be a name, a TaskDistribution or a Curriculum"):
+        as_distribution(3)  # type: ignore[arg-type]
+
+
+# Curricula -----------------------------------------------------------------------------------------
+
+
+def curriculum(**kwargs: Any) -> Curriculum:
+    levels = [TaskDistribution(label_noise=noise) for noise in (0.0, 0.2, 0.4)]
+    return Curriculum(levels, **kwargs)
+
+
+def test_a_curriculum_samples_the_level_that_it_is_told():
+    tasks = curriculum()
+    for level, noise in enumerate((0.0, 0.2, 0.4)):
+        assert tasks.sample(np.random.default_rng(0), level).label_noise == noise
+    assert tasks.sample(np.random.default_rng(0)).label_noise == 0.0
+    assert [level.budget for level in tasks.replace(budget=20).levels] == [20, 20, 20]
+    assert tasks.levels[0].budget == 600
+
+
+@pytest.mark.parametrize(
+    ("level", "successes", "expected"),
+    [
+        (0, [True] * 8 + [False] * 2, 1),  # exactly the share that promotes
+        (0, [True] * 7 + [False] * 3, 0),
+        (1, [True] * 2 + [False] * 8, 1),  # exactly the share that does not demote yet
+        (1, [True] + [False] * 9, 0),
+        (1, [True] * 10, 2),
+        (2, [True] * 10, 2),
+        (0, [False] * 10, 0),
+        (1, [], 1),
+    ],
+)
+def test_the_next_level_follows_from_the_share_of_successes(
+    level: int, successes: list[bool], expected: int
+):
+    assert curriculum().next_level(level, successes) == expected
+
+
+def test_thresholds_of_a_curriculum_can_be_set():
+    tasks = curriculum(promote_at=0.5, demote_at=0.4)
+    assert [tasks.next_level(1, [True] * n + [False] * (10 - n)) for n in (3, 4, 5)] == [0, 1, 2]
+    for kwargs in ({"promote_at": 0.2}, {"demote_at": -0.1}, {"promote_at": 1.1}):
+        with pytest.raises(ValueError, match="0 <= demote_at < promote_at <= 1"):
+            curriculum(**kwargs)
+    with pytest.raises(ValueError, match="at least one TaskDistribution"):
+        Curriculum(())
+
+
+@pytest.mark.parametrize("num_envs", [None, 3])
+def test_the_level_is_set_from_outside_for_episodes_that_begin_afterwards(num_envs: int | None):
+    arguments = tiny()
+    tasks = Curriculum([TaskDistribution(label_noise=noise) for noise in (0.0, 0.3)])
+    if num_envs is None:
+        env = gymnasium.make("AutoTrain-v0", tasks=tasks, **arguments).unwrapped
+    else:
+        env = gymnasium.make_vec("AutoTrain-v0", num_envs=num_envs, tasks=tasks, **arguments).unwrapped
+    lanes = range(num_envs or 1)
+
+    def noises() -> set[float]:
+        return {env.core.task(lane).label_noise for lane in lanes}
+
+    env.reset(seed=0)
+    assert noises() == {0.0}
+    env.set_task_level(1)
+    assert noises() == {0.0}
+    env.step(env.action_space.sample() * 0 + 2)
+    assert noises() == {0.0}
+    env.reset()
+    assert noises() == {0.3}
+    env.set_task_level(0)
+    env.reset()
+    assert noises() == {0.0}
+    for level in (2, -1):
+        with pytest.raises(ValueError, match=f"level={level} is not allowed: it must be from 0 to 1"):
+            env.set_task_level(level)
+    assert env.core.maker.task_level == 0
+
+
+def test_without_a_curriculum_there_is_one_level(tiny_env: Any):
+    env = tiny_env()
+    env.set_task_level(0)
+    with pytest.raises(ValueError, match="level=1 is not allowed: it must be from 0 to 0"):
+        env.set_task_level(1)
+
+
+def test_within_a_level_the_seed_alone_decides_the_task():
+    """Neither the number of earlier episodes nor what was done in them."""
+    tasks = Curriculum(
+        [TaskDistribution(label_noise=Uniform(0, 0.4)), TaskDistribution(label_noise=Uniform(0.5, 0.9))]
+    )
+    met = []
+    for script in ([16], [2, 15, 16]):
+        env = gymnasium.make("AutoTrain-v0", tasks=tasks, **tiny()).unwrapped
+        episodes = []
+        for episode in range(4):
+            env.set_task_level(episode % 2)
+            env.reset(seed=3 if episode == 0 else None)
+            episodes.append(env.core.task(0))
+            for action in script:
+                env.step(action)
+        met.append(episodes)
+    assert met[0] == met[1]
+    assert [task.label_noise > 0.5 for task in met[0]] == [False, True, False, True]
+    assert len({task.split_seed for task in met[0]}) == 4
+
+
+# In the configuration -------------------------------------------------------------------------------
+
+
+def test_arguments_of_the_environment_replace_fields_of_every_level():
+    tasks = Curriculum([TaskDistribution(label_noise=0.1, budget=40), TaskDistribution(label_noise=0.3)])
+    config = AutoTrainConfig(tasks=tasks, budget=Choice((20, 40)), classifier="linear", label_noise=None)
+    levels = config.task_distribution.levels
+    assert [level.label_noise for level in levels] == [0.1, 0.3]
+    assert [level.budget for level in levels] == [Choice((20, 40))] * 2
+    assert [level.classifier for level in levels] == ["linear"] * 2
+    assert AutoTrainConfig(tasks=tasks).task_distribution is tasks
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_field_of_a_task_is_an_argument_of_the_environment(name: str):
+    value = {
+        "dataset": tiny_data(),
+        "classifier": MLP((3,)),
+        "optimizer": Adam(),
+        "initialization": "orthogonal",
+        "label_noise": 0.05,
+        "initial_learning_rate": 0.02,
+    }.get(name, 20)
+    env = gymnasium.make("AutoTrain-v0", **(tiny(inner_steps=20) | {"budget": 40, name: value})).unwrapped
+    env.reset(seed=0)
+    assert getattr(env.core.task(0), name) == value

@@ -1,0 +1,387 @@
+"""Pictures say what the history says, fit on the page and leave no figure behind."""
+
+import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from autotrain_env import AutoTrainEnv, AutoTrainVectorEnv
+from autotrain_env.viewing.comparison import plot_comparison
+from autotrain_env.viewing.logs import history_of_log, plot_log, read_log
+from autotrain_env.viewing.run import plot_episode, render_rgb
+from autotrain_env.viewing.text import SPARKLINE_WIDTH, render_ansi, sparkline
+
+SMALL: dict[str, Any] = {
+    "inner_steps": 4,
+    "history_length": 2,
+    "classifier": "mlp-16",
+    "train_size": 80,
+    "holdout_size": 60,
+    "validation_size": 60,
+    "batch_size": 20,
+    "budget": 80,
+}
+REINIT, STOP = 20, 21
+WILD = {"lr_factors": (1e-9, 0.5, 1.0, 2.0, 1e30), "lr_bounds": (1e-30, 1e30)}
+
+
+def history(actions: list[int], **kwargs: Any) -> dict[str, Any]:
+    env = AutoTrainEnv(**SMALL | kwargs)
+    env.reset(seed=1)
+    for action in actions:
+        if env.step(np.int64(action))[2]:
+            break
+    return env.core.history.of(0)
+
+
+# Reset; one step; stop at once; a bit of everything; divergence; a rewind in every step; a long run.
+RUNS: dict[str, dict[str, Any]] = {
+    "reset": history([]),
+    "one step": history([2]),
+    "stop at once": history([STOP]),
+    "everything": history([2, 2, 3, 7, 14, 2, REINIT, 2, 1, STOP]),
+    "divergence": history([2, 2, 4, 2, 7, 0, 2, 4, REINIT, 4, 2, STOP], **WILD),
+    "many rewinds": history([7] * 20),
+    "log loss": history([2, 7, 2, STOP], score="neg_log_loss"),
+    "long": history([2, 3, 7] * 100, budget=1200),
+}
+
+
+def overlapping(figure: Figure) -> list[tuple[str, str]]:
+    """Pairs of visible texts that overlap, or reach beyond the figure."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    texts = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip()]
+    width, height = canvas.get_width_height()
+    boxes = []
+    for axes in figure.axes:
+        low, high = axes.get_window_extent().extents[[0, 1]], axes.get_window_extent().extents[[2, 3]]
+        for label in (*axes.get_xticklabels(which="both"), *axes.get_yticklabels(which="both")):
+            centre = np.array(label.get_window_extent().extents).reshape(2, 2).mean(0)
+            along = 0 if label in axes.get_xticklabels(which="both") else 1
+            shown = low[along] - 1 <= centre[along] <= high[along] + 1
+            if not shown and label in texts:
+                texts.remove(label)  # a tick outside the axis' limits, which is not drawn
+    for text in texts:
+        boxes.append((text.get_text(), text.get_window_extent()))
+    bad = [
+        (first, second)
+        for (first, a), (second, b) in itertools.combinations(boxes, 2)
+        if min(a.x1, b.x1) - max(a.x0, b.x0) > 1 and min(a.y1, b.y1) - max(a.y0, b.y0) > 1
+    ]
+    for name, box in boxes:
+        if box.x0 < -1 or box.y0 < -1 or box.x1 > width + 1 or box.y1 > height + 1:
+            bad.append((name, "the edge"))
+    return bad
+
+
+@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.filterwarnings("error")
+def test_every_run_can_be_drawn_without_overlap(name: str) -> None:
+    figure = plot_episode(RUNS[name])
+    assert overlapping(figure) == []
+    picture = render_rgb(RUNS[name])
+    assert picture.dtype == np.uint8
+    assert picture.shape == (640, 720, 3)
+    np.testing.assert_array_equal(picture, render_rgb(RUNS[name]))
+    picture[:] = 0  # its own
+
+
+def test_overlap_is_found() -> None:
+    figure = Figure()
+    figure.text(0.5, 0.5, "one")
+    figure.text(0.5, 0.5, "two")
+    figure.text(0.99, 0.1, "three")
+    assert overlapping(figure) == [("one", "two"), ("three", "the edge")]
+
+
+def test_episode_shows_the_numbers_of_the_history() -> None:
+    run = RUNS["everything"]
+    figure = plot_episode(run)
+    actions, loss, score, rate = figure.axes
+
+    (losses,) = loss.lines
+    trained = ~run["stop"]
+    expected = np.append(run["loss"][0, -1], run["loss"][trained][1:].ravel())
+    np.testing.assert_allclose(losses.get_ydata(), expected)
+    # Windows of two updates each, the state at reset first.
+    np.testing.assert_allclose(losses.get_xdata(), np.arange(0, run["updates"][-1] + 1, 2))
+
+    shown = {line.get_label(): line for line in score.lines}
+    for label, column in (
+        ("train", "train_score"),
+        ("holdout (guarded)", "holdout_score"),
+        ("validation", "score"),
+    ):
+        np.testing.assert_allclose(shown[label].get_ydata(), run[column][trained])
+        np.testing.assert_allclose(shown[label].get_xdata(), run["updates"][trained])
+
+    values, edges, _ = rate.patches[0].get_data()  # type: ignore[attr-defined]
+    np.testing.assert_allclose(values, run["learning_rate"][trained][1:])
+    np.testing.assert_allclose(edges, run["updates"][trained])
+    assert loss.get_yscale() == rate.get_yscale() == "log"
+
+    (rewinds,) = actions.lines
+    # Each stands where the decision was taken.
+    np.testing.assert_allclose(rewinds.get_xdata(), run["updates"][:-1][run["rewind"][1:] > 0])
+    np.testing.assert_array_equal(rewinds.get_ydata(), run["rewind"][run["rewind"] > 0])
+    legend = [text.get_text() for text in actions.get_legend().get_texts()]  # type: ignore[union-attr]
+    assert legend == ["rewind ×2", "re-init", "stop"]
+
+
+def test_marks_stand_in_every_panel_where_the_decision_was_taken() -> None:
+    run = RUNS["everything"]
+    before = run["updates"][:-1]
+    for axes in plot_episode(run).axes:
+        rewinds, reinits, stop = axes.collections[-3:]
+        for marks, happened in ((rewinds, "rewind"), (reinits, "reinit"), (stop, "stop")):
+            at = [segment[0, 0] for segment in marks.get_segments()]  # type: ignore[attr-defined]
+            assert at == before[run[happened][1:] > 0].tolist()
+
+
+def test_divergence_is_shaded() -> None:
+    run = RUNS["divergence"]
+    assert run["diverged"].any()
+    picture, plain = render_rgb(run), render_rgb(RUNS["everything"])
+    shade = 0.8 * np.array([255, 255, 255]) + 0.2 * np.array([0xD5, 0x5E, 0x00])
+    shaded = (abs(picture.astype(int) - shade) <= 2).all(-1).mean()
+    assert shaded > 0.1
+    assert (abs(plain.astype(int) - shade) <= 2).all(-1).mean() < 1e-3
+
+
+def test_score_label_and_log_loss() -> None:
+    figure = plot_episode(RUNS["one step"], score_label="holdout, unguarded")
+    assert figure.axes[2].lines[-1].get_label() == "holdout, unguarded"
+    figure = plot_episode(RUNS["log loss"])
+    assert figure.axes[-1].get_ylabel() == "validation:\nminus log loss [nats]"
+    np.testing.assert_allclose(figure.axes[-1].lines[0].get_ydata(), RUNS["log loss"]["score"][:-1])
+
+
+def test_draws_into_a_given_figure() -> None:
+    figure = Figure()
+    assert plot_episode(RUNS["one step"], figure) is figure
+    whole = Figure(figsize=(14, 6), layout="constrained")
+    left, right = whole.subfigures(1, 2)
+    assert plot_episode(RUNS["everything"], left) is whole
+    plot_episode(RUNS["many rewinds"], right)
+    assert len(left.axes) == len(right.axes) == 4
+    assert overlapping(whole) == []
+
+
+def test_pyplot_is_left_alone() -> None:
+    code = """
+import sys, numpy as np
+from autotrain_env import AutoTrainEnv
+env = AutoTrainEnv(render_mode="rgb_array")
+env.reset(seed=0)
+assert env.render().shape == (640, 720, 3)
+assert "matplotlib.pyplot" not in sys.modules
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, env=environment)
+
+
+def test_environments_render() -> None:
+    env = AutoTrainEnv(render_mode="ansi", **SMALL)
+    env.reset(seed=0)
+    env.step(np.int64(2))
+    assert env.render() == render_ansi(env.core.history.of(0))
+    vector_env = AutoTrainVectorEnv(2, render_mode="rgb_array", **SMALL)
+    vector_env.reset(seed=0)
+    pictures = vector_env.render()
+    assert pictures is not None
+    assert [picture.shape for picture in pictures] == [(640, 720, 3)] * 2
+
+
+# --- text ---
+
+
+def test_text() -> None:
+    run = RUNS["everything"]
+    lines = render_ansi(run).splitlines()
+    assert lines[0] == "step 10, 36 updates: stop"
+    assert lines[1].startswith(f"learning rate {run['learning_rate'][-1]:.3g}   loss ")
+    assert lines[1].endswith("rewinds 2   re-inits 1")
+    assert lines[2] == (
+        f"train {run['train_score'][-1]:.3f}   holdout {run['holdout_score'][-1]:.3f}   "
+        f"score {run['score'][-1]:.3f}"
+    )
+    assert [line.split()[0] for line in lines[3:]] == ["loss", "score"]
+    assert len(lines[4].split()[1]) == len(run["score"])
+
+
+def test_text_of_every_run() -> None:
+    for run in RUNS.values():
+        text = render_ansi(run)
+        assert len(text.splitlines()) == 5
+        assert max(map(len, text.splitlines())) <= 80
+        assert "nan" not in text
+    run = RUNS["divergence"]
+    until = run["diverged"].argmax() + 1
+    assert "DIVERGED" not in render_ansi({name: column[: until - 1] for name, column in run.items()})
+    assert "DIVERGED" in render_ansi({name: column[:until] for name, column in run.items()})
+
+
+def test_sparkline() -> None:
+    assert sparkline(np.arange(8.0)) == "▁▂▃▄▅▆▇█"
+    assert sparkline(np.array([0.3, 0.3])) == "▁▁"
+    assert len(sparkline(np.arange(1000.0))) == SPARKLINE_WIDTH
+
+
+# --- comparisons ---
+
+
+def row(method: str, group: str, mean: float) -> dict[str, Any]:
+    return {"method": method, "group": group, "mean": mean, "low": mean - 0.03, "high": mean + 0.01}
+
+
+ROWS = [
+    row("PPO", "agent", 0.89),
+    row("constant", "random initial rates", 0.6),
+    row("cosine", "random initial rates", 0.7),
+    row("cosine, rate 0.316", "best of grid", 0.88),
+]
+
+
+def test_comparison_is_grouped_and_sorted() -> None:
+    axes = plot_comparison(ROWS).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        "PPO",
+        "cosine",
+        "constant",
+        "cosine, rate 0.316",
+    ]
+    assert [line.get_xdata()[0] for line in axes.lines] == pytest.approx([89, 70, 60, 88])  # type: ignore[index]
+    # Down the page: a heading, then the group's rows.
+    assert [line.get_ydata()[0] for line in axes.lines] == [1, 3, 4, 6]  # type: ignore[index]
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]
+    intervals = [marks.get_segments()[0][:, 0] for marks in axes.collections]  # type: ignore[attr-defined]
+    np.testing.assert_allclose(intervals[0], [86, 90])
+    assert [text.get_text() for text in axes.texts if text.get_text()[0].isdigit()] == [
+        "89.0",
+        "70.0",
+        "60.0",
+        "88.0",
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 4, 100])
+@pytest.mark.filterwarnings("error")
+def test_comparison_of_any_size_has_no_overlap(count: int) -> None:
+    generator = np.random.default_rng(0)
+    groups = ["agent", "random initial rates", "best of grid", "one more", "and more"]
+    rows = [row(f"method {i}", groups[i % 5], generator.uniform(0.1, 0.99)) for i in range(count)]
+    figure = plot_comparison(rows)
+    assert overlapping(figure) == []
+
+
+def test_comparison_of_equal_and_perfect_methods() -> None:
+    same = {"group": "agent", "mean": 1.0, "low": 1.0, "high": 1.0}
+    figure = plot_comparison([{"method": "a", **same}, {"method": "b", **same}])
+    assert overlapping(figure) == []
+
+
+def test_comparison_of_nothing() -> None:
+    with pytest.raises(ValueError, match="at least one row"):
+        plot_comparison([])
+    with pytest.raises(ValueError, match="an entry 'low'"):
+        plot_comparison([{"method": "a", "group": "agent", "mean": 0.5}])
+
+
+# --- logs ---
+
+
+def write_log(path: Path, **kwargs: Any) -> dict[int, dict[str, Any]]:
+    """Log two lanes, and return their histories by episode seed."""
+    env = AutoTrainVectorEnv(2, autoreset_mode="Disabled", log_path=path, **SMALL | kwargs)
+    env.reset(seed=3)
+    for actions in ([2, 2], [3, 7], [7, REINIT], [2, STOP], [2, 2]):
+        env.step(np.array(actions))
+    env.close()
+    episodes = [env.core._episode(lane).seed for lane in range(2)]
+    return {seed: env.core.history.of(lane) for lane, seed in enumerate(episodes)}
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv"])
+@pytest.mark.parametrize("table", [False, True], ids=["file", "pandas"])
+def test_log_draws_the_episode(ending: str, table: bool, tmp_path: Path) -> None:
+    path = tmp_path / f"log.{ending}"
+    expected = write_log(path)
+    log: Any = path
+    if table:
+        log = pandas.read_csv(path) if ending == "csv" else pandas.read_json(path, lines=True)
+    for seed, run in expected.items():
+        found = history_of_log(log, seed)
+        for name, column in found.items():
+            if name == "loss":
+                np.testing.assert_allclose(column[1:, 0], run["loss"][1:, -1])
+            elif column.dtype == float:
+                assert np.isnan(column[0])
+                np.testing.assert_allclose(column[1:], run[name][1:])
+            else:
+                np.testing.assert_array_equal(column, run[name])
+        figure = plot_log(log, seed)
+        assert overlapping(figure) == []
+        drawn = [[text.get_text() for text in f.findobj(Text)] for f in (figure, plot_episode(run))]
+        legends = [{t for t in texts if "re-init" in t or "rewind" in t or "stop" in t} for texts in drawn]
+        assert legends[0] == legends[1]
+
+
+def test_log_of_log_loss_scores(tmp_path: Path) -> None:
+    (seed, _) = write_log(tmp_path / "log.csv", score="neg_log_loss")
+    assert len(plot_log(tmp_path / "log.csv", seed).axes) == 5
+
+
+def test_of_several_runs_of_an_episode_the_last_is_drawn(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    for actions in ([2, 2, 2, STOP], [3, STOP]):
+        env = AutoTrainEnv(log_path=path, **SMALL)
+        env.reset(seed=0)
+        for action in actions:
+            env.step(np.int64(action))
+        env.close()
+    assert history_of_log(path)["action"].tolist() == ["reset", "lr x1.2", "stop"]
+
+
+def test_read_log_takes_a_last_line_without_an_end_if_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}')
+    assert [row["step"] for row in read_log(path)] == [1, 2]
+    path.write_text('{"step": 1}\n{"ste')
+    assert [row["step"] for row in read_log(path)] == [1]
+    path.write_text('{"ste\n{"step": 2}\n')
+    with pytest.raises(ValueError, match="log.jsonl is damaged in line 1"):
+        read_log(path)
+
+
+def test_read_log_has_the_types_of_both_formats(tmp_path: Path) -> None:
+    for ending in ("csv", "jsonl"):
+        write_log(tmp_path / f"log.{ending}")
+    first, second = (read_log(tmp_path / f"log.{ending}") for ending in ("csv", "jsonl"))
+    assert first == second
+
+
+def test_bad_logs(tmp_path: Path) -> None:
+    seeds = list(write_log(tmp_path / "log.csv"))
+    with pytest.raises(
+        ValueError, match=f"episode_seed=None is not allowed: it must be one of .*{seeds[0]}"
+    ):
+        plot_log(tmp_path / "log.csv")
+    with pytest.raises(ValueError, match="episode_seed=1 .* one of"):
+        plot_log(tmp_path / "log.csv", 1)
+    with pytest.raises(ValueError, match=r"log='.*log.txt' .* a .jsonl or .csv file"):
+        plot_log(tmp_path / "log.txt")
+    with pytest.raises(FileNotFoundError):
+        plot_log(tmp_path / "missing.csv")
+    (tmp_path / "empty.jsonl").touch()
+    with pytest.raises(ValueError, match="at least one row"):
+        plot_log(tmp_path / "empty.jsonl")
