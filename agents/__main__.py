@@ -1,7 +1,6 @@
 """Train agents on AutoTrain, evaluate them, compare them with schedules, replay an episode."""
 
 import sys
-import traceback
 from typing import Annotated, Any
 
 import rich.markup
@@ -16,6 +15,7 @@ from agents.commands.replay import Replay
 from agents.commands.report import Report
 from agents.commands.train import Train
 from agents.commands.tune import Tune
+from autotrain_env.errors import UserError
 
 Command = (
     Annotated[Train, tyro.conf.subcommand("train")]
@@ -39,19 +39,9 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         errors.print("Interrupted. What was finished is kept.")
         sys.exit(130)
-    except (ValueError, TypeError, OSError) as error:
-        if not _is_of_the_user(error):
-            raise
+    except (UserError, OSError) as error:  # what the system refuses is the user's to mend, too
         errors.print(f"[bold red]error:[/] {rich.markup.escape(str(error))}", soft_wrap=True)
         sys.exit(2)
-
-
-def _is_of_the_user(error: Exception) -> bool:
-    """Whether an error tells the user something: of the system, or raised by this project's own checks."""
-    if isinstance(error, OSError):
-        return True
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    return frame.f_globals["__name__"].partition(".")[0] in ("agents", "autotrain_env")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,29 @@
-"""Error messages that several modules share."""
+"""Mistakes of the user's: one base class for them all, and messages that say what would have been right."""
 
 from __future__ import annotations
 
 import difflib
 import numbers
 from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake of the user's: its message says what is wrong, and what would have been right.
+
+    Programs may print the message alone; every other exception is a mistake of the program's.
+    """
+
+
+class InvalidValueError(UserError, ValueError):
+    """An argument, or a file's content, has a value that is not allowed."""
+
+
+class InvalidTypeError(UserError, TypeError):
+    """An argument is of a kind that is not allowed, or there is no argument of that name."""
+
+
+class MissingPackageError(UserError, ImportError):
+    """A package is not installed that only some uses need."""
 
 
 def check(condition: bool, argument: str, value: object, allowed: str) -> None:
@@ -17,10 +36,10 @@ def check(condition: bool, argument: str, value: object, allowed: str) -> None:
         allowed: What would have been right, in words.
 
     Raises:
-        ValueError: If `condition` is false.
+        InvalidValueError: If `condition` is false.
     """
     if not condition:
-        raise ValueError(f"{argument}={value!r} is not allowed: it must be {allowed}")
+        raise InvalidValueError(f"{argument}={value!r} is not allowed: it must be {allowed}")
 
 
 def check_whole(argument: str, value: object, least: int) -> None:
@@ -32,13 +51,13 @@ def check_whole(argument: str, value: object, least: int) -> None:
         least: The smallest value that is allowed.
 
     Raises:
-        ValueError: If it is something else.
+        InvalidValueError: If it is something else.
     """
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     check(whole and value >= least, argument, value, f"a whole number, at least {least}")  # type: ignore[operator]
 
 
-def unknown_name(argument: str, value: object, known: Iterable[str]) -> ValueError:
+def unknown_name(argument: str, value: object, known: Iterable[str]) -> InvalidValueError:
     """Make the error for a name that is not one of those known.
 
     Args:
@@ -55,4 +74,4 @@ def unknown_name(argument: str, value: object, known: Iterable[str]) -> ValueErr
     nearest = difflib.get_close_matches(str(value).lower(), by_lower_case, n=1, cutoff=0.0)
     hint = f"; the nearest known one is {by_lower_case[nearest[0]]!r}" if nearest else ""
     allowed = ", ".join(repr(name) for name in names) or "none"
-    return ValueError(f"{argument}={value!r} is not a known name{hint}. Allowed: {allowed}.")
+    return InvalidValueError(f"{argument}={value!r} is not a known name{hint}. Allowed: {allowed}.")

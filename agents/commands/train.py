@@ -29,7 +29,7 @@ from agents.training.hyperparameters import load_hyperparameters, replaced_hyper
 from agents.training.session import begin_model, train
 from autotrain_env import AutoTrainEnv
 from autotrain_env.envs.sb3 import make_sb3_env
-from autotrain_env.errors import check, check_whole, unknown_name
+from autotrain_env.errors import InvalidValueError, check, check_whole, unknown_name
 from autotrain_env.evolution.sparse import TOPOLOGIES
 
 RUNS = Path("runs/agents")
@@ -170,7 +170,9 @@ class Train(Agent):
         folder.remove_leftovers()
         differences = config.differences(folder.config())
         if differences:
-            raise ValueError(f"{folder.path} was begun otherwise (now, and then): {'; '.join(differences)}")
+            raise InvalidValueError(
+                f"{folder.path} was begun otherwise (now, and then): {'; '.join(differences)}"
+            )
         if folder.finished:
             raise FileExistsError(f"{folder.path} holds a finished run: nothing is left to resume")
         return folder

@@ -16,7 +16,7 @@ import numpy as np
 
 from agents.runs.folder import RunFolder, as_plain
 from autotrain_env import __version__
-from autotrain_env.errors import check
+from autotrain_env.errors import InvalidValueError, check
 from autotrain_env.files import replace_file
 from autotrain_env.process.log import read_rows
 
@@ -122,7 +122,7 @@ class Record:
             content["columns"] = {name: np.array(values) for name, values in content["columns"].items()}
             record = cls(**content)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path} is no record: {error!r}") from error
+            raise InvalidValueError(f"{path} is no record: {error!r}") from error
         check(version == FORMAT, f"{path}: format", version, f"{FORMAT}")
         lengths = {len(values) for values in record.columns.values()}
         check(len(lengths) == 1, f"{path}: columns", lengths, "of one length")

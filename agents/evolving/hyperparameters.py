@@ -12,7 +12,7 @@ from gymnasium import spaces
 from agents.evolving.members import FITNESS
 from agents.training.models import action_bias
 from autotrain_env import AutoTrainConfig
-from autotrain_env.errors import check, check_whole, unknown_name
+from autotrain_env.errors import InvalidValueError, check, check_whole, unknown_name
 from autotrain_env.evolution import (
     CMAES,
     Decay,
@@ -206,5 +206,5 @@ def _read_value(name: str, value: Any) -> Any:
         try:
             return replace(UPDATES[rule], **arguments)
         except TypeError as error:
-            raise ValueError(f"{name}={value!r} is not allowed: {error}") from error
+            raise InvalidValueError(f"{name}={value!r} is not allowed: {error}") from error
     return value

@@ -15,7 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol
 
 from agents.evolving.members import Generation, Outcome, Trial, evaluate_members, join_outcomes
-from autotrain_env.errors import check, check_whole, unknown_name
+from autotrain_env.errors import MissingPackageError, check, check_whole, unknown_name
 
 ATTEMPTS = 10
 """Times that members are evaluated anew because a worker died, before giving up."""
@@ -129,7 +129,7 @@ class Ray:
         try:
             self.ray = importlib.import_module("ray")
         except ImportError as error:
-            raise ImportError(
+            raise MissingPackageError(
                 "backend='ray' needs Ray: pip install 'autotrain-env[distributed]'"
             ) from error
         self.is_ours = not self.ray.is_initialized()

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from autotrain_env import ENVIRONMENTS, AutoTrainConfig
-from autotrain_env.errors import check, check_whole, unknown_name
+from autotrain_env.errors import InvalidValueError, check, check_whole, unknown_name
 from autotrain_env.files import is_leftover, replace_file
 from autotrain_env.policies.trained import WEIGHTS_NAME
 
@@ -156,7 +156,7 @@ class RunFolder:
                 check(isinstance(getattr(config, name), dict), name, getattr(config, name), "an object")
             check_environment(config.env_id, config.env)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{path} is damaged: {error}") from error
+            raise InvalidValueError(f"{path} is damaged: {error}") from error
         return config
 
     def result(self) -> dict[str, Any]:
@@ -172,7 +172,7 @@ class RunFolder:
         numbers = [result.get(name) for name in ("steps", "updates", "minutes")]
         numbers.append(evaluation.get("score") if isinstance(evaluation, dict) else None)
         if not all(isinstance(number, (int, float)) for number in numbers):
-            raise ValueError(
+            raise InvalidValueError(
                 f"{self.path / 'result.json'} is damaged: it must hold numbers named steps, updates, "
                 f"minutes and evaluation: score"
             )
@@ -218,9 +218,9 @@ class RunFolder:
         try:
             content = json.loads(path.read_bytes())
         except ValueError as error:
-            raise ValueError(f"{path} is damaged: {error}") from error
+            raise InvalidValueError(f"{path} is damaged: {error}") from error
         if not isinstance(content, dict):
-            raise ValueError(f"{path} is damaged: it holds no object")
+            raise InvalidValueError(f"{path} is damaged: it holds no object")
         return content
 
     # --- checkpoints ---

@@ -15,6 +15,7 @@ import gymnasium
 from agents.runs.folder import RunFolder
 from agents.runs.seeds import DEVELOPMENT_SEED
 from autotrain_env import AutoTrainConfig, AutoTrainVectorEnv
+from autotrain_env.errors import InvalidValueError
 from autotrain_env.policies.evaluation import evaluate_policy
 from autotrain_env.policies.trained import TrainedPolicy
 
@@ -49,7 +50,7 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
         with (checkpoint / "state.pkl").open("rb") as file:
             return cloudpickle.load(file)
     except Exception as error:  # what a damaged pickle raises may be anything
-        raise ValueError(f"{checkpoint / 'state.pkl'} is damaged: {error!r}") from error
+        raise InvalidValueError(f"{checkpoint / 'state.pkl'} is damaged: {error!r}") from error
 
 
 def note_evaluation(

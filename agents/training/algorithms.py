@@ -4,7 +4,7 @@ import importlib
 from dataclasses import dataclass
 from typing import Any
 
-from autotrain_env.errors import unknown_name
+from autotrain_env.errors import InvalidValueError, unknown_name
 
 # The default reward, scaled so that value targets are of order 1.
 REWARD = {"improvement": 5.0}
@@ -70,7 +70,7 @@ def check_actions(algorithm: Algorithm, space: Any, env_id: str) -> None:
     kind = type(space).__name__
     if kind not in algorithm.actions:
         able = [name for name, other in TRAINABLE.items() if kind in other.actions] or ["none here"]
-        raise ValueError(
+        raise InvalidValueError(
             f"algorithm={algorithm.name!r} cannot act in {env_id}, whose action space is {space}: it needs "
             f"{' or '.join(algorithm.actions)}. Algorithms that can: {', '.join(able)}"
         )

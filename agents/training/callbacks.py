@@ -13,6 +13,7 @@ from agents.runs.session import Interrupted, Interruption, Stopwatch, config_of,
 from agents.training.checkpoints import MONITORED, environments_of, random_state
 from agents.training.export import export_policy
 from autotrain_env import Curriculum
+from autotrain_env.errors import InvalidValueError
 from autotrain_env.policies.evaluation import make_evaluation_env
 from autotrain_env.policies.trained import TrainedPolicy
 
@@ -41,7 +42,7 @@ class Keeper(BaseCallback):
         distribution = config_of(self.evaluation_env).task_distribution
         if isinstance(distribution, Curriculum):
             if config.success_score is None:
-                raise ValueError(
+                raise InvalidValueError(
                     "success_score=None: tasks with levels need a score that counts as success"
                 )
             self.curriculum = CurriculumCallback(distribution, config.success_score)

@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import VecMonitor
 from agents.runs.folder import RunConfig
 from agents.training.algorithms import find_algorithm
 from autotrain_env.envs.sb3 import AutoTrainVecEnv
+from autotrain_env.errors import InvalidValueError
 
 MONITORED = ("episode_returns", "episode_lengths", "episode_count")
 
@@ -82,5 +83,5 @@ def _load_model(checkpoint: Path, config: RunConfig, env: VecMonitor) -> BaseAlg
             with path.open("rb") as file:
                 model.load_replay_buffer(file)
     except Exception as error:  # what a damaged file raises may be anything
-        raise ValueError(f"{path} is damaged: {error!r}") from error
+        raise InvalidValueError(f"{path} is damaged: {error!r}") from error
     return model

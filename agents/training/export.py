@@ -19,6 +19,7 @@ from stable_baselines3.td3.policies import TD3Policy
 from torch import Tensor, nn
 
 from agents.training.extractors import AttentionExtractor, NormalizeExtractor
+from autotrain_env.errors import InvalidValueError
 from autotrain_env.policies.layers import Normalize, StateAttention
 from autotrain_env.policies.spec import PolicySpec
 from autotrain_env.policies.trained import TrainedPolicy
@@ -95,7 +96,7 @@ def _features(owner: nn.Module) -> list[nn.Module]:
         return [extractor.normalize]
     if isinstance(extractor, FlattenExtractor):
         return []
-    raise ValueError(f"a policy with the features extractor {extractor} cannot be exported")
+    raise InvalidValueError(f"a policy with the features extractor {extractor} cannot be exported")
 
 
 def _flat(network: nn.Module) -> list[nn.Module]:
@@ -140,7 +141,7 @@ def _describe(module: nn.Module) -> dict[str, Any]:
     for kind, known in (("tanh", nn.Tanh), ("relu", nn.ReLU)):
         if isinstance(module, known):
             return {"type": kind}
-    raise ValueError(
+    raise InvalidValueError(
         f"a policy with {module} cannot be exported; known are linear, lstm, tanh, relu layers and "
         "attention over states"
     )

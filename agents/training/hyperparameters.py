@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from autotrain_env.errors import check, unknown_name
+from autotrain_env.errors import InvalidValueError, check, unknown_name
 
 HYPERPARAMETERS = Path(__file__).parents[1] / "hyperparams"
 RATES = ("learning_rate", "clip_range")
@@ -31,7 +31,9 @@ def load_hyperparameters(name: str, env_id: str) -> dict[str, Any]:
     """
     entries = yaml.safe_load((HYPERPARAMETERS / f"{name}.yml").read_text())
     if env_id not in entries:
-        raise ValueError(f"hyperparams/{name}.yml has no entry for {env_id}; it has {', '.join(entries)}")
+        raise InvalidValueError(
+            f"hyperparams/{name}.yml has no entry for {env_id}; it has {', '.join(entries)}"
+        )
     return entries[env_id]
 
 
@@ -52,7 +54,7 @@ def replaced_hyperparameters(given: Iterable[str], known: Mapping[str, Any]) -> 
         try:
             hyperparameters[name] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise ValueError(f"hyperparameters={word!r}: the value must be YAML: {error}") from error
+            raise InvalidValueError(f"hyperparameters={word!r}: the value must be YAML: {error}") from error
     return hyperparameters
 
 
@@ -78,6 +80,6 @@ def linear_start(name: str, value: str) -> float:
     try:
         return float(value.removeprefix(LINEAR))
     except ValueError as error:
-        raise ValueError(
+        raise InvalidValueError(
             f"{name}={value!r} is not allowed: it must be a number, or {LINEAR} and one"
         ) from error

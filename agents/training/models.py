@@ -19,7 +19,7 @@ from agents.training.export import export_policy, network_of
 from agents.training.extractors import EXTRACTORS, AttentionExtractor, NormalizeExtractor
 from agents.training.hyperparameters import LINEAR, OF_RUNS, RATES, check_hyperparameters, linear_start
 from autotrain_env import AutoTrainConfig
-from autotrain_env.errors import check, unknown_name
+from autotrain_env.errors import InvalidValueError, check, unknown_name
 from autotrain_env.policies.spec import PolicySpec
 from autotrain_env.policies.trained import TrainedPolicy
 
@@ -84,7 +84,9 @@ def make_model(
     try:
         model: BaseAlgorithm = model_class(policy, env, seed=seed, device="cpu", **arguments)
     except Exception as error:  # what a library raises of a value may be anything
-        raise ValueError(f"hyperparameters={dict(hyperparameters)} are not allowed: {error!r}") from error
+        raise InvalidValueError(
+            f"hyperparameters={dict(hyperparameters)} are not allowed: {error!r}"
+        ) from error
     actor_critic = isinstance(model.policy, (ActorCriticPolicy, MaskableActorCriticPolicy))
     if actor_critic and config.action_type == "discrete":
         with torch.no_grad():

@@ -20,7 +20,7 @@ from agents.training.export import export_policy
 from agents.training.hyperparameters import HYPERPARAMETERS, load_hyperparameters
 from agents.training.models import make_model
 from autotrain_env.envs.sb3 import make_sb3_env
-from autotrain_env.errors import check
+from autotrain_env.errors import InvalidValueError, check
 from autotrain_env.files import replace_file
 from autotrain_env.policies.evaluation import evaluate_policy, make_evaluation_env
 
@@ -166,7 +166,7 @@ def open_study(study: Study, storage: Path) -> optuna.Study:
             load_if_exists=True,
         )
     except Exception as error:  # what a damaged file raises may be anything
-        raise ValueError(f"storage={str(storage)!r} is damaged: {error!r}") from error
+        raise InvalidValueError(f"storage={str(storage)!r} is damaged: {error!r}") from error
     wanted, known = as_plain(asdict(study)), made.user_attrs.get("setup")
     if known is None:
         made.set_user_attr("setup", wanted)

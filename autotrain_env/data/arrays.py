@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from autotrain_env.errors import check_whole
+from autotrain_env.errors import InvalidTypeError, InvalidValueError, check_whole
 
 
 def as_images(images: Any, argument: str) -> torch.Tensor:
@@ -27,20 +27,20 @@ def as_images(images: Any, argument: str) -> torch.Tensor:
     """
     tensor = images if isinstance(images, torch.Tensor) else _as_tensor(images, argument)
     if tensor.is_complex():
-        raise TypeError(f"{argument}: dtype {tensor.dtype}; must be a real one")
+        raise InvalidTypeError(f"{argument}: dtype {tensor.dtype}; must be a real one")
     if tensor.ndim not in (2, 3, 4):
-        raise ValueError(
+        raise InvalidValueError(
             f"{argument}: shape {tuple(tensor.shape)}; must be (n, features), (n, height, width) "
             "or (n, channels, height, width)"
         )
     if tensor.numel() == 0:
-        raise ValueError(f"{argument}: shape {tuple(tensor.shape)} is empty")
+        raise InvalidValueError(f"{argument}: shape {tuple(tensor.shape)} is empty")
     tensor = tensor.detach().cpu()
     if tensor.dtype != torch.uint8:
         tensor = tensor.float()
         finite = torch.isfinite(tensor.flatten(start_dim=1)).all(dim=1)
         if not finite.all():
-            raise ValueError(
+            raise InvalidValueError(
                 f"{argument}: {int((~finite).sum())} of {len(finite)} hold a NaN or a value that "
                 f"is infinite in float32, the first at position {int(finite.int().argmin())}"
             )
@@ -50,7 +50,7 @@ def as_images(images: Any, argument: str) -> torch.Tensor:
 def _as_tensor(images: Any, argument: str) -> torch.Tensor:
     array = np.asarray(images)
     if array.dtype.kind not in "biuf":
-        raise TypeError(f"{argument}: dtype {array.dtype}; must be a numeric, real one")
+        raise InvalidTypeError(f"{argument}: dtype {array.dtype}; must be a numeric, real one")
     dtype = np.uint8 if array.dtype == np.uint8 else np.float32
     with np.errstate(over="ignore"):  # infinite values are reported with their position
         return torch.tensor(np.ascontiguousarray(array, dtype=dtype))
@@ -75,9 +75,9 @@ def as_labels(labels: Any, argument: str, num_images: int) -> npt.NDArray[np.int
         labels = labels.detach().cpu().numpy()
     array = np.asarray(labels)
     if array.dtype.kind not in "biu":
-        raise TypeError(f"{argument}: dtype {array.dtype}; must be an integer one")
+        raise InvalidTypeError(f"{argument}: dtype {array.dtype}; must be an integer one")
     if array.shape != (num_images,):
-        raise ValueError(
+        raise InvalidValueError(
             f"{argument}: shape {array.shape}; must be ({num_images},), one label for each image"
         )
     return array.astype(np.int64)
@@ -103,7 +103,7 @@ def check_classes(label_parts: list[npt.NDArray[np.int64]], num_classes: int | N
         outside = (part < 0) | (part >= num_classes)
         if outside.any():
             first = int(outside.argmax())
-            raise ValueError(
+            raise InvalidValueError(
                 f"{argument}: {int(outside.sum())} of {len(part)} lie outside the classes 0 … "
                 f"{num_classes - 1}, the first at position {first}: {part[first]}"
             )

@@ -22,6 +22,7 @@ from autotrain_env.data import sharing
 from autotrain_env.data.arrays import as_images, as_labels, check_classes, join_as_float
 from autotrain_env.data.sampling import EpochSampler as EpochSampler
 from autotrain_env.data.sampling import cut_off_test_part
+from autotrain_env.errors import InvalidTypeError, InvalidValueError
 
 Recipe: TypeAlias = "tuple[Callable[..., Dataset], tuple[Any, ...]]"
 _TEST_FRACTION = 0.2  # of the images, where a data set comes without a test part
@@ -136,7 +137,7 @@ class Dataset:
                 or the default sizes exceed the pool.
         """
         if (test_images is None) != (test_labels is None):
-            raise ValueError("test_images and test_labels must be given together or not at all")
+            raise InvalidValueError("test_images and test_labels must be given together or not at all")
         image_parts = [as_images(images, "images")]
         label_parts = [as_labels(labels, "labels", len(image_parts[0]))]
         if test_images is not None:
@@ -144,7 +145,9 @@ class Dataset:
             label_parts.append(as_labels(test_labels, "test_labels", len(image_parts[1])))
             shape, test_shape = (tuple(part.shape[1:]) for part in image_parts)
             if shape != test_shape:
-                raise ValueError(f"test_images: image shape {test_shape}; must be {shape} as in images")
+                raise InvalidValueError(
+                    f"test_images: image shape {test_shape}; must be {shape} as in images"
+                )
         num_classes = check_classes(label_parts, num_classes)
         if test_images is None:
             test_size = max(1, round(_TEST_FRACTION * len(label_parts[0])))
@@ -153,7 +156,7 @@ class Dataset:
             label_parts = [label_parts[0][part] for part in pool_and_test]
         pool_size, test_size = map(len, label_parts)
         if pool_size < 3:
-            raise ValueError(
+            raise InvalidValueError(
                 f"images: {pool_size} besides the {test_size} of the test part; "
                 "at least 3 are needed for train, holdout and validation"
             )
@@ -247,12 +250,12 @@ def check_sizes(argument: str, sizes: SplitSizes, name: str, pool_size: int, tes
     """
     for part, size in zip(SplitSizes._fields, sizes, strict=True):
         if not isinstance(size, (int, np.integer)) or isinstance(size, bool):
-            raise TypeError(f"{argument}: {part}={size!r}; must be an integer")
+            raise InvalidTypeError(f"{argument}: {part}={size!r}; must be an integer")
         if size < 1:
-            raise ValueError(f"{argument}: {part}={size!r}; must be at least 1")
+            raise InvalidValueError(f"{argument}: {part}={size!r}; must be at least 1")
     sizes = SplitSizes(*map(int, sizes))
     if sizes.total > pool_size:
-        raise ValueError(
+        raise InvalidValueError(
             f"{argument}: train={sizes.train}, holdout={sizes.holdout} and validation="
             f"{sizes.validation} are {sizes.total:,} images, but dataset {name!r} has "
             f"{pool_size:,} to divide (besides its {test_size:,} test images)"

@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from autotrain_env.data.dataset import Dataset, SplitSizes, from_recipe
+from autotrain_env.errors import InvalidValueError
 
 DATA_ROOT_VARIABLE = "AUTOTRAIN_DATA"
 DEFAULT_DATA_ROOT = "~/.cache/autotrain"
@@ -113,14 +114,16 @@ def _read_mnist(name: str, root: Path) -> list[tuple[Any, Any]]:
     ]
     for (images, labels), (image_path, label_path) in zip(parts, paths, strict=True):
         if images.shape[1:] != (28, 28):
-            raise ValueError(f"{image_path}: holds images of shape {tuple(images.shape[1:])}. {_DAMAGED}")
+            raise InvalidValueError(
+                f"{image_path}: holds images of shape {tuple(images.shape[1:])}. {_DAMAGED}"
+            )
         if len(images) != len(labels):
-            raise ValueError(
+            raise InvalidValueError(
                 f"{label_path}: holds {len(labels):,} labels for the {len(images):,} images of "
                 f"{image_path.name}. {_DAMAGED}"
             )
         if len(labels) == 0 or labels.max() > 9:
-            raise ValueError(f"{label_path}: holds no labels, or labels above 9. {_DAMAGED}")
+            raise InvalidValueError(f"{label_path}: holds no labels, or labels above 9. {_DAMAGED}")
     return parts
 
 
@@ -128,7 +131,9 @@ def _read(read: Callable[[str], Tensor], path: Path) -> Tensor:
     try:
         return read(str(path))
     except (AssertionError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read ({type(error).__name__}: {error}). {_DAMAGED}") from error
+        raise InvalidValueError(
+            f"{path}: cannot be read ({type(error).__name__}: {error}). {_DAMAGED}"
+        ) from error
 
 
 def _read_cifar(name: str, root: Path) -> list[tuple[Any, Any]]:
@@ -141,6 +146,6 @@ def _read_cifar(name: str, root: Path) -> list[tuple[Any, Any]]:
     _require_files(name, root, [folder / file for file, _ in checksums])
     for file, checksum in checksums:
         if not check_integrity(str(folder / file), checksum):
-            raise ValueError(f"{folder / file}: wrong checksum. {_DAMAGED}")
+            raise InvalidValueError(f"{folder / file}: wrong checksum. {_DAMAGED}")
     parts = [CIFAR10(root, train=train) for train in (True, False)]
     return [(part.data.transpose(0, 3, 1, 2), np.array(part.targets)) for part in parts]

@@ -9,6 +9,7 @@ import torch
 
 from autotrain_env.data.dataset import Dataset
 from autotrain_env.data.sampling import EpochSampler as EpochSampler
+from autotrain_env.errors import InvalidValueError
 
 # The keys hold on to the handles as long as the pool is in use, so that a pool is never mistaken.
 _POOLS: weakref.WeakValueDictionary[tuple[tuple[Dataset, ...], torch.dtype, torch.device], torch.Tensor] = (
@@ -40,7 +41,9 @@ def image_pool(
     unique = tuple(dict.fromkeys(datasets))
     if len({dataset.num_features for dataset in unique}) != 1:
         listed = ", ".join(f"{dataset.name!r}: {dataset.image_shape}" for dataset in unique)
-        raise ValueError(f"datasets must be one or more with equally many features, not {{{listed}}}")
+        raise InvalidValueError(
+            f"datasets must be one or more with equally many features, not {{{listed}}}"
+        )
     lengths = [len(dataset.labels) for dataset in unique]
     starts = dict(zip(unique, np.cumsum([0, *lengths]).tolist(), strict=False))
     offsets = tuple(starts[dataset] for dataset in datasets)

@@ -18,7 +18,7 @@ from autotrain_env.data.image_sets import IMAGE_SETS, load_image_set, resolve_da
 from autotrain_env.data.sampling import cut_off_test_part
 from autotrain_env.data.synthetic import KINDS, synthetic
 from autotrain_env.data.torch_datasets import brief, from_torch_dataset
-from autotrain_env.errors import unknown_name
+from autotrain_env.errors import InvalidTypeError, InvalidValueError, unknown_name
 
 DatasetSpec: TypeAlias = "str | Dataset | tuple[Any, Any] | torch.utils.data.Dataset[Any]"
 _BUILT_IN_NAMES = ("digits", "synthetic", *IMAGE_SETS)
@@ -92,7 +92,7 @@ def load_dataset(
         return Dataset.from_arrays(*spec)
     if isinstance(spec, torch.utils.data.Dataset):
         return from_torch_dataset(spec)
-    raise TypeError(
+    raise InvalidTypeError(
         f"dataset={brief(spec)}: must be a name, a Dataset, a tuple (images, labels) or a "
         "torch.utils.data.Dataset"
     )
@@ -118,14 +118,14 @@ def register_dataset(
         ValueError: If the name is empty, built-in, or taken and `overwrite` is False.
     """
     if not isinstance(name, str):
-        raise TypeError(f"name={name!r}: must be a string")
+        raise InvalidTypeError(f"name={name!r}: must be a string")
     if not name or name in _BUILT_IN_NAMES or _SYNTHETIC_NAME.fullmatch(name):
-        raise ValueError(
+        raise InvalidValueError(
             f"name={name!r}: must not be empty or one of the built-in names "
             f"{', '.join(map(repr, _BUILT_IN_NAMES))}"
         )
     if name in _REGISTRY and not overwrite:
-        raise ValueError(f"name={name!r}: registered already; pass overwrite=True to replace it")
+        raise InvalidValueError(f"name={name!r}: registered already; pass overwrite=True to replace it")
     if callable(data) and not isinstance(data, torch.utils.data.Dataset):
         _REGISTRY[name] = data
     else:

@@ -10,6 +10,7 @@ import torch
 import torch.utils.data
 
 from autotrain_env.data.dataset import Dataset
+from autotrain_env.errors import InvalidTypeError, InvalidValueError
 
 
 def brief(value: object, limit: int = 80) -> str:
@@ -21,15 +22,15 @@ def brief(value: object, limit: int = 80) -> str:
 def from_torch_dataset(data: torch.utils.data.Dataset[Any]) -> Dataset:
     """Read all items of a map-style data set."""
     if isinstance(data, torch.utils.data.IterableDataset) or not hasattr(data, "__len__"):
-        raise TypeError(f"dataset={brief(data)}: must be map-style, with a length and an index")
+        raise InvalidTypeError(f"dataset={brief(data)}: must be map-style, with a length and an index")
     num_items = len(data)
     if num_items == 0:
-        raise ValueError(f"dataset={brief(data)}: is empty")
+        raise InvalidValueError(f"dataset={brief(data)}: is empty")
     items = [_read_item(data, position) for position in range(num_items)]
     images, labels = zip(*items, strict=True)
     for position, image in enumerate(images):
         if image.shape != images[0].shape or image.dtype != images[0].dtype:
-            raise ValueError(
+            raise InvalidValueError(
                 f"dataset={brief(data)}: item {position} has an image of shape "
                 f"{tuple(image.shape)} and {image.dtype}, item 0 one of shape "
                 f"{tuple(images[0].shape)} and {images[0].dtype}"
@@ -43,7 +44,7 @@ def _read_item(data: torch.utils.data.Dataset[Any], position: int) -> tuple[torc
         image, label = item
         return _item_image(image), operator.index(label)
     except (TypeError, ValueError):
-        raise TypeError(
+        raise InvalidTypeError(
             f"dataset={brief(data)}: item {position} is {brief(item)}; must be a pair of an "
             "image (tensor, array or PIL image) and an integer label"
         ) from None

@@ -9,7 +9,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils.seeding import np_random
 from torch import nn
 
-from autotrain_env.errors import unknown_name
+from autotrain_env.errors import InvalidTypeError, unknown_name
 from autotrain_env.process.actions import check_actions
 from autotrain_env.process.config import make_config
 from autotrain_env.process.core import AutoTrainCore
@@ -256,7 +256,7 @@ def check_task(task: Any) -> Task | None:
         TypeError: If it is something else.
     """
     if task is not None and not isinstance(task, Task):
-        raise TypeError(f"options['task']={task!r} must be an autotrain_env.Task")
+        raise InvalidTypeError(f"options['task']={task!r} must be an autotrain_env.Task")
     return task
 
 

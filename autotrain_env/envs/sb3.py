@@ -8,12 +8,13 @@ import gymnasium
 import numpy as np
 
 from autotrain_env.envs.vector_env import AutoTrainVectorEnv
+from autotrain_env.errors import MissingPackageError
 
 try:
     from stable_baselines3.common.vec_env import VecEnv, VecMonitor
     from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 except ImportError as error:
-    raise ImportError(
+    raise MissingPackageError(
         "make_sb3_env needs Stable-Baselines3: install it with `pip install stable-baselines3`, or "
         "this package with its extra `agents`"
     ) from error

@@ -19,7 +19,7 @@ from autotrain_env.envs.env import (
     draw_episode_seed,
     render_lane,
 )
-from autotrain_env.errors import check, unknown_name
+from autotrain_env.errors import InvalidTypeError, check, unknown_name
 from autotrain_env.process.actions import Decisions, check_actions
 from autotrain_env.process.config import make_config
 from autotrain_env.process.core import AutoTrainCore
@@ -154,7 +154,7 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         if mask is None:
             return np.ones(self.num_envs, bool)
         if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
-            raise TypeError(f"options['reset_mask']={mask!r} must be a numpy array of bool")
+            raise InvalidTypeError(f"options['reset_mask']={mask!r} must be a numpy array of bool")
         check(
             mask.shape == (self.num_envs,) and bool(mask.any()),
             "options['reset_mask']",

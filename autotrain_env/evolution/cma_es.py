@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autotrain_env.errors import check, check_whole
+from autotrain_env.errors import InvalidValueError, MissingPackageError, check, check_whole
 from autotrain_env.evolution.fitness import check_fitness, fill_not_finite
 from autotrain_env.evolution.noise import Normal, check_seed, draw_noise
 from autotrain_env.evolution.strategy import describe_fitness
@@ -50,7 +50,7 @@ class CMAES:
         try:
             import cma
         except ImportError as error:
-            raise ImportError("CMA-ES needs pycma: pip install 'autotrain-env[agents]'") from error
+            raise MissingPackageError("CMA-ES needs pycma: pip install 'autotrain-env[agents]'") from error
         check(
             parameters.ndim == 1 and len(parameters) > 1, "parameters", parameters, "of shape (d,), d > 1"
         )
@@ -121,7 +121,7 @@ class CMAState:
     def tell(self, fitness: Any, behaviors: Any = None) -> "CMAState":
         """Learn from the members' fitness; see `State.tell`."""
         if self.asked is None:
-            raise ValueError("tell() was called without ask(): there is no generation to tell of")
+            raise InvalidValueError("tell() was called without ask(): there is no generation to tell of")
         check(behaviors is None, "behaviors", behaviors, "None without novelty")
         values = check_fitness(fitness, self.population_size, torch.device("cpu"), torch.float64)
         after = replace(self, asked=None, generation=self.generation + 1)

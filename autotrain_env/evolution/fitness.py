@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from autotrain_env.errors import check, check_whole, unknown_name
+from autotrain_env.errors import InvalidTypeError, check, check_whole, unknown_name
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,11 @@ def check_fitness(fitness: object, count: int, device: torch.device, dtype: torc
     try:
         values = torch.as_tensor(fitness)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"fitness={fitness!r} must be numbers, one for each member: {error}") from error
+        raise InvalidTypeError(
+            f"fitness={fitness!r} must be numbers, one for each member: {error}"
+        ) from error
     if values.is_complex() or values.dtype == torch.bool:
-        raise TypeError(f"fitness is of dtype {values.dtype}: it must be real numbers")
+        raise InvalidTypeError(f"fitness is of dtype {values.dtype}: it must be real numbers")
     check(values.shape == (count,), "fitness", f"of shape {tuple(values.shape)}", f"of shape ({count},)")
     values = values.detach().to(device, dtype)
     infinite = torch.isposinf(values).nonzero().flatten().tolist()
@@ -152,5 +154,5 @@ def as_shaping(shaping: str | Shaping) -> Shaping:
         ValueError: If the name is unknown.
     """
     if not isinstance(shaping, (str, Shaping)):
-        raise TypeError(f"shaping={shaping!r} must be a name or a Shaping")
+        raise InvalidTypeError(f"shaping={shaping!r} must be a name or a Shaping")
     return Shaping(shaping) if isinstance(shaping, str) else shaping

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from autotrain_env.errors import check, unknown_name
+from autotrain_env.errors import InvalidTypeError, check, unknown_name
 
 SCALINGS = ("none", "fan_in")
 
@@ -100,7 +100,7 @@ def as_vector(parameters: Tensor | Mapping[str, Tensor]) -> tuple[Layout, Tensor
     named = {"parameters": parameters} if isinstance(parameters, Tensor) else dict(parameters)
     for name, tensor in named.items():
         if not (isinstance(tensor, Tensor) and tensor.is_floating_point()):
-            raise TypeError(f"{name} must be a tensor of floats, but is {tensor!r}")
+            raise InvalidTypeError(f"{name} must be a tensor of floats, but is {tensor!r}")
         check(bool(tensor.isfinite().all()), name, tensor, "finite")
     layout = Layout.of(named)
     check(bool(named) and layout.size > 0, "parameters", parameters, "at least one number")

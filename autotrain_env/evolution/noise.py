@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autotrain_env.errors import check, check_whole, unknown_name
+from autotrain_env.errors import InvalidTypeError, InvalidValueError, check, check_whole, unknown_name
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,9 @@ class Uniform(Distribution):
         Raises:
             ValueError: Always.
         """
-        raise ValueError("distribution='uniform' has no score: second derivatives cannot be estimated")
+        raise InvalidValueError(
+            "distribution='uniform' has no score: second derivatives cannot be estimated"
+        )
 
     @property
     def location_information(self) -> float:
@@ -190,7 +192,7 @@ class Uniform(Distribution):
         Raises:
             ValueError: Always.
         """
-        raise ValueError("distribution='uniform' has no score, and so no natural gradient")
+        raise InvalidValueError("distribution='uniform' has no score, and so no natural gradient")
 
     @property
     def scale_information(self) -> float:
@@ -224,7 +226,7 @@ def as_distribution(distribution: str | Distribution) -> Distribution:
     if isinstance(distribution, Distribution):
         return distribution
     if not isinstance(distribution, str):
-        raise TypeError(f"distribution={distribution!r} must be a name or a Distribution")
+        raise InvalidTypeError(f"distribution={distribution!r} must be a name or a Distribution")
     if distribution not in DISTRIBUTIONS:
         raise unknown_name("distribution", distribution, DISTRIBUTIONS)
     return DISTRIBUTIONS[distribution]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autotrain_env.errors import check, check_whole, unknown_name
+from autotrain_env.errors import InvalidTypeError, check, check_whole, unknown_name
 
 KINDS = ("ns", "nsr", "nsra")
 
@@ -135,7 +135,7 @@ def check_behaviors(behaviors: Any, count: int, wanted: bool) -> Tensor | None:
     try:
         values = torch.as_tensor(behaviors).to("cpu", torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"behaviors={behaviors!r} must be numbers: {error}") from error
+        raise InvalidTypeError(f"behaviors={behaviors!r} must be numbers: {error}") from error
     check(
         values.ndim == 2 and len(values) == count and values.shape[1] > 0,
         "behaviors",

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autotrain_env.errors import check, check_whole, unknown_name
+from autotrain_env.errors import InvalidValueError, check, check_whole, unknown_name
 from autotrain_env.evolution.fitness import check_fitness, fill_not_finite
 from autotrain_env.evolution.layout import SCALINGS, as_vector
 from autotrain_env.evolution.noise import Normal, check_seed, draw_noise
@@ -95,7 +95,7 @@ class RandomState:
     def tell(self, fitness: Any, behaviors: Any = None) -> "RandomState":
         """Keep the best; see `State.tell`."""
         if self.asked is None:
-            raise ValueError("tell() was called without ask(): there is no generation to tell of")
+            raise InvalidValueError("tell() was called without ask(): there is no generation to tell of")
         check(behaviors is None, "behaviors", behaviors, "None without novelty")
         values = check_fitness(fitness, self.population_size, self.start.device, torch.float64)
         after = replace(self, asked=None, generation=self.generation + 1)

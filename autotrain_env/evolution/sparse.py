@@ -10,7 +10,7 @@ import torch
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from autotrain_env.errors import check, check_whole, unknown_name
+from autotrain_env.errors import InvalidValueError, check, check_whole, unknown_name
 from autotrain_env.evolution.fitness import Shaping, as_shaping, check_fitness
 from autotrain_env.evolution.layout import SCALINGS, as_vector
 from autotrain_env.evolution.noise import Distribution, as_distribution, check_seed, draw_noise
@@ -212,7 +212,7 @@ class SparseState:
                 infinity.
         """
         if not self.is_asked:
-            raise ValueError("tell() was called without ask(): there is no generation to tell of")
+            raise InvalidValueError("tell() was called without ask(): there is no generation to tell of")
         check(behaviors is None, "behaviors", behaviors, "None without novelty")
         values = check_fitness(fitness, self.population_size, self.graph.device, self.graph.dtype)
         after = replace(self, is_asked=False, generation=self.generation + 1)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from autotrain_env.errors import check, check_whole, unknown_name
+from autotrain_env.errors import InvalidValueError, check, check_whole, unknown_name
 from autotrain_env.evolution.estimates import (
     Estimate,
     cosine,
@@ -331,7 +331,7 @@ class State:
                 infinity.
         """
         if self.asked is None:
-            raise ValueError("tell() was called without ask(): there is no generation to tell of")
+            raise InvalidValueError("tell() was called without ask(): there is no generation to tell of")
         parameters = self.parameters
         values = check_fitness(fitness, self.population_size, parameters.device, parameters.dtype)
         done = check_behaviors(behaviors, self.population_size, self.strategy.novelty is not None)

@@ -10,7 +10,7 @@ import scipy.stats
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from autotrain_env.envs.vector_env import AutoTrainVectorEnv
-from autotrain_env.errors import check, check_whole
+from autotrain_env.errors import InvalidTypeError, check, check_whole
 from autotrain_env.policies.protocol import Policy
 
 FINAL_COLUMNS = ("test_accuracy", "test_loss", "best_holdout_test_accuracy", "best_holdout_test_loss")
@@ -123,7 +123,7 @@ def _episode_seeds(seed: int | Sequence[int], episodes: int) -> np.ndarray:
 def _check_env(env: VectorEnv[Any, Any, Any]) -> AutoTrainVectorEnv:
     vector_env = getattr(env, "unwrapped", env)
     if not isinstance(vector_env, AutoTrainVectorEnv):
-        raise TypeError(f"env={env!r} must be an AutoTrainVectorEnv")
+        raise InvalidTypeError(f"env={env!r} must be an AutoTrainVectorEnv")
     mode = vector_env.autoreset_mode
     check(
         mode == AutoresetMode.DISABLED, "autoreset_mode", mode, "AutoresetMode.DISABLED for an evaluation"

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from autotrain_env.envs.vector_env import AutoTrainVectorEnv
-from autotrain_env.errors import check, check_whole, unknown_name
+from autotrain_env.errors import InvalidTypeError, check, check_whole, unknown_name
 from autotrain_env.policies.protocol import Policy
 from autotrain_env.policies.random_agent import RandomAgent
 from autotrain_env.process.actions import Decisions
@@ -298,7 +298,7 @@ class EarlyStopping(Schedule):
         """Look the schedule up and check the parameters."""
         schedule = as_schedule(self.schedule)
         if not isinstance(schedule, Schedule):
-            raise TypeError(f"schedule={self.schedule!r} must be a Schedule or the name of one")
+            raise InvalidTypeError(f"schedule={self.schedule!r} must be a Schedule or the name of one")
         # A copy: what it keeps of lanes must not be shared with others that follow the same one.
         object.__setattr__(self, "schedule", dataclasses.replace(schedule))  # type: ignore[type-var]
         check_whole("patience", self.patience, 1)
@@ -360,7 +360,7 @@ def as_schedule(schedule: str | Policy) -> Policy:
         return SCHEDULES[schedule]()
     methods = (getattr(schedule, name, None) for name in ("reset", "decide"))
     if isinstance(schedule, type) or not all(callable(method) for method in methods):
-        raise TypeError(f"schedule={schedule!r} must be a name, or an object with reset and decide")
+        raise InvalidTypeError(f"schedule={schedule!r} must be a name, or an object with reset and decide")
     return schedule
 
 

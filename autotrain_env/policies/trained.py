@@ -20,7 +20,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from autotrain_env.envs.vector_env import AutoTrainVectorEnv
-from autotrain_env.errors import check
+from autotrain_env.errors import InvalidValueError, check
 from autotrain_env.files import replace_file
 from autotrain_env.policies.layers import PolicyNetwork
 from autotrain_env.policies.spec import RECURRENT, PolicySpec
@@ -275,17 +275,17 @@ def load_policy(folder: str | PathLike[str], *, deterministic: bool = True) -> T
     try:
         spec = PolicySpec.from_json(json.loads(json_path.read_bytes()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{json_path} is no description of a policy: {error!r}") from error
+        raise InvalidValueError(f"{json_path} is no description of a policy: {error!r}") from error
     try:
         weights = safetensors.torch.load(weights_path.read_bytes())
     except safetensors.SafetensorError as error:
-        raise ValueError(f"{weights_path} is no safetensors file: {error}") from error
+        raise InvalidValueError(f"{weights_path} is no safetensors file: {error}") from error
     try:
         for name, tensor in weights.items():
             check(bool(tensor.isfinite().all()), f"weights[{name!r}]", "NaN or infinite", "finite")
         return TrainedPolicy(spec, weights, deterministic)
     except ValueError as error:
-        raise ValueError(f"{weights_path} does not fit {json_path}: {error}") from error
+        raise InvalidValueError(f"{weights_path} does not fit {json_path}: {error}") from error
 
 
 def _check_weights(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from autotrain_env.errors import InvalidTypeError, InvalidValueError
 from autotrain_env.process.config import AutoTrainConfig
 
 REINIT_THRESHOLD = 0.9  # of a continuous action
@@ -81,7 +82,7 @@ class ActionType(ABC):
         Raises:
             TypeError: If the actions are continuous.
         """
-        raise TypeError(f"action_masks: action_type={self.config.action_type!r} has no masks")
+        raise InvalidTypeError(f"action_masks: action_type={self.config.action_type!r} has no masks")
 
     def _rewind_masks(self, rewindable: np.ndarray) -> np.ndarray:
         masks = rewindable[:, : self.num_rewinds].copy()
@@ -253,16 +254,18 @@ def check_actions(space: spaces.Space[Any], actions: Any) -> np.ndarray:
     try:
         given = np.asarray(actions)
     except ValueError as error:
-        raise ValueError(f"action={actions!r} is not an array of shape {space.shape}") from error
+        raise InvalidValueError(f"action={actions!r} is not an array of shape {space.shape}") from error
     dtype = space.dtype
     assert dtype is not None
     if given.dtype == object or not np.can_cast(given.dtype, dtype, casting="same_kind"):
-        raise TypeError(f"action={actions!r} has dtype {given.dtype}; the action space needs {dtype}")
+        raise InvalidTypeError(
+            f"action={actions!r} has dtype {given.dtype}; the action space needs {dtype}"
+        )
     if given.shape != space.shape:
-        raise ValueError(f"action={actions!r} has shape {given.shape}; it must be {space.shape}")
+        raise InvalidValueError(f"action={actions!r} has shape {given.shape}; it must be {space.shape}")
     converted = given.astype(dtype)
     if not space.contains(converted):
-        raise ValueError(f"action={actions!r} is outside the action space {space}")
+        raise InvalidValueError(f"action={actions!r} is outside the action space {space}")
     return converted
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from autotrain_env.data.registry import load_dataset
-from autotrain_env.errors import check, check_whole, unknown_name
+from autotrain_env.errors import InvalidTypeError, InvalidValueError, check, check_whole, unknown_name
 from autotrain_env.process.task_distributions import Curriculum, Sampler, TaskDistribution, as_distribution
 from autotrain_env.process.tasks import Task
 from autotrain_env.training.networks import BACKENDS
@@ -312,7 +312,7 @@ def check_device(device: str) -> None:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         there = "cpu" + (", cuda" if torch.cuda.is_available() else "")
-        raise ValueError(f"device={device!r} is not there (there is: {there}): {error}") from error
+        raise InvalidValueError(f"device={device!r} is not there (there is: {there}): {error}") from error
 
 
 def make_config(arguments: dict[str, Any]) -> AutoTrainConfig:
@@ -328,7 +328,7 @@ def make_config(arguments: dict[str, Any]) -> AutoTrainConfig:
     for name in arguments:
         if name not in known:
             # Begins as Python's own message does: torchrl reads it, and tries again without the argument.
-            raise TypeError(
+            raise InvalidTypeError(
                 f"unexpected keyword argument {name!r}: {unknown_name('argument', name, known)}"
             )
     return AutoTrainConfig(**arguments)

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
-from autotrain_env.errors import check
+from autotrain_env.errors import InvalidValueError, check
 
 LOG_COLUMNS = (
     "episode_seed",  # names the episode, together with its task
@@ -126,10 +126,10 @@ def read_rows(path: Path, names: Iterable[str] = (), *, whole: bool = False) -> 
             except ValueError as error:  # UnicodeDecodeError is one, too
                 if not (whole or line.endswith(b"\n")):
                     return
-                raise ValueError(f"{path} is damaged in line {number}: {error}") from error
+                raise InvalidValueError(f"{path} is damaged in line {number}: {error}") from error
             if not (isinstance(row, dict) and names <= set(row)):
                 wanted = f"an object with {', '.join(sorted(names))}" if names else "an object"
-                raise ValueError(f"{path} is damaged in line {number}: it must hold {wanted}")
+                raise InvalidValueError(f"{path} is damaged in line {number}: it must hold {wanted}")
             yield row
 
 

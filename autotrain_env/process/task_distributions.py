@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from autotrain_env.errors import check, unknown_name
+from autotrain_env.errors import InvalidTypeError, check, unknown_name
 from autotrain_env.process.tasks import Task
 from autotrain_env.training.optimizers import SGD
 
@@ -278,7 +278,7 @@ def as_distribution(tasks: str | TaskDistribution | Curriculum) -> TaskDistribut
     if isinstance(tasks, (TaskDistribution, Curriculum)):
         return tasks
     if not isinstance(tasks, str):
-        raise TypeError(f"tasks={tasks!r} must be a name, a TaskDistribution or a Curriculum")
+        raise InvalidTypeError(f"tasks={tasks!r} must be a name, a TaskDistribution or a Curriculum")
     if tasks not in PRESETS:
         raise unknown_name("tasks", tasks, PRESETS)
     return PRESETS[tasks]

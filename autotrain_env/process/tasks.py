@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from autotrain_env.data.dataset import Dataset
-from autotrain_env.errors import check, check_whole, unknown_name
+from autotrain_env.errors import InvalidTypeError, check, check_whole, unknown_name
 from autotrain_env.training.classifiers import Classifier, as_classifier
 from autotrain_env.training.initialization import initialization_names
 from autotrain_env.training.optimizers import Optimizer, as_optimizer
@@ -55,7 +55,7 @@ class Task:
         object.__setattr__(self, "classifier", as_classifier(self.classifier))
         object.__setattr__(self, "optimizer", as_optimizer(self.optimizer))
         if not isinstance(self.dataset, (str, Dataset)):
-            raise TypeError(
+            raise InvalidTypeError(
                 f"dataset={self.dataset!r} must be a name or a Dataset in a Task; "
                 "autotrain_env.load_dataset makes a Dataset of your own data"
             )

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autotrain_env.errors import check
+from autotrain_env.errors import InvalidValueError, check
 from autotrain_env.training.classifiers import _NO_RANDOMNESS, Classifier
 from autotrain_env.training.initialization import INITIALIZATIONS, MODULE_DEFAULT
 from autotrain_env.training.layout import Layout, state_buffers
@@ -45,7 +45,7 @@ class Architecture:
         )
         again = Layout.of(self._build(1))
         if again != self.layout:
-            raise ValueError(
+            raise InvalidValueError(
                 f"classifier={self.classifier!r}: two networks it made differ in shape: "
                 f"{_shapes(self.layout)} and {_shapes(again)}"
             )
@@ -62,16 +62,18 @@ class Architecture:
                 network.train()(images)
                 draws = not torch.equal(torch.get_rng_state(), state)
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            raise ValueError(
+            raise InvalidValueError(
                 f"classifier={self.classifier!r} does not take images of shape {self.image_shape}: {error}"
             ) from error
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits)
         if shape != expected:
-            raise ValueError(
+            raise InvalidValueError(
                 f"classifier={self.classifier!r} returns shape {shape} for 2 images; expected {expected}"
             )
         if draws:
-            raise ValueError(f"classifier={self.classifier!r} draws random numbers: {_NO_RANDOMNESS}")
+            raise InvalidValueError(
+                f"classifier={self.classifier!r} draws random numbers: {_NO_RANDOMNESS}"
+            )
 
     def _build(self, seed: int) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
@@ -129,7 +131,7 @@ class Architecture:
 
     def _row_of(self, module: nn.Module) -> np.ndarray:
         if Layout.of(module) != self.layout:
-            raise ValueError(f"classifier={self.classifier!r}: two networks it made differ in shape")
+            raise InvalidValueError(f"classifier={self.classifier!r}: two networks it made differ in shape")
         tensors = [tensor.detach().float().flatten() for tensor in module.parameters()]
         tensors += [buffer.detach().float().flatten() for _, buffer in state_buffers(module)]
         return torch.cat(tensors).numpy()

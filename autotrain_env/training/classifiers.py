@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from autotrain_env.errors import check, unknown_name
+from autotrain_env.errors import InvalidTypeError, InvalidValueError, check, unknown_name
 
 _NO_RANDOMNESS = (
     "layers that draw random numbers are not supported, since lanes must not share a random stream"
@@ -123,10 +123,10 @@ class Custom(Classifier):
         """Call the factory and check what it made."""
         network = self.factory()
         if not isinstance(network, nn.Module):
-            raise TypeError(f"classifier: the factory returned {network!r}, not a torch.nn.Module")
+            raise InvalidTypeError(f"classifier: the factory returned {network!r}, not a torch.nn.Module")
         for name, module in network.named_modules():
             if isinstance(module, nn.modules.dropout._DropoutNd):
-                raise ValueError(f"classifier: layer {name!r} is {module}: {_NO_RANDOMNESS}")
+                raise InvalidValueError(f"classifier: layer {name!r} is {module}: {_NO_RANDOMNESS}")
         return network
 
 
@@ -158,7 +158,7 @@ def as_classifier(classifier: str | Classifier | Callable[[], nn.Module]) -> Cla
             return MLP(tuple(int(size) for size in classifier.split("-")[1:]))
         raise unknown_name("classifier", classifier, [*CLASSIFIERS, "mlp-200-100-50"])
     if isinstance(classifier, nn.Module) or not callable(classifier):
-        raise TypeError(
+        raise InvalidTypeError(
             f"classifier={classifier!r} must be a name, an autotrain_env.Classifier or a function that "
             "makes a torch.nn.Module"
         )
@@ -167,7 +167,7 @@ def as_classifier(classifier: str | Classifier | Callable[[], nn.Module]) -> Cla
 
 def _as_image(classifier: Classifier, image_shape: tuple[int, ...]) -> tuple[int, int, int]:
     if len(image_shape) != 3:
-        raise ValueError(
+        raise InvalidValueError(
             f"classifier={classifier!r} needs images (channels, height, width), but the dataset has "
             f"vectors of shape {image_shape}"
         )

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autotrain_env.errors import check, unknown_name
+from autotrain_env.errors import InvalidTypeError, check, unknown_name
 
 
 @dataclass(frozen=True)
@@ -298,7 +298,7 @@ def as_optimizer(optimizer: str | Optimizer) -> Optimizer:
     if isinstance(optimizer, Optimizer):
         return optimizer
     if not isinstance(optimizer, str):
-        raise TypeError(f"optimizer={optimizer!r} must be a name or an autotrain_env.Optimizer")
+        raise InvalidTypeError(f"optimizer={optimizer!r} must be a name or an autotrain_env.Optimizer")
     if optimizer not in OPTIMIZERS:
         raise unknown_name("optimizer", optimizer, OPTIMIZERS)
     return OPTIMIZERS[optimizer]

@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from autotrain_env.errors import InvalidValueError
+
 
 class SnapshotRing:
     """Per-lane rings of the last `num_snapshots` states, the current one included.
@@ -70,7 +72,7 @@ class SnapshotRing:
             The restored rows, shape (n, width), a copy.
         """
         if np.any(distance < 0) or np.any(distance >= self.count[lanes]):
-            raise ValueError(f"distance={distance} must be in [0, rows kept={self.count[lanes]})")
+            raise InvalidValueError(f"distance={distance} must be in [0, rows kept={self.count[lanes]})")
         self.head[lanes] = (self.head[lanes] - distance) % self.num_snapshots
         self.count[lanes] -= distance
         return self.rows[self._index(lanes), self._index(self.head[lanes])]
