@@ -177,15 +177,16 @@ class OpenLoop:
 
     def decide(self, situation: Situation) -> Decisions:
         """Returns what was recorded; where the record has ended, training goes on at the same rate."""
-        count = situation.num_envs
-        decisions = dataclasses.replace(
-            Decisions.scale(np.ones(count)), learning_rate=np.full(count, math.nan)
-        )
+        has_rates = not math.isnan(self.steps[0][0].learning_rate)
+        decisions = Decisions.scale(np.ones(situation.num_envs))
+        if has_rates:
+            decisions = Decisions.set_rate(situation.learning_rate.copy())
         for lane in np.flatnonzero(situation.running).tolist():
             recorded = self.steps[(self.counter.episode[lane] + 1) % len(self.steps)]
             if situation.steps[lane] < len(recorded):
-                for name, value in vars(recorded[situation.steps[lane]]).items():
-                    getattr(decisions, name)[lane] = value
+                step = recorded[situation.steps[lane]]
+                for name in ("lr_factor", "rewind", "reinit", "stop", *["learning_rate"] * has_rates):
+                    getattr(decisions, name)[lane] = getattr(step, name)
         return decisions
 
 

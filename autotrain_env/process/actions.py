@@ -23,8 +23,8 @@ class Decisions:
         rewind: How far to rewind first [env steps], int64, shape (N,); 0 for not at all.
         reinit: Whether to draw new networks first, bool, shape (N,); then `rewind` is ignored.
         stop: Whether to end the episode before any update, bool, shape (N,).
-        learning_rate: The rate itself, which then takes the place of the factor, float64, shape (N,); NaN
-            in lanes where the factor counts. `None` where it counts in all.
+        learning_rate: The rate itself, which then takes the place of the factor in every lane, float64,
+            shape (N,); `None` where the factor counts.
     """
 
     lr_factor: np.ndarray
@@ -66,7 +66,7 @@ class Decisions:
         check(bool(np.all(rewind >= 0)), "decisions.rewind", rewind, "at least 0")
         if self.learning_rate is not None:
             rates = self.learning_rate[lanes]
-            check(bool(np.all((rates > 0) | np.isnan(rates))), "decisions.learning_rate", rates, "above 0")
+            check(bool(np.all(rates > 0)), "decisions.learning_rate", rates, "above 0")
 
 
 class ActionType(ABC):

@@ -173,11 +173,8 @@ class Lineage:
         elif not isinstance(after_reinit, str):
             base = np.where(reinit[lanes], after_reinit, base)
         factor = decisions.lr_factor[lanes]
-        wanted = base * factor
-        if decisions.learning_rate is not None:
-            given = decisions.learning_rate[lanes]
-            wanted = np.where(np.isnan(given), wanted, given)
-        self.learning_rate[lanes] = self.clamp(wanted)
+        given = decisions.learning_rate
+        self.learning_rate[lanes] = self.clamp(base * factor if given is None else given[lanes])
         scaled = self.learning_rate[lanes] == before * factor
         return np.where(scaled, factor, self.learning_rate[lanes] / before)
 

@@ -10,7 +10,10 @@ import numpy as np
 import pandas
 import pytest
 
-from autotrain_env.process.log import LOG_COLUMNS, MDPLog
+from autotrain_env.process.log import MDPLog
+from autotrain_env.process.record import log_columns
+
+LOG_COLUMNS = log_columns(())
 from tests.helpers import lane_of, tiny
 
 endings = pytest.mark.parametrize("ending", ["jsonl", "csv"])
@@ -33,7 +36,7 @@ SHARED = (  # columns that repeat the information of the step
     "rewind",
     "updates",
     "train_score",
-    "holdout_score",
+    "holdout_answer",
     "holdout_queries",
     "score",
     "diverged",
