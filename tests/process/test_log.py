@@ -12,10 +12,9 @@ import pytest
 
 from autotrain_env.process.log import MDPLog
 from autotrain_env.process.record import log_columns
-
-LOG_COLUMNS = log_columns(())
 from tests.helpers import lane_of, tiny
 
+LOG_COLUMNS = log_columns(())
 endings = pytest.mark.parametrize("ending", ["jsonl", "csv"])
 
 
