@@ -125,10 +125,10 @@ def begin_search(
     layout = policy_layout(spec)
     generator = torch.Generator().manual_seed(seed)
     weights = {}
-    for name, shape in layout.shapes.items():
-        weights[name] = torch.zeros(shape)
-        if len(shape) == 2:
-            weights[name].normal_(0, 1 / math.sqrt(shape[1]), generator=generator)
+    for entry in layout.entries:
+        weights[entry.name] = torch.zeros(entry.shape)
+        if len(entry.shape) == 2:
+            weights[entry.name].normal_(0, 1 / math.sqrt(entry.shape[1]), generator=generator)
     last = f"layers.{len(spec.layers) - 1}"
     weights[f"{last}.weight"].zero_()
     if spec.head == "categorical":

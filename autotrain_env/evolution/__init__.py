@@ -12,7 +12,7 @@
 | `fitness` | from fitness to utility |
 | `estimates` | gradients, second derivatives, gradients of standard deviations |
 | `updates` | how an estimate moves parameters |
-| `layout` | where a network's tensors lie in a vector |
+| `vectors` | a network's tensors as one vector, and how far each number is perturbed |
 | `novelty` | reward for new behaviour |
 | `strategy` | all of that together: `EvolutionStrategy` |
 | `sparse` | parents on a graph: `SparseEvolutionStrategy` |
@@ -27,7 +27,6 @@ from torch import Tensor
 
 from autotrain_env.evolution.cma_es import CMAES
 from autotrain_env.evolution.fitness import Shaping
-from autotrain_env.evolution.layout import Layout
 from autotrain_env.evolution.noise import Distribution, Laplace, Normal, StudentT, Uniform
 from autotrain_env.evolution.novelty import Novelty
 from autotrain_env.evolution.random_search import RandomSearch
@@ -42,7 +41,6 @@ __all__ = [
     "Distribution",
     "EvolutionStrategy",
     "Laplace",
-    "Layout",
     "Normal",
     "Novelty",
     "RandomSearch",

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from autotrain_env.errors import InvalidValueError, check, check_whole, unknown_name
 from autotrain_env.evolution.fitness import check_fitness, fill_not_finite
-from autotrain_env.evolution.layout import SCALINGS, as_vector
 from autotrain_env.evolution.noise import Normal, check_seed, draw_noise
 from autotrain_env.evolution.strategy import describe_fitness
+from autotrain_env.evolution.vectors import SCALINGS, as_vector, perturbation_scale
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class RandomSearch:
         """
         check_seed(seed)
         layout, start = as_vector(parameters)
-        std = layout.scale(self.scaling, {}).to(start) * self.perturbation_std
+        std = perturbation_scale(layout, self.scaling, {}).to(start) * self.perturbation_std
         return RandomState(self, seed, start, std, start)
 
 

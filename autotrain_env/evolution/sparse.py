@@ -12,10 +12,10 @@ from torch import Tensor
 
 from autotrain_env.errors import InvalidValueError, check, check_whole, unknown_name
 from autotrain_env.evolution.fitness import Shaping, as_shaping, check_fitness
-from autotrain_env.evolution.layout import SCALINGS, as_vector
 from autotrain_env.evolution.noise import Distribution, as_distribution, check_seed, draw_noise
 from autotrain_env.evolution.strategy import check_members, describe_fitness
 from autotrain_env.evolution.updates import Schedule, Updated, as_update, value_at
+from autotrain_env.evolution.vectors import SCALINGS, as_vector, perturbation_scale
 from autotrain_env.training.optimizers import Optimizer
 
 TOPOLOGIES = ("full", "ring", "erdos-renyi")
@@ -122,7 +122,7 @@ class SparseEvolutionStrategy:
         """
         check_seed(seed)
         layout, start = as_vector(parameters)
-        scale = layout.scale(self.scaling, {}).to(start)
+        scale = perturbation_scale(layout, self.scaling, {}).to(start)
         values = (start / scale).repeat(self.num_parents, 1)
         graph = torch.from_numpy(self.graph(seed)).to(values)
         return SparseState(self, seed, graph, scale, Updated.start(values, as_update(self.optimizer)))

@@ -17,10 +17,11 @@ from autotrain_env.evolution.estimates import (
     second_derivatives,
 )
 from autotrain_env.evolution.fitness import Shaping, as_shaping, check_fitness, fill_not_finite
-from autotrain_env.evolution.layout import SCALINGS, Layout, as_vector
 from autotrain_env.evolution.noise import Distribution, Laplace, as_distribution, check_seed, draw_noise
 from autotrain_env.evolution.novelty import Archive, Novelty, check_behaviors
 from autotrain_env.evolution.updates import Schedule, Updated, as_update, value_at
+from autotrain_env.evolution.vectors import SCALINGS, as_vector, perturbation_scale
+from autotrain_env.training.layout import Layout
 from autotrain_env.training.optimizers import Optimizer
 
 LEARNED = ("fixed", "global", "tensor", "parameter")
@@ -172,8 +173,8 @@ class EvolutionStrategy:
             "False with Laplace noise in more than one dimension, where the fitness at the kink of every "
             "coordinate would have to be known",
         )
-        layout.scale(self.scaling, self.tensor_scales)  # checks it
-        count = {"fixed": 0, "global": 1, "tensor": len(layout.shapes), "parameter": layout.size}[
+        perturbation_scale(layout, self.scaling, self.tensor_scales)  # checks it
+        count = {"fixed": 0, "global": 1, "tensor": len(layout.entries), "parameter": layout.size}[
             self.learned_std
         ]
         start = math.log(value_at(self.perturbation_std, 0, "perturbation_std"))
@@ -249,7 +250,8 @@ class State:
         return self._scale() * self._unscaled_std()
 
     def _scale(self) -> Tensor:
-        return self.layout.scale(self.strategy.scaling, self.strategy.tensor_scales).to(self.parameters)
+        scaling, tensor_scales = self.strategy.scaling, self.strategy.tensor_scales
+        return perturbation_scale(self.layout, scaling, tensor_scales).to(self.parameters)
 
     def _unscaled_std(self) -> Tensor:
         learned = self.log_std.values[0].exp()

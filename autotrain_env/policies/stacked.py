@@ -10,7 +10,6 @@ from torch import Tensor
 
 from autotrain_env.envs.vector_env import AutoTrainVectorEnv
 from autotrain_env.errors import check, check_whole
-from autotrain_env.evolution.layout import Layout
 from autotrain_env.evolution.noise import Normal, Uniform, draw_noise
 from autotrain_env.policies.layers import MAX_NORMALIZED, PolicyNetwork
 from autotrain_env.policies.moments import Moments
@@ -18,6 +17,7 @@ from autotrain_env.policies.protocol import EpisodeCounter
 from autotrain_env.policies.spec import PolicySpec
 from autotrain_env.policies.trained import TrainedPolicy
 from autotrain_env.process.actions import Decisions
+from autotrain_env.training.layout import Layout
 
 HEADS = ("categorical", "gaussian", "deterministic")
 ACTION_STREAM = 1

@@ -612,9 +612,9 @@ class AutoTrainCore:
         """
         episode = self._episode(lane)
         parameters, buffers = self._stack(lane).weights(self.lanes.slot[[lane]], best=best)
-        layout = episode.architecture.layout
-        named = {entry.name: entry.view(parameters)[0].clone() for entry in layout.parameters}
-        return named | {entry.name: entry.view(buffers)[0].clone() for entry in layout.buffers}
+        named = episode.architecture.parameter_layout.split(parameters[0])
+        named |= episode.architecture.buffer_layout.split(buffers[0])
+        return {name: tensor.clone() for name, tensor in named.items()}
 
     def network(self, lane: int, *, best: bool = False) -> nn.Module:
         """A lane's network as a module of its own, with the normalisation of its images in front.

@@ -16,7 +16,6 @@ from torch.func import functional_call, grad_and_value, vmap
 from autotrain_env.errors import unknown_name
 from autotrain_env.training.architecture import Architecture
 from autotrain_env.training.classifiers import MLP
-from autotrain_env.training.layout import Entry
 
 BACKENDS = ("auto", "stacked", "looped")
 
@@ -32,7 +31,8 @@ class Network(ABC):
 
     def __init__(self, architecture: Architecture) -> None:
         self.architecture = architecture
-        self.layout = architecture.layout
+        self.parameter_layout = architecture.parameter_layout
+        self.buffer_layout = architecture.buffer_layout
 
     @abstractmethod
     def lanes_per_block(self, batch_size: int, device: torch.device) -> int:
@@ -96,7 +96,7 @@ class StackedMLP(Network):
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__(architecture)
-        entries = self.layout.parameters
+        entries = self.parameter_layout.entries
         self.layers = list(zip(entries[::2], entries[1::2], strict=True))  # (weight, bias)
 
     def lanes_per_block(self, batch_size: int, device: torch.device) -> int:
@@ -104,7 +104,7 @@ class StackedMLP(Network):
         if device.type != "cpu":
             return 2**31
         units = sum(weight.shape[1] for weight, _ in self.layers)
-        per_lane = 4 * (3 * self.layout.num_parameters + 2 * batch_size * units)
+        per_lane = 4 * (3 * self.parameter_layout.size + 2 * batch_size * units)
         return max(1, _BLOCK_BYTES // per_lane)
 
     def _views(self, rows: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -164,16 +164,13 @@ class ModuleNetwork(Network):
     def _images(self, images: Tensor) -> Tensor:
         return images.reshape(*images.shape[:2], *self.architecture.image_shape)
 
-    def _named(self, entries: tuple[Entry, ...], rows: Tensor) -> dict[str, Tensor]:
-        return {entry.name: entry.view(rows) for entry in entries}
-
     def bind(self, parameters: Tensor, buffers: Tensor, gradients: Tensor) -> Any:
         """Named views, each of shape (n, ...)."""
         self.module.train()
         return (
-            self._named(self.layout.parameters, parameters),
-            self._named(self.layout.buffers, buffers),
-            self._named(self.layout.parameters, gradients),
+            self.parameter_layout.split(parameters),
+            self.buffer_layout.split(buffers),
+            self.parameter_layout.split(gradients),
         )
 
 
@@ -223,8 +220,8 @@ class LoopedNetwork(ModuleNetwork):
     def logits(self, parameters: Tensor, buffers: Tensor, images: Tensor) -> Tensor:
         """Logits, shape (n, C, B)."""
         self.module.eval()
-        named = self._named(self.layout.parameters, parameters)
-        named |= self._named(self.layout.buffers, buffers)
+        named = self.parameter_layout.split(parameters)
+        named |= self.buffer_layout.split(buffers)
         lanes = [
             functional_call(self.module, {name: rows[lane] for name, rows in named.items()}, (lane_images,))
             for lane, lane_images in enumerate(self._by_lane(images))
@@ -242,7 +239,7 @@ class VmapNetwork(ModuleNetwork):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the transformed functions, which cannot be pickled."""
-        return {"architecture": self.architecture, "layout": self.layout, "module": self.module}
+        return {name: value for name, value in vars(self).items() if name not in ("_gradients", "_logits")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Make the transformed functions anew."""
@@ -283,8 +280,8 @@ class VmapNetwork(ModuleNetwork):
     def logits(self, parameters: Tensor, buffers: Tensor, images: Tensor) -> Tensor:
         """Logits, shape (n, C, B)."""
         self.module.eval()
-        state = self._named(self.layout.parameters, parameters)
-        state |= self._named(self.layout.buffers, buffers)
+        state = self.parameter_layout.split(parameters)
+        state |= self.buffer_layout.split(buffers)
         return self._logits(state, self._images(images)).mT
 
 

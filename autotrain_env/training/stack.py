@@ -66,9 +66,8 @@ class LaneStack:
         self.architecture = architecture
         self.optimizer = optimizer
         self.network = make_network(architecture, backend, dtype, device)
-        layout = architecture.layout
-        self.num_parameters = layout.num_parameters
-        self.num_buffers = layout.num_buffers
+        self.num_parameters = architecture.parameter_layout.size
+        self.num_buffers = architecture.buffer_layout.size
         self.buffers_start = self.num_parameters * (1 + optimizer.num_slots) + optimizer.counts_updates
         self.width = self.buffers_start + self.num_buffers
         self.state = torch.zeros(0, self.width, dtype=dtype, device=device)
@@ -165,7 +164,7 @@ class LaneStack:
             generator: Where the noise comes from.
         """
         row = self.state[slot]
-        for entry in self.architecture.layout.parameters:
+        for entry in self.architecture.parameter_layout.entries:
             tensor = row[entry.start : entry.stop]
             noise = torch.from_numpy(generator.standard_normal(len(tensor))).to(tensor)
             tensor += scale * tensor.square().mean().sqrt() * noise
