@@ -25,7 +25,7 @@ from autotrain_env.evolution import (
     SparseEvolutionStrategy,
     init,
 )
-from autotrain_env.evolution.noise import StudentT
+from autotrain_env.evolution.noise import StudentTNoise
 from autotrain_env.evolution.updates import UPDATES
 from autotrain_env.policies.spec import PolicySpec
 from autotrain_env.policies.stacked import make_spec, policy_layout
@@ -198,7 +198,7 @@ def _read_value(name: str, value: Any) -> Any:
         return Shaping(**arguments)
     if name == "distribution":
         check(arguments.pop("name", None) == "student_t", name, value, "a name, or student_t and degrees")
-        return StudentT(**arguments)
+        return StudentTNoise(**arguments)
     if name in ("optimizer", "std_optimizer"):
         rule = arguments.pop("name", None)
         if rule not in UPDATES:

@@ -25,7 +25,7 @@ from autotrain_env.data.sampling import cut_off_test_part
 from autotrain_env.errors import InvalidTypeError, InvalidValueError
 
 Recipe: TypeAlias = "tuple[Callable[..., Dataset], tuple[Any, ...]]"
-_TEST_FRACTION = 0.2  # of the images, where a data set comes without a test part
+TEST_FRACTION = 0.2  # of the images, where a data set comes without a test part
 
 
 class SplitSizes(NamedTuple):
@@ -150,7 +150,7 @@ class Dataset:
                 )
         num_classes = check_classes(label_parts, num_classes)
         if test_images is None:
-            test_size = max(1, round(_TEST_FRACTION * len(label_parts[0])))
+            test_size = max(1, round(TEST_FRACTION * len(label_parts[0])))
             pool_and_test = cut_off_test_part(label_parts[0], num_classes, test_size)
             image_parts = [image_parts[0][torch.from_numpy(part)] for part in pool_and_test]
             label_parts = [label_parts[0][part] for part in pool_and_test]

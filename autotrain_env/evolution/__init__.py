@@ -16,7 +16,7 @@
 | `novelty` | reward for new behaviour |
 | `strategy` | all of that together: `EvolutionStrategy` |
 | `sparse` | parents on a graph: `SparseEvolutionStrategy` |
-| `baselines` | `CMAES`, `RandomSearch` |
+| `cma_es`, `random_search` | `CMAES`, `RandomSearch` |
 | `landscapes` | functions to try them on |
 """
 
@@ -27,7 +27,13 @@ from torch import Tensor
 
 from autotrain_env.evolution.cma_es import CMAES
 from autotrain_env.evolution.fitness import Shaping
-from autotrain_env.evolution.noise import Distribution, Laplace, Normal, StudentT, Uniform
+from autotrain_env.evolution.noise import (
+    Distribution,
+    LaplaceNoise,
+    NormalNoise,
+    StudentTNoise,
+    UniformNoise,
+)
 from autotrain_env.evolution.novelty import Novelty
 from autotrain_env.evolution.random_search import RandomSearch
 from autotrain_env.evolution.sparse import SparseEvolutionStrategy
@@ -40,16 +46,16 @@ __all__ = [
     "Decay",
     "Distribution",
     "EvolutionStrategy",
-    "Laplace",
-    "Normal",
+    "LaplaceNoise",
+    "NormalNoise",
     "Novelty",
     "RandomSearch",
     "SearchState",
     "SearchStrategy",
     "Shaping",
     "SparseEvolutionStrategy",
-    "StudentT",
-    "Uniform",
+    "StudentTNoise",
+    "UniformNoise",
     "ask",
     "init",
     "tell",

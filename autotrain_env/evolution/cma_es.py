@@ -12,7 +12,7 @@ from torch import Tensor
 
 from autotrain_env.errors import InvalidValueError, MissingPackageError, check, check_whole
 from autotrain_env.evolution.fitness import check_fitness, fill_not_finite
-from autotrain_env.evolution.noise import Normal, check_seed, draw_noise
+from autotrain_env.evolution.noise import NormalNoise, check_seed, draw_noise
 from autotrain_env.evolution.strategy import describe_fitness
 
 
@@ -74,7 +74,7 @@ class _Normals:
 
     def __call__(self, rows: int, size: int) -> np.ndarray:
         self.calls += 1
-        return draw_noise(Normal(), self.seed, self.calls, range(rows), size).double().numpy()
+        return draw_noise(NormalNoise(), self.seed, self.calls, range(rows), size).double().numpy()
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class CMAState:
         library: Pycma's own state, which is copied before it changes.
         generation: How many were told.
         asked: Members that are being evaluated, float64, shape (n, d).
-        report: Of the last generation: see `State`.
+        report: Of the last generation: see `EvolutionState`.
     """
 
     strategy: CMAES
@@ -119,7 +119,7 @@ class CMAState:
         return torch.from_numpy(asked).to(self.like), replace(self, library=library, asked=asked)
 
     def tell(self, fitness: Any, behaviors: Any = None) -> "CMAState":
-        """Learn from the members' fitness; see `State.tell`."""
+        """Learn from the members' fitness; see `EvolutionState.tell`."""
         if self.asked is None:
             raise InvalidValueError("tell() was called without ask(): there is no generation to tell of")
         check(behaviors is None, "behaviors", behaviors, "None without novelty")

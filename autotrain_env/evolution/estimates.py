@@ -20,7 +20,7 @@ from torch import Tensor
 
 from autotrain_env.errors import check
 from autotrain_env.evolution.fitness import less_mean
-from autotrain_env.evolution.noise import Distribution, Laplace
+from autotrain_env.evolution.noise import Distribution, LaplaceNoise
 
 
 def gradient(
@@ -99,7 +99,7 @@ def second_derivatives(
     factors = distribution.curvature(noise)
     count, size = noise.shape
     sums = (fitness[0::2] + fitness[1::2]) / 2 if mirrored else fitness
-    if isinstance(distribution, Laplace):
+    if isinstance(distribution, LaplaceNoise):
         shapes = ((size,), ()) if size == 1 else ((size,),)
         check(
             centre is not None and tuple(centre.shape) in shapes,

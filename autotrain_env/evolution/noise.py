@@ -57,7 +57,7 @@ class Distribution(ABC):
 
 
 @dataclass(frozen=True)
-class Normal(Distribution):
+class NormalNoise(Distribution):
     """The normal distribution."""
 
     def from_words(self, words: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class Normal(Distribution):
 
 
 @dataclass(frozen=True)
-class Laplace(Distribution):
+class LaplaceNoise(Distribution):
     """The Laplace distribution with scale 1/√2: heavier tails than the normal one, and a kink at 0."""
 
     def from_words(self, words: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ class Laplace(Distribution):
 
 
 @dataclass(frozen=True)
-class StudentT(Distribution):
+class StudentTNoise(Distribution):
     """Student's t distribution over its standard deviation: the heaviest tails.
 
     Args:
@@ -156,7 +156,7 @@ class StudentT(Distribution):
 
 
 @dataclass(frozen=True)
-class Uniform(Distribution):
+class UniformNoise(Distribution):
     """The uniform distribution on (-√3, √3), which has no score.
 
     What takes the score's place is the noise itself. Component j of (1/s) E[f(θ + s ε) ε] is then the
@@ -206,14 +206,14 @@ def _centred(words: Tensor) -> Tensor:
 
 
 DISTRIBUTIONS: dict[str, Distribution] = {
-    "normal": Normal(),
-    "laplace": Laplace(),
-    "student_t": StudentT(),
-    "uniform": Uniform(),
+    "normal": NormalNoise(),
+    "laplace": LaplaceNoise(),
+    "student_t": StudentTNoise(),
+    "uniform": UniformNoise(),
 }
 
 
-def as_distribution(distribution: str | Distribution) -> Distribution:
+def as_noise_distribution(distribution: str | Distribution) -> Distribution:
     """Look a distribution up by name.
 
     Args:

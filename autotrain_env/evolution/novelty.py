@@ -9,7 +9,7 @@ from torch import Tensor
 
 from autotrain_env.errors import InvalidTypeError, check, check_whole, unknown_name
 
-KINDS = ("ns", "nsr", "nsra")
+NOVELTY_KINDS = ("ns", "nsr", "nsra")
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Novelty:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        if self.kind not in KINDS:
-            raise unknown_name("novelty kind", self.kind, KINDS)
+        if self.kind not in NOVELTY_KINDS:
+            raise unknown_name("novelty kind", self.kind, NOVELTY_KINDS)
         check_whole("neighbors", self.neighbors, 1)
         check(0 < self.step <= 1, "step", self.step, "in (0, 1]")
         check_whole("patience", self.patience, 1)

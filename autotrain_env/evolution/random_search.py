@@ -10,7 +10,7 @@ from torch import Tensor
 
 from autotrain_env.errors import InvalidValueError, check, check_whole, unknown_name
 from autotrain_env.evolution.fitness import check_fitness, fill_not_finite
-from autotrain_env.evolution.noise import Normal, check_seed, draw_noise
+from autotrain_env.evolution.noise import NormalNoise, check_seed, draw_noise
 from autotrain_env.evolution.strategy import describe_fitness
 from autotrain_env.evolution.vectors import SCALINGS, as_vector, perturbation_scale
 
@@ -62,7 +62,7 @@ class RandomState:
         best: Its fitness.
         generation: How many were told.
         asked: Members that are being evaluated.
-        report: Of the last generation: see `State`.
+        report: Of the last generation: see `EvolutionState`.
     """
 
     strategy: RandomSearch
@@ -88,12 +88,12 @@ class RandomState:
         """
         check(self.asked is None, "ask()", "called twice", "followed by tell()")
         rows = range(self.population_size)
-        noise = draw_noise(Normal(), self.seed, self.generation, rows, len(self.start)).to(self.start)
+        noise = draw_noise(NormalNoise(), self.seed, self.generation, rows, len(self.start)).to(self.start)
         asked = self.start + self.std * noise
         return asked, replace(self, asked=asked)
 
     def tell(self, fitness: Any, behaviors: Any = None) -> "RandomState":
-        """Keep the best; see `State.tell`."""
+        """Keep the best; see `EvolutionState.tell`."""
         if self.asked is None:
             raise InvalidValueError("tell() was called without ask(): there is no generation to tell of")
         check(behaviors is None, "behaviors", behaviors, "None without novelty")

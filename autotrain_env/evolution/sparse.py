@@ -12,9 +12,9 @@ from torch import Tensor
 
 from autotrain_env.errors import InvalidValueError, check, check_whole, unknown_name
 from autotrain_env.evolution.fitness import Shaping, as_shaping, check_fitness
-from autotrain_env.evolution.noise import Distribution, as_distribution, check_seed, draw_noise
+from autotrain_env.evolution.noise import Distribution, as_noise_distribution, check_seed, draw_noise
 from autotrain_env.evolution.strategy import check_members, describe_fitness
-from autotrain_env.evolution.updates import Schedule, Updated, as_update, value_at
+from autotrain_env.evolution.updates import PerGeneration, Updated, as_update, value_at
 from autotrain_env.evolution.vectors import SCALINGS, as_vector, perturbation_scale
 from autotrain_env.training.optimizers import Optimizer
 
@@ -45,12 +45,12 @@ class SparseEvolutionStrategy:
     """
 
     population_size: int = 64
-    perturbation_std: Schedule = 0.1
+    perturbation_std: PerGeneration = 0.1
     distribution: str | Distribution = "normal"
     mirrored: bool = True
     shaping: str | Shaping = "ranks"
     optimizer: str | Optimizer = "adam"
-    learning_rate: Schedule = 0.05
+    learning_rate: PerGeneration = 0.05
     scaling: str = "none"
     topology: str = "erdos-renyi"
     density: float = 0.5
@@ -66,7 +66,7 @@ class SparseEvolutionStrategy:
             self.population_size,
             "even, as members are mirrored",
         )
-        object.__setattr__(self, "distribution", as_distribution(self.distribution))
+        object.__setattr__(self, "distribution", as_noise_distribution(self.distribution))
         object.__setattr__(self, "shaping", as_shaping(self.shaping))
         object.__setattr__(self, "optimizer", as_update(self.optimizer))
         for name in ("perturbation_std", "learning_rate"):
@@ -141,8 +141,8 @@ class SparseState:
         generation: How many were told.
         best_parent: Whose members were best on average in the last generation.
         is_asked: Whether a generation is being evaluated.
-        report: Of the last generation, as in `State`; `cosine` is not there, `spread` is the mean distance
-            of the parents from their mean.
+        report: Of the last generation, as in `EvolutionState`; `cosine` is not there, `spread` is the mean
+            distance of the parents from their mean.
     """
 
     strategy: SparseEvolutionStrategy
@@ -169,7 +169,7 @@ class SparseState:
         return value_at(self.strategy.perturbation_std, self.generation, "perturbation_std")
 
     def _noise(self, parents: range) -> Tensor:
-        distribution = as_distribution(self.strategy.distribution)
+        distribution = as_noise_distribution(self.strategy.distribution)
         size = self.parents.values.shape[1]
         return draw_noise(distribution, self.seed, self.generation, parents, size).to(self.graph)
 
@@ -238,7 +238,7 @@ class SparseState:
         odd = utility[:, :1] - utility[:, 1:] if self.strategy.mirrored else utility
         weight = utility.sum(1, keepdim=True)
         noise = self._noise(range(self.strategy.num_parents))
-        along_noise = self.graph @ (odd * as_distribution(self.strategy.distribution).score(noise))
+        along_noise = self.graph @ (odd * as_noise_distribution(self.strategy.distribution).score(noise))
         towards = self.graph @ (weight * parents) - (self.graph @ weight) * parents
         members = self.graph.sum(1, keepdim=True) * utility.shape[1]
         return (along_noise / std + towards / std**2) / members

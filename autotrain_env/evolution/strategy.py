@@ -17,9 +17,15 @@ from autotrain_env.evolution.estimates import (
     second_derivatives,
 )
 from autotrain_env.evolution.fitness import Shaping, as_shaping, check_fitness, fill_not_finite
-from autotrain_env.evolution.noise import Distribution, Laplace, as_distribution, check_seed, draw_noise
+from autotrain_env.evolution.noise import (
+    Distribution,
+    LaplaceNoise,
+    as_noise_distribution,
+    check_seed,
+    draw_noise,
+)
 from autotrain_env.evolution.novelty import Archive, Novelty, check_behaviors
-from autotrain_env.evolution.updates import Schedule, Updated, as_update, value_at
+from autotrain_env.evolution.updates import PerGeneration, Updated, as_update, value_at
 from autotrain_env.evolution.vectors import SCALINGS, as_vector, perturbation_scale
 from autotrain_env.training.layout import Layout
 from autotrain_env.training.optimizers import Optimizer
@@ -61,20 +67,20 @@ class EvolutionStrategy:
         jump_every: Every so many generations the centre jumps to the best member instead of following the
             gradient. `None`: never.
         novelty: Reward for behaving unlike before; see `Novelty`. `None`: fitness alone.
-        second_derivatives: Whether to estimate them, with standard errors, in `State.report`.
+        second_derivatives: Whether to estimate them, with standard errors, in `EvolutionState.report`.
     """
 
     population_size: int = 64
-    perturbation_std: Schedule = 0.1
+    perturbation_std: PerGeneration = 0.1
     distribution: str | Distribution = "normal"
     mirrored: bool = True
     shaping: str | Shaping = "ranks"
     optimizer: str | Optimizer = "adam"
-    learning_rate: Schedule = 0.05
+    learning_rate: PerGeneration = 0.05
     scaling: str = "none"
     tensor_scales: Mapping[str, float] = field(default_factory=dict)
     learned_std: str = "fixed"
-    std_learning_rate: Schedule = 0.1
+    std_learning_rate: PerGeneration = 0.1
     std_optimizer: str | Optimizer = "sgd"
     std_floor: float = 1e-6
     natural: bool = False
@@ -93,7 +99,7 @@ class EvolutionStrategy:
             "even, as members are mirrored",
         )
         for name, lookup in (
-            ("distribution", as_distribution),
+            ("distribution", as_noise_distribution),
             ("shaping", as_shaping),
             ("optimizer", as_update),
             ("std_optimizer", as_update),
@@ -141,7 +147,7 @@ class EvolutionStrategy:
     @property
     def noise(self) -> Distribution:
         """Distribution of the noise."""
-        return as_distribution(self.distribution)
+        return as_noise_distribution(self.distribution)
 
     @property
     def num_rows(self) -> int:
@@ -153,7 +159,7 @@ class EvolutionStrategy:
         """Whether a generation has one more member, the last: the centre."""
         return self.novelty is not None or self.second_derivatives
 
-    def init(self, parameters: Tensor | Mapping[str, Tensor], seed: int) -> "State":
+    def init(self, parameters: Tensor | Mapping[str, Tensor], seed: int) -> "EvolutionState":
         """The state at the beginning.
 
         Args:
@@ -167,7 +173,7 @@ class EvolutionStrategy:
         check_seed(seed)
         layout, centre = as_vector(parameters)
         check(
-            not (self.second_derivatives and isinstance(self.noise, Laplace)) or layout.size == 1,
+            not (self.second_derivatives and isinstance(self.noise, LaplaceNoise)) or layout.size == 1,
             "second_derivatives",
             True,
             "False with Laplace noise in more than one dimension, where the fitness at the kink of every "
@@ -178,7 +184,7 @@ class EvolutionStrategy:
             self.learned_std
         ]
         start = math.log(value_at(self.perturbation_std, 0, "perturbation_std"))
-        return State(
+        return EvolutionState(
             strategy=self,
             layout=layout,
             seed=seed,
@@ -204,7 +210,7 @@ class Asked(NamedTuple):
 
 
 @dataclass(frozen=True)
-class State:
+class EvolutionState:
     """Where a strategy has come to; nothing is changed in place.
 
     Args:
@@ -300,7 +306,7 @@ class State:
             torch.addcmul(around, noise, std, value=sign, out=members[:, number])
         return members.flatten(0, 1)
 
-    def ask(self) -> tuple[Tensor, "State"]:
+    def ask(self) -> tuple[Tensor, "EvolutionState"]:
         """The members of the next generation, shape (population_size, d), and the state that awaits them.
 
         Mirrored pairs lie side by side; where the centre is a member, it is the last.
@@ -315,7 +321,7 @@ class State:
             population = torch.cat((population, asked.around[None]))
         return population, replace(self, asked=asked)
 
-    def tell(self, fitness: Any, behaviors: Any = None) -> "State":
+    def tell(self, fitness: Any, behaviors: Any = None) -> "EvolutionState":
         """Learn from the members' fitness.
 
         A generation of which no member has a finite fitness moves nothing; the next one has other noise.

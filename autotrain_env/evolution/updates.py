@@ -82,7 +82,7 @@ def as_update(optimizer: str | Optimizer) -> Optimizer:
     return as_optimizer(optimizer)
 
 
-Schedule = float | Callable[[int], float]
+PerGeneration = float | Callable[[int], float]
 """A number, or a function of the generation, from 0 on."""
 
 
@@ -111,20 +111,20 @@ class Decay:
         return max(self.start * 0.5 ** (generation / self.half_life), self.floor)
 
 
-def value_at(schedule: Schedule, generation: int, name: str) -> float:
-    """What a schedule says of a generation.
+def value_at(value: PerGeneration, generation: int, name: str) -> float:
+    """Returns the number that holds in a generation.
 
     Args:
-        schedule: A number or function.
-        generation: From 0 on.
-        name: Of the argument, for the error.
+        value: A number, or a function of the generation.
+        generation: Which generation, from 0 on.
+        name: The argument's name, for the error.
 
     Raises:
         ValueError: If it is not finite and above 0.
     """
-    value = float(schedule(generation) if callable(schedule) else schedule)
-    check(0 < value < math.inf, name, value, f"finite, above 0 (generation {generation})")
-    return value
+    number = float(value(generation) if callable(value) else value)
+    check(0 < number < math.inf, name, number, f"finite, above 0 (generation {generation})")
+    return number
 
 
 @dataclass(frozen=True)

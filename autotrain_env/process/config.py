@@ -11,7 +11,12 @@ import torch
 
 from autotrain_env.data.registry import load_dataset
 from autotrain_env.errors import InvalidTypeError, InvalidValueError, check, check_whole, unknown_name
-from autotrain_env.process.task_distributions import Curriculum, Sampler, TaskDistribution, as_distribution
+from autotrain_env.process.task_distributions import (
+    Curriculum,
+    Sampler,
+    TaskDistribution,
+    as_task_distribution,
+)
 from autotrain_env.process.tasks import Task
 from autotrain_env.training.networks import BACKENDS
 
@@ -293,7 +298,7 @@ class AutoTrainConfig:
         """Where tasks come from, with the fields given here put in."""
         given = {name: getattr(self, name) for name in TASK_FIELDS}
         given = {name: value for name, value in given.items() if value is not None}
-        distribution = as_distribution(self.tasks)
+        distribution = as_task_distribution(self.tasks)
         return distribution.replace(**given) if given else distribution
 
     @property

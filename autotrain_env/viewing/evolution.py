@@ -14,8 +14,8 @@ from torch import Tensor
 
 from autotrain_env.errors import check, check_whole
 from autotrain_env.evolution.estimates import gradient, second_derivatives
-from autotrain_env.evolution.noise import Distribution, Normal, draw_noise
-from autotrain_env.evolution.strategy import EvolutionStrategy, State
+from autotrain_env.evolution.noise import Distribution, NormalNoise, draw_noise
+from autotrain_env.evolution.strategy import EvolutionState, EvolutionStrategy
 from autotrain_env.viewing.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, tidy
 
 Function = Callable[[Tensor], Tensor]
@@ -82,7 +82,7 @@ def search(
     """
     centres, stds = [], []
     for number, start in enumerate(starts):
-        state: State = strategy.init(torch.tensor([start], dtype=torch.float64), seed + number)
+        state: EvolutionState = strategy.init(torch.tensor([start], dtype=torch.float64), seed + number)
         path = [(float(state.parameters), float(state.std()))]
         for _ in range(generations):
             population, asked = state.ask()
@@ -108,7 +108,7 @@ def plot_smoothed(
         distributions: A curve for each, by name; by default the normal one.
     """
     check(len(stds) > 0, "stds", stds, "at least one")
-    distributions = {"normal": Normal()} if distributions is None else distributions
+    distributions = {"normal": NormalNoise()} if distributions is None else distributions
     figure = Figure(figsize=(WIDTH, 2.6), dpi=100, layout="constrained")
     panels = figure.subplots(1, len(stds), sharey=True, squeeze=False)[0]
     points = torch.linspace(*span, 400, dtype=torch.float64)
@@ -171,7 +171,10 @@ def plot_plane(
     points = torch.linspace(*span, 160, dtype=torch.float64)
     levels = np.geomspace(*stds, 60)
     height = np.stack(
-        [smoothed(function, points, float(std), distribution or Normal(), 1024).numpy() for std in levels]
+        [
+            smoothed(function, points, float(std), distribution or NormalNoise(), 1024).numpy()
+            for std in levels
+        ]
     )
     for axes, (name, (centres, deviations)) in zip(panels, paths.items(), strict=True):
         axes.contourf(points, levels, height, levels=16, cmap="Greys", alpha=0.8)

@@ -23,12 +23,13 @@ from autotrain_env.viewing.style import (
     whole_figure,
 )
 
-History = Mapping[str, np.ndarray]
 EPISODE_SIZE = (7.2, 6.4)  # [inches]
 
 
 def plot_episode(
-    history: History, figure: Figure | SubFigure | None = None, score_label: str = "validation"
+    history: Mapping[str, np.ndarray],
+    figure: Figure | SubFigure | None = None,
+    score_label: str = "validation",
 ) -> Figure:
     """Draw a controlled run: actions, loss, scores and learning rate over the updates of the budget used.
 
@@ -68,7 +69,7 @@ class _Run:
         history: What `info["history"]` holds.
     """
 
-    def __init__(self, history: History) -> None:
+    def __init__(self, history: Mapping[str, np.ndarray]) -> None:
         self.history = history
         self.updates = np.asarray(history["updates"], dtype=np.float64)
         # A decision is taken where the step before it ended.
@@ -223,7 +224,7 @@ def _log_axis(axes: Axes) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def render_rgb(history: History) -> np.ndarray:
+def render_rgb(history: Mapping[str, np.ndarray]) -> np.ndarray:
     """A picture of the run so far, uint8, shape (height, width, 3); see `plot_episode`."""
     figure = plot_episode(history)
     canvas = FigureCanvasAgg(figure)

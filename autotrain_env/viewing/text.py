@@ -1,14 +1,14 @@
 """A run in a few lines of text."""
 
-import numpy as np
+from collections.abc import Mapping
 
-from autotrain_env.viewing.run import History
+import numpy as np
 
 SPARKS = "▁▂▃▄▅▆▇█"
 SPARKLINE_WIDTH = 40  # [characters]
 
 
-def render_ansi(history: History) -> str:
+def render_ansi(history: Mapping[str, np.ndarray]) -> str:
     """The run so far in five lines of text."""
     last = {name: column[-1] for name, column in history.items()}
     steps, rewinds = len(history["updates"]) - 1, np.count_nonzero(history["rewind"])
