@@ -176,6 +176,8 @@ def _environment(env_id: str, arguments: str, num_envs: int) -> VectorEnv[Any, A
 def without_memory(state: EvolutionState | SparseState) -> EvolutionState | SparseState:
     """A state as members are made of, without what only its updates need: less to send."""
     if isinstance(state, SparseState):
-        return dataclasses.replace(state, parents=dataclasses.replace(state.parents, slots=()), report={})
-    centre = dataclasses.replace(state.centre, slots=())
+        return dataclasses.replace(
+            state, parents=dataclasses.replace(state.parents, accumulators=()), report={}
+        )
+    centre = dataclasses.replace(state.centre, accumulators=())
     return dataclasses.replace(state, centre=centre, asked=None, novelty=None, report={})

@@ -33,27 +33,19 @@ class ClipUp(Optimizer):
         check(0 < self.max_speed < math.inf, "max_speed", self.max_speed, "finite, above 0")
 
     @property
-    def num_slots(self) -> int:
+    def num_accumulators(self) -> int:
         """The velocity."""
         return 1
 
-    def update(
-        self,
-        parameters: Tensor,
-        gradients: Tensor,
-        slots: list[Tensor],
-        negative_rates: Tensor,
-        coefficients: Tensor | None,
-    ) -> None:
-        """Apply one update in place."""
-        if self.weight_decay:
-            gradients.add_(parameters, alpha=self.weight_decay)
-        velocity = slots[0]
-        velocity.mul_(self.momentum).addcmul_(_normalized(gradients), negative_rates)
+    def _step(
+        self, gradients: Tensor, accumulators: list[Tensor], rates: Tensor, coefficients: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        velocity = accumulators[0]
+        velocity.mul_(self.momentum).addcmul_(_normalized(gradients), rates)
         speed = torch.linalg.vector_norm(velocity, dim=1, keepdim=True)
-        limit = -negative_rates * self.max_speed
+        limit = -rates * self.max_speed
         velocity.mul_(torch.where(speed > limit, limit / speed, 1.0))
-        parameters.add_(velocity)
+        return velocity, torch.ones_like(rates)
 
 
 def _normalized(gradients: Tensor) -> Tensor:
@@ -133,18 +125,18 @@ class Updated:
 
     Args:
         values: Shape (lanes, size).
-        slots: Each of the same shape.
+        accumulators: The optimiser's, each of the same shape.
         count: Updates so far.
     """
 
     values: Tensor
-    slots: tuple[Tensor, ...]
+    accumulators: tuple[Tensor, ...]
     count: int = 0
 
     @classmethod
     def start(cls, values: Tensor, optimizer: Optimizer) -> "Updated":
         """At the beginning, shape (lanes, size)."""
-        return cls(values, tuple(torch.zeros_like(values) for _ in range(optimizer.num_slots)))
+        return cls(values, tuple(torch.zeros_like(values) for _ in range(optimizer.num_accumulators)))
 
     def ascend(self, optimizer: Optimizer, gradients: Tensor, rate: float) -> "Updated":
         """After one update up the gradients; nothing is changed in place.
@@ -154,15 +146,16 @@ class Updated:
             gradients: Shape (lanes, size).
             rate: Learning rate.
         """
-        values, slots, downhill = self.values.clone(), [slot.clone() for slot in self.slots], -gradients
+        values, downhill = self.values.clone(), -gradients
+        accumulators = [accumulator.clone() for accumulator in self.accumulators]
         optimizer.clip(downhill)
         lanes = len(values)
         lane_values = np.array([[getattr(optimizer, name) for name in optimizer.lane_values]] * lanes)
         factors = optimizer.coefficients(np.full(lanes, float(self.count)), lane_values, 1)
         coefficients = None if factors is None else torch.from_numpy(factors[0]).to(values)
-        if optimizer.gradient_slot is not None:
+        if optimizer.gradient_accumulator is not None:
             assert coefficients is not None
-            downhill = slots[optimizer.gradient_slot].mul_(coefficients[0]).add_(downhill)
+            downhill = accumulators[optimizer.gradient_accumulator].mul_(coefficients[0]).add_(downhill)
         rates = torch.full((lanes, 1), -rate, dtype=values.dtype, device=values.device)
-        optimizer.update(values, downhill, slots, rates, coefficients)
-        return replace(self, values=values, slots=tuple(slots), count=self.count + 1)
+        optimizer.update(values, downhill, accumulators, rates, coefficients)
+        return replace(self, values=values, accumulators=tuple(accumulators), count=self.count + 1)

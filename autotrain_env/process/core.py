@@ -105,7 +105,7 @@ class AutoTrainCore:
         old, key = self.episodes[lane], episode.groups[0]
         if old is None or old.groups[0] != key:
             if old is not None:
-                self.stacks[old.groups[0]].give_slot(int(self.lanes.slot[lane]))
+                self.stacks[old.groups[0]].release(int(self.lanes.slot[lane]))
             if key not in self.stacks:
                 self.stacks[key] = LaneStack(
                     episode.architecture,
@@ -116,7 +116,7 @@ class AutoTrainCore:
                     self.device,
                 )
             at_least = self.num_envs if len(self.stacks) == 1 else 1
-            self.lanes.slot[lane] = self.stacks[key].take_slot(at_least)
+            self.lanes.slot[lane] = self.stacks[key].acquire(at_least)
         self.episodes[lane] = episode
         self.lanes.groups[lane] = episode.groups
         stack = self.stacks[key]
@@ -129,8 +129,6 @@ class AutoTrainCore:
         drawn = [self._draw(self._episode(lane), count) for lane in lanes.tolist()]
         self.lanes.diverged[lanes] = False
         self.metrics.clear(lanes)
-        for stack, at in self._by_stack(lanes):
-            stack.ring.clear(self.lanes.slot[lanes[at]])
         for row in reversed(range(count)):
             for stack, at in self._by_stack(lanes):
                 slots = self.lanes.slot[lanes[at]]

@@ -42,8 +42,9 @@ class Evaluation:
 class LaneStack:
     """Networks of one architecture, trained side by side by one kind of optimiser.
 
-    A slot holds one lane's state as a row: parameters, the optimiser's slots, its count of updates (where
-    it keeps one), and the network's buffers. Rows are what snapshots copy.
+    A slot is a lane's place in the stack. It holds the lane's state as a row: parameters, the optimiser's
+    accumulators, its count of updates (where it keeps one), and the network's buffers. Rows are what
+    snapshots copy.
 
     Args:
         architecture: The network's shape.
@@ -68,7 +69,9 @@ class LaneStack:
         self.network = make_network(architecture, backend, dtype, device)
         self.num_parameters = architecture.parameter_layout.size
         self.num_buffers = architecture.buffer_layout.size
-        self.buffers_start = self.num_parameters * (1 + optimizer.num_slots) + optimizer.counts_updates
+        self.buffers_start = (
+            self.num_parameters * (1 + optimizer.num_accumulators) + optimizer.counts_updates
+        )
         self.width = self.buffers_start + self.num_buffers
         self.state = torch.zeros(0, self.width, dtype=dtype, device=device)
         self.best = torch.zeros(0, self.num_parameters + self.num_buffers, dtype=dtype, device=device)
@@ -90,7 +93,7 @@ class LaneStack:
 
     # --- slots ---
 
-    def take_slot(self, at_least: int = 1) -> int:
+    def acquire(self, at_least: int = 1) -> int:
         """Give out the lowest free slot, after making `at_least` new ones where none is free."""
         if not self.free:
             old = len(self.state)
@@ -105,7 +108,7 @@ class LaneStack:
                 self.set_lane_values(slot, self.optimizer)
         return self.free.pop()
 
-    def give_slot(self, slot: int) -> None:
+    def release(self, slot: int) -> None:
         """Take a slot back."""
         self.free.append(slot)
         self.free.sort(reverse=True)
@@ -175,7 +178,6 @@ class LaneStack:
             tensor[target] = tensor[source]
         self.lane_values[target] = self.lane_values[source]
         self.ring.head[target] = self.ring.head[source]
-        self.ring.count[target] = self.ring.count[source]
 
     def finite(self, slots: np.ndarray) -> np.ndarray:
         """Whether all numbers of a lane's state are finite, bool, shape (n,)."""
@@ -261,9 +263,9 @@ class LaneStack:
         """Update rows (n, width) in place."""
         size, optimizer = self.num_parameters, self.optimizer
         parameters = rows[:, :size]
-        slots = [rows[:, size * (i + 1) : size * (i + 2)] for i in range(optimizer.num_slots)]
-        fused = optimizer.gradient_slot
-        gradients = torch.empty_like(parameters) if fused is None else slots[fused]
+        accumulators = [rows[:, size * (i + 1) : size * (i + 2)] for i in range(optimizer.num_accumulators)]
+        fused = optimizer.gradient_accumulator
+        gradients = torch.empty_like(parameters) if fused is None else accumulators[fused]
         decay = None if fused is None or coefficients is None else coefficients[0, 0]
         bound = self.network.bind(parameters, rows[:, self.buffers_start :], gradients)
         losses, correct = [], []
@@ -274,14 +276,14 @@ class LaneStack:
             optimizer.update(
                 parameters,
                 gradients,
-                slots,
+                accumulators,
                 negative_rates,
                 None if coefficients is None else coefficients[t],
             )
             losses.append(batch_losses)
             correct.append(batch_correct)
-        for slot in slots:
-            torch.hardshrink(slot, _NEGLIGIBLE, out=slot)
+        for accumulator in accumulators:
+            torch.hardshrink(accumulator, _NEGLIGIBLE, out=accumulator)
         return (
             torch.stack(losses, 1).mean(2).double().cpu().numpy(),
             torch.stack(correct, 1).double().mean(2).cpu().numpy(),

@@ -80,7 +80,12 @@ def run(state: EvolutionState, generations: int, function: Any = sphere) -> Evol
 
 
 def tensors(state: EvolutionState) -> list[Tensor]:
-    kept = [state.centre.values, *state.centre.slots, state.log_std.values, *state.log_std.slots]
+    kept = [
+        state.centre.values,
+        *state.centre.accumulators,
+        state.log_std.values,
+        *state.log_std.accumulators,
+    ]
     archived = state.novelty.behaviors if state.novelty is not None else None
     return [*kept, state.movement] + ([] if archived is None else [archived])
 

@@ -71,7 +71,7 @@ class Setup:
         self.stack = LaneStack(self.architecture, rule, num_snapshots, backend, dtype, CPU)
         self.slots = np.array([*range(len(lanes))] if slots is None else slots)
         for _ in range(max(self.slots) + 1):
-            self.stack.take_slot()
+            self.stack.acquire()
         self.pool = POOL.to(dtype)
         self.lanes = [Lane(self.architecture, number) for number in lanes]
         for slot, lane in zip(self.slots.tolist(), self.lanes, strict=True):
@@ -151,7 +151,7 @@ def test_training_is_that_of_a_plain_loop(classifier: Any, backend: str):
                 assert losses[i, update - T] == pytest.approx(loss.item(), abs=1e-10)
                 hits = (logits.argmax(1) == labels).double().mean().item()
                 assert accuracies[i, update - T] == pytest.approx(hits, abs=1e-12)
-        # A row: parameters, the optimiser's slots, its counter, buffers.
+        # A row: parameters, the optimiser's accumulators, its counter, buffers.
         states = [optimizer.state[parameter] for parameter in module.parameters()]
         parts = [list(module.parameters())]
         parts += [[state[key] for state in states] for key in ("exp_avg", "exp_avg_sq")]
@@ -187,7 +187,7 @@ def test_results_have_stated_shapes_and_types():
 def test_rows_have_the_width_of_their_parts(optimizer: Any):
     setup = Setup(batch_norm_network, optimizer, lanes=[0])
     stack, rule = setup.stack, setup.stack.optimizer
-    expected = stack.num_parameters * (1 + rule.num_slots) + rule.counts_updates + stack.num_buffers
+    expected = stack.num_parameters * (1 + rule.num_accumulators) + rule.counts_updates + stack.num_buffers
     assert stack.width == expected and stack.num_buffers == 7
     before = setup.rows()
     assert torch.equal(before[0, : stack.num_parameters], torch.from_numpy(setup.lanes[0].row)[:-7])
@@ -196,7 +196,7 @@ def test_rows_have_the_width_of_their_parts(optimizer: Any):
     setup.train()
     changed = setup.rows()[0] != before[0]
     assert changed[-7:].all() and changed[: stack.num_parameters].float().mean() > 0.9
-    if rule.num_slots:
+    if rule.num_accumulators:
         assert changed[stack.num_parameters : -7].float().mean() > 0.9
     if rule.counts_updates:
         assert setup.rows()[0, stack.buffers_start - 1] == T
@@ -216,7 +216,7 @@ def test_lanes_of_one_stack_may_differ_in_momentum():
     together = Setup("mlp-9", rules[0], lanes=[0, 1, 2, 3])
     for slot, rule in enumerate(rules):
         together.stack.set_lane_values(slot, rule)
-    together.stack.take_slot()  # more room leaves what there was
+    together.stack.acquire()  # more room leaves what there was
     results = together.everything()
     for lane, rule in enumerate(rules):
         assert_same_bits(Setup("mlp-9", rule, lanes=[lane]).everything(), of_lanes(results, [lane]))
@@ -229,9 +229,9 @@ def test_new_slots_have_the_momentum_of_the_stack():
     stack = LaneStack(
         Architecture(as_classifier("mlp-9"), (1, 8, 8), 10), rule, 2, "auto", torch.float32, CPU
     )
-    stack.take_slot()
+    stack.acquire()
     stack.set_lane_values(0, SGD(momentum=0.2))
-    stack.take_slot(3)
+    stack.acquire(3)
     assert stack.lane_values[:, 0].tolist() == [0.2, 0.7, 0.7, 0.7]
 
 
@@ -362,12 +362,12 @@ def test_evaluation_in_blocks_of_lanes_and_chunks_of_images(monkeypatch: pytest.
 def test_slots_are_given_out_lowest_first_and_taken_back():
     stack = Setup(lanes=[0]).stack
     assert (len(stack.state), stack.free) == (1, [])
-    assert stack.take_slot(3) == 1 and len(stack.state) == 4
-    assert [stack.take_slot(), stack.take_slot()] == [2, 3]
-    assert stack.take_slot() == 4 and len(stack.state) == 8
+    assert stack.acquire(3) == 1 and len(stack.state) == 4
+    assert [stack.acquire(), stack.acquire()] == [2, 3]
+    assert stack.acquire() == 4 and len(stack.state) == 8
     for slot in (2, 0, 3):
-        stack.give_slot(slot)
-    assert [stack.take_slot() for _ in range(4)] == [0, 2, 3, 5]
+        stack.release(slot)
+    assert [stack.acquire() for _ in range(4)] == [0, 2, 3, 5]
 
 
 def test_growing_keeps_what_is_there():
@@ -378,7 +378,7 @@ def test_growing_keeps_what_is_there():
     stack, twin = setup.stack, copy.deepcopy(setup)
     width = len(stack.state)
     while len(stack.state) == width:
-        stack.take_slot(5)
+        stack.acquire(5)
     assert len(stack.state) == len(stack.ring.head) == len(stack.best) == len(stack.scale) > width
     for name in ("state", "best", "shift", "scale"):
         assert torch.equal(getattr(stack, name)[:width], getattr(twin.stack, name)[:width])
@@ -391,7 +391,7 @@ def test_lanes_of_a_grown_stack_train_as_if_they_had_always_been_there():
     expected = Setup(lanes=[0, 1, 2]).everything()
     setup = Setup(lanes=[0])
     first = setup.train()
-    slots = [setup.stack.take_slot() for _ in range(2)]
+    slots = [setup.stack.acquire() for _ in range(2)]
     later = Setup(lanes=[1, 2])
     for slot, lane in zip(slots, later.lanes, strict=True):
         setup.stack.set_normalization(slot, lane.mean, lane.std)
@@ -443,12 +443,14 @@ def test_a_copied_slot_is_a_twin():
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-@pytest.mark.parametrize("place", ["parameter", "slot", "buffer"])
+@pytest.mark.parametrize("place", ["parameter", "accumulator", "buffer"])
 def test_whatever_is_not_finite_is_noticed(value: float, place: str):
     setup = Setup(batch_norm_network, "adam", lanes=[*range(70)])
     stack = setup.stack
     assert stack.finite(setup.slots).all()
-    column = {"parameter": 3, "slot": stack.num_parameters + 5, "buffer": stack.buffers_start + 1}[place]
+    column = {"parameter": 3, "accumulator": stack.num_parameters + 5, "buffer": stack.buffers_start + 1}[
+        place
+    ]
     stack.state[66, column] = value
     assert np.flatnonzero(~stack.finite(setup.slots)).tolist() == [66]
     assert stack.finite(np.array([65, 67])).all() and not stack.finite(np.array([66])).any()
@@ -470,8 +472,8 @@ def test_decayed_momentum_becomes_zero_before_it_is_denormal():
     setup = Setup(lanes=[0])
     setup.stack.state[0, setup.stack.num_parameters :] = 1e-31
     setup.train()
-    slots = setup.stack.state[0, setup.stack.num_parameters :].abs()
-    assert ((slots == 0) | (slots > 1e-30)).all() and (slots > 1e-30).any()
+    left = setup.stack.state[0, setup.stack.num_parameters :].abs()
+    assert ((left == 0) | (left > 1e-30)).all() and (left > 1e-30).any()
 
 
 @pytest.mark.parametrize("classifier, backend", [("mlp-9", "auto"), (CNN((3, 4)), "stacked")])
@@ -491,7 +493,7 @@ def test_normalization_per_channel():
     """Images are normalised as (image - mean) / std, by channel."""
     architecture = Architecture(as_classifier("linear"), (2, 1, 3), 2)
     stack = LaneStack(architecture, SGD(), 1, "auto", torch.float64, CPU)
-    stack.take_slot()
+    stack.acquire()
     mean, std = torch.tensor([0.3, -2.0]).view(2, 1, 1), torch.tensor([0.7, 3.0]).view(2, 1, 1)
     stack.set_normalization(0, mean, std)
     weights = np.random.default_rng(0).standard_normal(14).astype(np.float32)

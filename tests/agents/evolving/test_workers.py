@@ -152,7 +152,7 @@ def test_sparse_and_listed_members():
 def test_only_what_members_are_made_of_is_sent():
     generation = make_generation()
     assert isinstance(generation.source, EvolutionState)
-    assert generation.source.centre.slots == () and generation.source.asked is None
+    assert generation.source.centre.accumulators == () and generation.source.asked is None
 
 
 def test_processes_give_the_same(wanted: Outcome):
