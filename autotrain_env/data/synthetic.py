@@ -43,13 +43,13 @@ def synthetic(
     and pickling sends nothing but them.
 
     Args:
-        kind: `"gaussian_mixture"`, `"correlated_mixture"` or `"teacher"`.
+        kind: Kind of problem: `"gaussian_mixture"`, `"correlated_mixture"` or `"teacher"`.
         seed: Seed of everything.
         num_classes: Number of classes, at least 2.
         num_features: Length of a feature vector; `image_shape` is (num_features,).
         size: Number of vectors: 80% of them form the pool, 20% the test part. At least 4.
-        difficulty: From 0 (perfect accuracy is attainable) to 1 (far from it).
-        components: Gaussians in each class; of no meaning to `"teacher"`.
+        difficulty: Difficulty, from 0 (perfect accuracy is attainable) to 1 (far from it).
+        components: Number of Gaussians in each class; of no meaning to `"teacher"`.
 
     Returns:
         The handle.

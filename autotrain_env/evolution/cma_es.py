@@ -21,7 +21,7 @@ class CMAES:
     """CMA-ES by the library `pycma` (Hansen, arXiv:1604.00772).
 
     Args:
-        population_size: Members of a generation, at least 2.
+        population_size: Number of members of a generation, at least 2.
         perturbation_std: Initial standard deviation, the same for all parameters.
         separable: Whether only variances are adapted (sep-CMA-ES: Ros and Hansen, 2008), for many
             parameters.
@@ -37,11 +37,11 @@ class CMAES:
         check(0 < self.perturbation_std < math.inf, "perturbation_std", self.perturbation_std, "above 0")
 
     def init(self, parameters: Tensor, seed: int) -> "CMAState":
-        """The state at the beginning.
+        """Returns the state at the beginning.
 
         Args:
             parameters: The initial mean, floats, shape (d,) with d at least 2.
-            seed: Of all noise.
+            seed: Seed of all noise.
 
         Raises:
             ImportError: If `pycma` is not installed.
@@ -82,12 +82,12 @@ class CMAState:
     """Where CMA-ES has come to.
 
     Args:
-        strategy: What is done.
+        strategy: The strategy that is followed.
         like: A tensor of the parameters' dtype and device.
         library: Pycma's own state, which is copied before it changes.
-        generation: How many were told.
-        asked: Members that are being evaluated, float64, shape (n, d).
-        report: Of the last generation: see `EvolutionState`.
+        generation: How many generations were told.
+        asked: The members that are being evaluated, float64, shape (n, d).
+        report: Figures of the last generation, see `EvolutionState`.
     """
 
     strategy: CMAES
@@ -99,16 +99,19 @@ class CMAState:
 
     @property
     def parameters(self) -> Tensor:
-        """The mean of the search distribution, shape (d,)."""
+        """Returns the mean of the search distribution, shape (d,)."""
         return torch.from_numpy(np.array(self.library.mean)).to(self.like)
 
     @property
     def population_size(self) -> int:
-        """Members that `ask` gives and `tell` wants the fitness of."""
+        """Returns how many members `ask` gives and `tell` wants the fitness of."""
         return self.strategy.population_size
 
     def ask(self) -> tuple[Tensor, "CMAState"]:
-        """The members of the next generation, shape (population_size, d), and the state that awaits them.
+        """Make the members of the next generation.
+
+        Returns:
+            Their parameters, shape (population_size, d), and the state that awaits their fitness.
 
         Raises:
             ValueError: If a generation is being evaluated already.

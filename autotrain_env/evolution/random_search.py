@@ -20,7 +20,7 @@ class RandomSearch:
     """Random initialisations, of which the best is kept.
 
     Args:
-        population_size: Members of a generation, at least 1.
+        population_size: Number of members of a generation, at least 1.
         perturbation_std: Standard deviation of normal noise around the first parameters.
         scaling: `"fan_in"`: noise of a weight is divided by the root of its layer's inputs.
     """
@@ -37,11 +37,11 @@ class RandomSearch:
             raise unknown_name("scaling", self.scaling, SCALINGS)
 
     def init(self, parameters: Tensor | Mapping[str, Tensor], seed: int) -> "RandomState":
-        """The state at the beginning.
+        """Returns the state at the beginning.
 
         Args:
             parameters: What members are drawn around: named tensors, or one vector of shape (d,); floats.
-            seed: Of all noise.
+            seed: Seed of all noise.
         """
         check_seed(seed)
         layout, start = as_vector(parameters)
@@ -54,15 +54,15 @@ class RandomState:
     """The best member so far.
 
     Args:
-        strategy: What is done.
-        seed: Of all noise.
+        strategy: The strategy that is followed.
+        seed: Seed of all noise.
         start: What members are drawn around, shape (d,).
-        std: Of the noise, shape (d,).
-        parameters: Of the best member so far, or `start`, shape (d,).
-        best: Its fitness.
-        generation: How many were told.
-        asked: Members that are being evaluated.
-        report: Of the last generation: see `EvolutionState`.
+        std: Standard deviation of the noise, shape (d,).
+        parameters: Parameters of the best member so far, or `start`, shape (d,).
+        best: Fitness of the best member.
+        generation: How many generations were told.
+        asked: The members that are being evaluated.
+        report: Figures of the last generation, see `EvolutionState`.
     """
 
     strategy: RandomSearch
@@ -77,11 +77,14 @@ class RandomState:
 
     @property
     def population_size(self) -> int:
-        """Members that `ask` gives and `tell` wants the fitness of."""
+        """Returns how many members `ask` gives and `tell` wants the fitness of."""
         return self.strategy.population_size
 
     def ask(self) -> tuple[Tensor, "RandomState"]:
-        """The members of the next generation, shape (population_size, d), and the state that awaits them.
+        """Make the members of the next generation.
+
+        Returns:
+            Their parameters, shape (population_size, d), and the state that awaits their fitness.
 
         Raises:
             ValueError: If a generation is being evaluated already.
@@ -93,7 +96,7 @@ class RandomState:
         return asked, replace(self, asked=asked)
 
     def tell(self, fitness: Any, behaviors: Any = None) -> "RandomState":
-        """Keep the best; see `EvolutionState.tell`."""
+        """Keep the best member; see `EvolutionState.tell`."""
         if self.asked is None:
             raise InvalidValueError("tell() was called without ask(): there is no generation to tell of")
         check(behaviors is None, "behaviors", behaviors, "None without novelty")

@@ -29,17 +29,17 @@ class SparseEvolutionStrategy:
     times (member - parent i), over the variance of the perturbation.
 
     Args:
-        population_size: Members of a generation; with `mirrored` two for each parent, else one.
+        population_size: Number of members of a generation; with `mirrored` two for each parent, else one.
         perturbation_std: Standard deviation of the perturbation; a number, or a function of the generation.
-        distribution: Of the noise, as in `EvolutionStrategy`.
+        distribution: Distribution of the noise, as in `EvolutionStrategy`.
         mirrored: Whether a parent has two members, with noise ε and -ε.
-        shaping: From fitness to utility, as in `EvolutionStrategy`.
+        shaping: How fitness becomes utility, as in `EvolutionStrategy`.
         optimizer: Update rule of each parent, as in `EvolutionStrategy`.
-        learning_rate: Of the update rule; a number, or a function of the generation.
+        learning_rate: Learning rate of the update rule; a number, or a function of the generation.
         scaling: What perturbations and updates are multiplied by, as in `EvolutionStrategy`.
         topology: `"full"`, `"ring"` (two neighbours), or `"erdos-renyi"` (every pair of parents is joined
             with probability `density`).
-        density: Of an Erdős-Rényi graph, in (0, 1].
+        density: Density of an Erdős-Rényi graph, in (0, 1].
         broadcast_every: Every so many generations all parents take the parameters of the best one. `None`:
             never.
     """
@@ -81,11 +81,11 @@ class SparseEvolutionStrategy:
 
     @property
     def num_parents(self) -> int:
-        """Parents (P)."""
+        """Returns the number of parents (P)."""
         return self.population_size // 2 if self.mirrored else self.population_size
 
     def graph(self, seed: int) -> np.ndarray:
-        """Which parents are neighbours, each of itself too: bool, symmetric, shape (P, P).
+        """Returns which parents are neighbours, each of itself too: bool, symmetric, shape (P, P).
 
         Raises:
             ValueError: If some parents cannot be reached from others.
@@ -110,11 +110,11 @@ class SparseEvolutionStrategy:
         return joined
 
     def init(self, parameters: Tensor | Mapping[str, Tensor], seed: int) -> "SparseState":
-        """The state at the beginning; all parents begin with the same parameters.
+        """Returns the state at the beginning, where all parents begin with the same parameters.
 
         Args:
             parameters: Named tensors, or one vector of shape (d,); floats.
-            seed: Of all noise and of the graph.
+            seed: Seed of all noise and of the graph.
 
         Raises:
             TypeError: If the parameters are no floats.
@@ -133,16 +133,16 @@ class SparseState:
     """Where the parents have come to; nothing is changed in place.
 
     Args:
-        strategy: What is done.
-        seed: Of all noise.
+        strategy: The strategy that is followed.
+        seed: Seed of all noise.
         graph: Neighbours as ones, shape (P, P).
-        scale: Of the parameters, shape (d,).
-        parents: Their parameters over the scale, shape (P, d), with the optimiser's memory.
-        generation: How many were told.
-        best_parent: Whose members were best on average in the last generation.
+        scale: Scale of the parameters, shape (d,).
+        parents: Parameters of the parents over the scale, shape (P, d), with the optimiser's memory.
+        generation: How many generations were told.
+        best_parent: The parent whose members were best on average in the last generation.
         is_asked: Whether a generation is being evaluated.
-        report: Of the last generation, as in `EvolutionState`; `cosine` is not there, `spread` is the mean
-            distance of the parents from their mean.
+        report: Figures of the last generation, as in `EvolutionState`; `cosine` is not there, `spread` is
+            the mean distance of the parents from their mean.
     """
 
     strategy: SparseEvolutionStrategy
@@ -157,12 +157,12 @@ class SparseState:
 
     @property
     def parameters(self) -> Tensor:
-        """Those of the best parent, shape (d,)."""
+        """Returns the parameters of the best parent, shape (d,)."""
         return self.parents.values[self.best_parent] * self.scale
 
     @property
     def population_size(self) -> int:
-        """Members that `ask` gives and `tell` wants the fitness of."""
+        """Returns how many members `ask` gives and `tell` wants the fitness of."""
         return self.strategy.population_size
 
     def _std(self) -> float:
@@ -174,13 +174,13 @@ class SparseState:
         return draw_noise(distribution, self.seed, self.generation, parents, size).to(self.graph)
 
     def members(self, members: range) -> Tensor:
-        """Some members of the generation, as `ask` gives them, from the state alone.
+        """Make some members of the generation, as `ask` gives them, from the state alone.
 
         Args:
-            members: Their numbers.
+            members: Numbers of the members.
 
         Returns:
-            Shape (len(members), d).
+            Parameters, shape (len(members), d).
         """
         check_members(members, self.population_size)
         each = 2 if self.strategy.mirrored else 1
@@ -191,7 +191,10 @@ class SparseState:
         return drawn[members.start - rows.start * each :][: len(members)] * self.scale
 
     def ask(self) -> tuple[Tensor, "SparseState"]:
-        """The members of the next generation, shape (population_size, d), and the state that awaits them.
+        """Make the members of the next generation.
+
+        Returns:
+            Their parameters, shape (population_size, d), and the state that awaits their fitness.
 
         Raises:
             ValueError: If a generation is being evaluated already.
@@ -203,7 +206,8 @@ class SparseState:
         """Learn from the members' fitness.
 
         Args:
-            fitness: Of each member that `ask` gave, higher is better; NaN and minus infinity are worst.
+            fitness: Fitness of each member that `ask` gave; higher is better, NaN and minus infinity are
+                worst.
             behaviors: Must be `None`.
 
         Raises:
@@ -233,7 +237,7 @@ class SparseState:
         return replace(after, parents=moved, best_parent=best, report=report)
 
     def _uphill(self, utility: Tensor) -> Tensor:
-        """Where each parent is to move, shape (P, d), from utilities of shape (P, 1 or 2)."""
+        """Returns where each parent is to move, shape (P, d), given utilities of shape (P, 1 or 2)."""
         std, parents = self._std(), self.parents.values
         odd = utility[:, :1] - utility[:, 1:] if self.strategy.mirrored else utility
         weight = utility.sum(1, keepdim=True)

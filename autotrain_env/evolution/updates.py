@@ -34,7 +34,7 @@ class ClipUp(Optimizer):
 
     @property
     def num_accumulators(self) -> int:
-        """The velocity."""
+        """Returns one, for the velocity."""
         return 1
 
     def _step(
@@ -83,9 +83,9 @@ class Decay:
     """A number that falls by a constant factor each generation, to a floor.
 
     Args:
-        start: In generation 0, above 0.
+        start: The number in generation 0, above 0.
         half_life: Generations in which it halves, above 0.
-        floor: It falls no further, at least 0.
+        floor: What it does not fall below, at least 0.
     """
 
     start: float
@@ -99,7 +99,7 @@ class Decay:
         check(0 <= self.floor <= self.start, "floor", self.floor, f"between 0 and start={self.start}")
 
     def __call__(self, generation: int) -> float:
-        """The number in a generation."""
+        """Returns the number that holds in a generation."""
         return max(self.start * 0.5 ** (generation / self.half_life), self.floor)
 
 
@@ -124,9 +124,9 @@ class Updated:
     """Parameters, and what an optimiser remembers of them.
 
     Args:
-        values: Shape (lanes, size).
-        accumulators: The optimiser's, each of the same shape.
-        count: Updates so far.
+        values: Parameters, shape (lanes, size).
+        accumulators: The optimiser's accumulators, each of the same shape.
+        count: How many updates were made.
     """
 
     values: Tensor
@@ -135,16 +135,16 @@ class Updated:
 
     @classmethod
     def start(cls, values: Tensor, optimizer: Optimizer) -> "Updated":
-        """At the beginning, shape (lanes, size)."""
+        """Returns values of shape (lanes, size), of which an optimiser remembers nothing yet."""
         return cls(values, tuple(torch.zeros_like(values) for _ in range(optimizer.num_accumulators)))
 
     def ascend(self, optimizer: Optimizer, gradients: Tensor, rate: float) -> "Updated":
-        """After one update up the gradients; nothing is changed in place.
+        """Returns what one update up the gradients makes; nothing is changed in place.
 
         Args:
             optimizer: The update rule, which descends.
-            gradients: Shape (lanes, size).
-            rate: Learning rate.
+            gradients: Gradients, shape (lanes, size).
+            rate: The learning rate.
         """
         values, downhill = self.values.clone(), -gradients
         accumulators = [accumulator.clone() for accumulator in self.accumulators]

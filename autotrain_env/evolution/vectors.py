@@ -42,7 +42,7 @@ def perturbation_scale(layout: Layout, scaling: str, tensor_scales: Mapping[str,
         tensor_scales: Further factors of tensors, by name; 1 where none is given.
 
     Returns:
-        Float32, shape (size,).
+        Factors, float32, shape (size,).
 
     Raises:
         ValueError: If a name is unknown, or a factor is not finite and above 0.

@@ -22,7 +22,7 @@ class Architecture:
 
     Args:
         classifier: The description.
-        image_shape: (channels, height, width), or (features,).
+        image_shape: Shape of an image: (channels, height, width), or (features,).
         num_classes: Number of classes C.
     """
 
@@ -93,7 +93,7 @@ class Architecture:
             generator: The lane's stream.
 
         Returns:
-            Float32, shape (num_parameters + num_buffers,).
+            The network's numbers, float32, shape (P + Q,).
         """
         if scheme == MODULE_DEFAULT:
             return self._row_of(self._build(int(generator.integers(2**63))))
@@ -111,12 +111,12 @@ class Architecture:
         return row
 
     def network(self, weights: Mapping[str, Tensor], mean: Tensor, std: Tensor) -> nn.Module:
-        """A network with given weights, behind the normalisation of its images, in evaluation mode.
+        """Returns a network with given weights, behind the normalisation of images, in evaluation mode.
 
         Args:
             weights: Parameters and buffers by name.
-            mean: Subtracted from images; broadcast with shape (n, *image_shape), as is the next.
-            std: What they are divided by then.
+            mean: What is subtracted from images; broadcast with shape (n, *image_shape).
+            std: What images are divided by then; broadcast likewise.
         """
         module = copy.deepcopy(self.template)
         module.load_state_dict(dict(weights), strict=False)  # a count of batches is no weight
@@ -124,11 +124,11 @@ class Architecture:
 
     @property
     def num_features(self) -> int:
-        """Numbers in one image."""
+        """Returns how many numbers make an image."""
         return math.prod(self.image_shape)
 
     def __deepcopy__(self, memo: dict[int, object]) -> "Architecture":
-        """Itself, since nothing in it changes."""
+        """Returns the architecture itself, since nothing in it changes."""
         return self
 
     def _row_of(self, module: nn.Module) -> np.ndarray:
@@ -147,6 +147,6 @@ class _Normalize(nn.Module):
         self.register_buffer("std", std.clone())
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalise, shape (n, *image_shape)."""
+        """Normalise images of shape (n, *image_shape)."""
         mean, std = self.get_buffer("mean"), self.get_buffer("std")
         return (images - mean) / std

@@ -21,10 +21,10 @@ class Entry:
         """Returns this tensor of every vector, sharing memory with them.
 
         Args:
-            vectors: Shape (..., size).
+            vectors: Vectors of the layout, shape (..., size).
 
         Returns:
-            Shape (..., *shape).
+            The tensors, shape (..., *shape).
         """
         return vectors[..., self.start : self.stop].view(vectors.shape[:-1] + self.shape)
 
@@ -63,12 +63,12 @@ class Layout:
 
     @property
     def size(self) -> int:
-        """Numbers in all tensors together."""
+        """Returns how many numbers all tensors together have."""
         return self.entries[-1].stop if self.entries else 0
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the tensors."""
+        """Returns the names of the tensors."""
         return tuple(entry.name for entry in self.entries)
 
     def join(self, tensors: Mapping[str, Tensor]) -> Tensor:

@@ -44,17 +44,17 @@ class Optimizer(ABC):
     @property
     @abstractmethod
     def num_accumulators(self) -> int:
-        """State tensors per parameter."""
+        """Returns the number of state tensors, each as large as the parameters."""
 
     @property
     def kind(self) -> Hashable:
-        """Equal for rules that can update lanes together: they differ in `lane_values` alone."""
+        """Returns what is equal for rules that can update lanes together: all but `lane_values`."""
         shared = [getattr(self, entry.name) for entry in fields(self) if entry.name not in self.lane_values]
         return type(self), self.num_accumulators, *shared
 
     @property
     def gradient_accumulator(self) -> int | None:
-        """Accumulator into which the backward pass may add the gradient, after decaying it.
+        """Returns which accumulator the backward pass may decay and add the gradient to, if any.
 
         Momentum is `velocity = decay * velocity + gradient`, with the first coefficient for the decay: done
         at once, that saves a pass over memory. `None` where the gradient itself is needed.
@@ -64,15 +64,15 @@ class Optimizer(ABC):
     def coefficients(
         self, updates_done: np.ndarray, lane_values: np.ndarray, inner_steps: int
     ) -> np.ndarray | None:
-        """Factors that differ from lane to lane, or `None` where there are none.
+        """Compute the factors that differ from lane to lane.
 
         Args:
-            updates_done: Updates before this env step, float64, shape (N,).
-            lane_values: Of each lane, float64, shape (N, len(self.lane_values)).
-            inner_steps: Updates to come.
+            updates_done: Number of updates before this env step, float64, shape (N,).
+            lane_values: Values of each lane, float64, shape (N, len(self.lane_values)).
+            inner_steps: Number of updates to come.
 
         Returns:
-            Float64, shape (inner_steps, factors, N, 1).
+            Factors, float64, shape (inner_steps, factors, N, 1), or `None` where there are none.
         """
         return None
 
@@ -146,18 +146,18 @@ class SGD(Optimizer):
 
     @property
     def num_accumulators(self) -> int:
-        """One with momentum, none without."""
+        """Returns one with momentum, none without."""
         return int(self.momentum > 0)
 
     @property
     def gradient_accumulator(self) -> int | None:
-        """The momentum itself, unless the rule needs the bare gradient."""
+        """Returns that of the momentum, unless the rule needs the bare gradient."""
         return 0 if self.momentum > 0 and not self.nesterov and self.max_grad_norm is None else None
 
     def coefficients(
         self, updates_done: np.ndarray, lane_values: np.ndarray, inner_steps: int
     ) -> np.ndarray | None:
-        """The lanes' momentum."""
+        """Returns the lanes' momentum."""
         if not self.momentum:
             return None
         return np.repeat(lane_values[None, None], inner_steps, axis=0)
@@ -178,7 +178,7 @@ class RMSprop(Optimizer):
 
     Args:
         alpha: Decay of the running mean square.
-        eps: Added to the root.
+        eps: What is added to the root.
     """
 
     alpha: float = 0.99
@@ -192,7 +192,7 @@ class RMSprop(Optimizer):
 
     @property
     def num_accumulators(self) -> int:
-        """The mean square."""
+        """Returns one, for the mean square."""
         return 1
 
     def _step(
@@ -210,7 +210,7 @@ class Adam(Optimizer):
     Args:
         beta1: Decay of the running mean of gradients.
         beta2: Decay of the running mean of squared gradients.
-        eps: Added to the root.
+        eps: What is added to the root.
     """
 
     beta1: float = 0.9
@@ -228,13 +228,13 @@ class Adam(Optimizer):
 
     @property
     def num_accumulators(self) -> int:
-        """Mean and mean square."""
+        """Returns two, for the mean and the mean square."""
         return 2
 
     def coefficients(
         self, updates_done: np.ndarray, lane_values: np.ndarray, inner_steps: int
     ) -> np.ndarray | None:
-        """Corrections of the two means for their start at zero: 1 / (1 - beta1^t), (1 - beta2^t)^0.5."""
+        """Returns what corrects both means for their start at 0: 1 / (1 - beta1^t), (1 - beta2^t)^0.5."""
         count = updates_done + np.arange(1, inner_steps + 1)[:, None]
         corrections = np.stack((1 / (1 - self.beta1**count), np.sqrt(1 - self.beta2**count)), axis=1)
         return corrections[..., None]

@@ -16,10 +16,10 @@ class SnapshotRing:
 
     Args:
         capacity: Number of lanes.
-        num_snapshots: Rows kept per lane (H).
-        width: Numbers in a row.
-        dtype: Of the rows.
-        device: Where they lie.
+        num_snapshots: Number of rows kept per lane (H).
+        width: How many numbers make a row.
+        dtype: Dtype of the rows.
+        device: Where the rows lie.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class SnapshotRing:
 
     @property
     def num_snapshots(self) -> int:
-        """Rows kept per lane (H)."""
+        """Returns how many rows are kept per lane (H)."""
         return self.rows.shape[1]
 
     def grow(self, capacity: int) -> None:
@@ -48,8 +48,8 @@ class SnapshotRing:
         """Add a newest row; the oldest one goes where the ring is full.
 
         Args:
-            lanes: Int64, shape (n,).
-            rows: Shape (n, width).
+            lanes: Which lanes, int64, shape (n,).
+            rows: States, shape (n, width).
         """
         head = (self.head[lanes] + 1) % self.num_snapshots
         self.head[lanes] = head
@@ -59,7 +59,7 @@ class SnapshotRing:
         """Drop the newest rows, so that row `distance` becomes the newest, and return it.
 
         Args:
-            lanes: Int64, shape (n,).
+            lanes: Which lanes, int64, shape (n,).
             distance: How far back [env steps], int64, shape (n,); the depth of a row that was pushed.
 
         Returns:
