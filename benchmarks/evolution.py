@@ -25,7 +25,7 @@ from agents.evolving.workers import Serial
 from agents.runs.folder import RunConfig, RunFolder
 from agents.training.algorithms import REWARD
 from agents.training.hyperparameters import load_hyperparameters
-from autotrain_env.evolution import CMAES, EvolutionStrategy, StudentT, ask, init, tell
+from autotrain_env.evolution import CMAES, EvolutionStrategy, StudentTNoise, ask, init, tell
 from autotrain_env.evolution.landscapes import rastrigin, rosenbrock, sphere
 from benchmarks.measuring import (
     CannotInstall,
@@ -189,7 +189,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "ours, z-score": {"shaping": "z_score"},
     "ours, raw fitness": {"shaping": "raw"},
     "ours, Laplace noise": {"distribution": "laplace"},
-    "ours, Student-t noise": {"distribution": StudentT(8)},
+    "ours, Student-t noise": {"distribution": StudentTNoise(8)},
     "ours, uniform noise": {"distribution": "uniform"},
     "ours, momentum": {"optimizer": "momentum", "rate": 0.3},
     "ours, ClipUp": {"optimizer": "clipup", "rate": 1.5},

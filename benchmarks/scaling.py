@@ -28,7 +28,7 @@ from agents.evolving.members import Generation, evaluate_members, without_memory
 from agents.evolving.workers import Backend, Ray, Serial, count_tasks, split_members
 from agents.runs.folder import RunFolder
 from autotrain_env.evolution import ask, tell
-from autotrain_env.evolution.strategy import State
+from autotrain_env.evolution.strategy import EvolutionState
 from benchmarks.evolution import evolution_config
 from benchmarks.measuring import Figure, Spread, machine, make_console, table, write_json
 
@@ -189,7 +189,7 @@ def measured_costs(block_size: int, rounds: int) -> Costs:
         run = make_run(Path(folder), Serial(), block_size, 8 * block_size)
         progress, _ = run.generation(run.start())
         search = progress.search
-        assert isinstance(search, State)
+        assert isinstance(search, EvolutionState)
         sent = Generation(1, (1,), without_memory(search), progress.moments, 0)
         blocks = [range(start, start + block_size) for start in range(0, 8 * block_size, block_size)]
         seconds = []

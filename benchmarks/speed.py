@@ -290,7 +290,7 @@ def scalar(setup: Setup) -> list[Figure]:
     ]
 
 
-class Stopwatch:
+class MethodTimer:
     """Adds up the time spent in methods, by name.
 
     Args:
@@ -379,7 +379,7 @@ def step_parts(env: gymnasium.vector.VectorEnv[Any, Any, Any], setup: Setup) -> 
     run()
     rounds = []
     for _ in range(setup.rounds(10)):
-        watch = Stopwatch(setup.device)
+        watch = MethodTimer(setup.device)
         with watch.watching(methods):
             start = time.perf_counter()
             run()

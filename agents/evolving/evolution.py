@@ -33,7 +33,7 @@ from autotrain_env.evolution import (
     tell,
 )
 from autotrain_env.evolution.sparse import SparseState
-from autotrain_env.evolution.strategy import State
+from autotrain_env.evolution.strategy import EvolutionState
 from autotrain_env.policies.evaluation import make_evaluation_env
 from autotrain_env.policies.moments import Moments
 from autotrain_env.policies.stacked import single_policy
@@ -116,7 +116,7 @@ class Evolution:
         """
         search = progress.search
         population, asked = ask(search)
-        is_seeded = isinstance(search, (State, SparseState))
+        is_seeded = isinstance(search, (EvolutionState, SparseState))
         generation = Generation(
             number=search.generation,
             task_seeds=tuple(

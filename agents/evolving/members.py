@@ -13,7 +13,7 @@ from torch import Tensor
 
 from autotrain_env.errors import check
 from autotrain_env.evolution.sparse import SparseState
-from autotrain_env.evolution.strategy import State
+from autotrain_env.evolution.strategy import EvolutionState
 from autotrain_env.policies.evaluation import evaluate_policy, make_evaluation_env
 from autotrain_env.policies.moments import Moments
 from autotrain_env.policies.spec import PolicySpec
@@ -65,7 +65,7 @@ class Generation:
 
     number: int
     task_seeds: tuple[int, ...]
-    source: State | SparseState | Tensor
+    source: EvolutionState | SparseState | Tensor
     moments: Moments
     seed: int
 
@@ -173,9 +173,11 @@ def _environment(env_id: str, arguments: str, num_envs: int) -> VectorEnv[Any, A
     return make_evaluation_env(env_id, num_envs, **json.loads(arguments))
 
 
-def without_memory(state: State | SparseState) -> State | SparseState:
+def without_memory(state: EvolutionState | SparseState) -> EvolutionState | SparseState:
     """A state as members are made of, without what only its updates need: less to send."""
     if isinstance(state, SparseState):
-        return dataclasses.replace(state, parents=dataclasses.replace(state.parents, slots=()), report={})
-    centre = dataclasses.replace(state.centre, slots=())
+        return dataclasses.replace(
+            state, parents=dataclasses.replace(state.parents, accumulators=()), report={}
+        )
+    centre = dataclasses.replace(state.centre, accumulators=())
     return dataclasses.replace(state, centre=centre, asked=None, novelty=None, report={})

@@ -88,7 +88,7 @@ def check_classes(label_parts: list[npt.NDArray[np.int64]], num_classes: int | N
 
     Args:
         label_parts: The labels, then those of the test part, if there is one.
-        num_classes: C, or None for the largest label + 1.
+        num_classes: Number of classes C, or None for the largest label + 1.
 
     Returns:
         C.

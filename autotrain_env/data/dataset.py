@@ -25,7 +25,7 @@ from autotrain_env.data.sampling import cut_off_test_part
 from autotrain_env.errors import InvalidTypeError, InvalidValueError
 
 Recipe: TypeAlias = "tuple[Callable[..., Dataset], tuple[Any, ...]]"
-_TEST_FRACTION = 0.2  # of the images, where a data set comes without a test part
+TEST_FRACTION = 0.2  # of the images, where a data set comes without a test part
 
 
 class SplitSizes(NamedTuple):
@@ -43,7 +43,7 @@ class SplitSizes(NamedTuple):
 
     @property
     def total(self) -> int:
-        """Number of images in the three parts together."""
+        """Returns the number of images in the three parts together."""
         return self.train + self.holdout + self.validation
 
 
@@ -63,10 +63,10 @@ class Dataset:
     Attributes:
         name: What messages and logs call the data set.
         num_classes: Number of classes C; labels are 0 … C − 1.
-        images: Float32, on the CPU, contiguous, shape (pool_size + test_size, *image_shape): first
-            the pool, then the test part. Not normalised: pixels lie in [0, 1], other features
+        images: Images, float32, on the CPU, contiguous, shape (pool_size + test_size, *image_shape):
+            first the pool, then the test part. Not normalised: pixels lie in [0, 1], other features
             are as the user gave them. Must not be written to.
-        labels: Int64, read-only, shape (pool_size + test_size,).
+        labels: Labels, int64, read-only, shape (pool_size + test_size,).
         test_size: Number of images in the test part.
         default_sizes: Split sizes for users who give none.
         recipe: A function and its arguments that make this handle in another process; None for a
@@ -86,17 +86,17 @@ class Dataset:
 
     @property
     def pool_size(self) -> int:
-        """Number of images that a split seed may divide."""
+        """Returns the number of images that a split seed may divide."""
         return len(self.labels) - self.test_size
 
     @property
     def num_features(self) -> int:
-        """Numbers in one image."""
+        """Returns how many numbers make an image."""
         return math.prod(self.image_shape)
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """Shape of one image: (channels, height, width) or (features,)."""
+        """Returns the shape of one image: (channels, height, width) or (features,)."""
         return tuple(self.images.shape[1:])
 
     @classmethod
@@ -114,15 +114,15 @@ class Dataset:
         """Make a handle from tensors or arrays, which are copied.
 
         Args:
-            images: Shape (n, features), (n, height, width) or (n, channels, height, width), any
+            images: Images, shape (n, features), (n, height, width) or (n, channels, height, width), any
                 real dtype. Values of dtype uint8 are divided by 255; all others are only converted
                 to float32.
             labels: Integers 0 … C − 1, shape (n,).
             name: What messages and logs call the data set.
-            num_classes: C, at least 2; the largest label + 1 if None.
+            num_classes: Number of classes C, at least 2; the largest label + 1 if None.
             test_images: The test part; if None, a fixed stratified 20% of `images` is taken out of
                 the pool for it, the same one in every process.
-            test_labels: Its labels.
+            test_labels: Labels of the test part.
             default_sizes: Split sizes for users who give none. If None, the holdout gets 27% and
                 the validation part 33% of the pool, but at most 1,000 images each, and train the
                 rest.
@@ -150,7 +150,7 @@ class Dataset:
                 )
         num_classes = check_classes(label_parts, num_classes)
         if test_images is None:
-            test_size = max(1, round(_TEST_FRACTION * len(label_parts[0])))
+            test_size = max(1, round(TEST_FRACTION * len(label_parts[0])))
             pool_and_test = cut_off_test_part(label_parts[0], num_classes, test_size)
             image_parts = [image_parts[0][torch.from_numpy(part)] for part in pool_and_test]
             label_parts = [label_parts[0][part] for part in pool_and_test]
@@ -185,7 +185,7 @@ class Dataset:
 
     @functools.cached_property
     def _recipe_of_shared(self) -> Recipe:
-        """How others make this handle from shared memory, where its tensors are put at the first call."""
+        """Returns how others make this handle from shared memory, where the first call puts its tensors."""
         ticket = sharing.share(self.name, self.images, self.labels)
         recipe = (_attach, (ticket, self.num_classes, self.test_size, self.default_sizes))
         _HANDLES[recipe] = self
@@ -193,7 +193,7 @@ class Dataset:
 
     @functools.cached_property
     def _pixel_moments(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Mean and variance over the pixels of each pool image, float64, (pool_size, channels)."""
+        """Returns mean and variance over the pixels of each pool image, float64, (pool_size, channels)."""
         images = self.images[: self.pool_size].flatten(start_dim=2).numpy()
         means, variances = [], []
         for start in range(0, self.pool_size, 256):  # a chunk in float64 stays in the cache
@@ -237,9 +237,9 @@ def check_sizes(argument: str, sizes: SplitSizes, name: str, pool_size: int, tes
     Args:
         argument: The argument's name, as the user wrote it.
         sizes: Numbers of images of train, holdout and validation part.
-        name: Of the data set.
-        pool_size: Images that it has to divide.
-        test_size: Images in its test part.
+        name: Name of the data set.
+        pool_size: How many images it has to divide.
+        test_size: How many images its test part has.
 
     Returns:
         The sizes, as plain integers.

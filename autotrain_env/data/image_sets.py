@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from torch import Tensor
@@ -23,6 +23,7 @@ IMAGE_SETS = {
     "kmnist": "KMNIST",
     "cifar10": "CIFAR10",
 }
+_Parts: TypeAlias = "list[tuple[Any, Any]]"  # images and labels, of train and of test
 _DAMAGED = "The file is damaged or not the right one: delete it and get it again (download=True)."
 
 
@@ -66,12 +67,16 @@ def load_image_set(name: str, root: Path, download: bool) -> Dataset:
 
 
 def _download(name: str, root: Path) -> None:
-    from torchvision import datasets  # takes a second to import
-
     try:
-        getattr(datasets, IMAGE_SETS[name])(root, download=True)
+        _torchvision_class(name)(root, download=True)
     except (OSError, RuntimeError) as error:
         raise ConnectionError(f"dataset={name!r}: no download to {root}: {error}") from error
+
+
+def _torchvision_class(name: str) -> Any:
+    from torchvision import datasets  # takes a second to import
+
+    return getattr(datasets, IMAGE_SETS[name])
 
 
 def _read_image_set(name: str, root: str) -> Dataset:
@@ -89,6 +94,7 @@ def _read_image_set(name: str, root: str) -> Dataset:
 
 
 def _require_files(name: str, root: Path, paths: list[Path]) -> None:
+    # torchvision would say no more than that the data set was not found.
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise FileNotFoundError(
@@ -98,33 +104,55 @@ def _require_files(name: str, root: Path, paths: list[Path]) -> None:
         )
 
 
-def _read_mnist(name: str, root: Path) -> list[tuple[Any, Any]]:
-    """Read MNIST or the like: uint8 images (n, 28, 28) and labels (n,), of train and of test."""
-    from torchvision.datasets import mnist  # takes a second to import
+def _read_cifar(name: str, root: Path) -> _Parts:
+    """Read CIFAR-10: uint8 images (n, 3, 32, 32) and labels (n,)."""
+    from torchvision.datasets.utils import check_integrity
 
-    folder = root / IMAGE_SETS[name] / "raw"
-    paths = [
-        (folder / f"{part}-images-idx3-ubyte", folder / f"{part}-labels-idx1-ubyte")
-        for part in ("train", "t10k")
-    ]
-    _require_files(name, root, [path for pair in paths for path in pair])
-    parts = [
-        (_read(mnist.read_image_file, image_path), _read(mnist.read_label_file, label_path))
-        for image_path, label_path in paths
-    ]
-    for (images, labels), (image_path, label_path) in zip(parts, paths, strict=True):
-        if images.shape[1:] != (28, 28):
-            raise InvalidValueError(
-                f"{image_path}: holds images of shape {tuple(images.shape[1:])}. {_DAMAGED}"
-            )
-        if len(images) != len(labels):
-            raise InvalidValueError(
-                f"{label_path}: holds {len(labels):,} labels for the {len(images):,} images of "
-                f"{image_path.name}. {_DAMAGED}"
-            )
-        if len(labels) == 0 or labels.max() > 9:
-            raise InvalidValueError(f"{label_path}: holds no labels, or labels above 9. {_DAMAGED}")
+    kind = _torchvision_class(name)
+    files = [*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])]
+    checksums = {root / kind.base_folder / file: checksum for file, checksum in files}
+    _require_files(name, root, list(checksums))
+    try:
+        parts = [kind(root, train=train) for train in (True, False)]
+    except RuntimeError as error:  # which does not say which of the files it is
+        wrong = next(path for path, checksum in checksums.items() if not check_integrity(path, checksum))
+        raise InvalidValueError(f"{wrong}: wrong checksum. {_DAMAGED}") from error
+    return [(part.data.transpose(0, 3, 1, 2), np.array(part.targets)) for part in parts]
+
+
+def _read_mnist(name: str, root: Path) -> _Parts:
+    """Read MNIST or the like: uint8 images (n, 28, 28) and labels (n,).
+
+    Files are read one by one with torchvision's functions. Its class does the same, but neither says which
+    file is damaged nor notices images of another size, or labels that do not fit the images.
+    """
+    from torchvision.datasets import mnist
+
+    kind = _torchvision_class(name)
+    folder = root / kind.__name__ / "raw"
+    paths = [folder / Path(url).stem for url, _ in kind.resources]  # of train, then of test
+    _require_files(name, root, paths)
+    parts = []
+    for image_path, label_path in zip(paths[::2], paths[1::2], strict=True):
+        images = _read(mnist.read_image_file, image_path)
+        labels = _read(mnist.read_label_file, label_path)
+        _check_part(images, labels, image_path, label_path)
+        parts.append((images, labels))
     return parts
+
+
+def _check_part(images: Tensor, labels: Tensor, image_path: Path, label_path: Path) -> None:
+    if images.shape[1:] != (28, 28):
+        raise InvalidValueError(
+            f"{image_path}: holds images of shape {tuple(images.shape[1:])}. {_DAMAGED}"
+        )
+    if len(images) != len(labels):
+        raise InvalidValueError(
+            f"{label_path}: holds {len(labels):,} labels for the {len(images):,} images of "
+            f"{image_path.name}. {_DAMAGED}"
+        )
+    if len(labels) == 0 or labels.max() > 9:
+        raise InvalidValueError(f"{label_path}: holds no labels, or labels above 9. {_DAMAGED}")
 
 
 def _read(read: Callable[[str], Tensor], path: Path) -> Tensor:
@@ -134,18 +162,3 @@ def _read(read: Callable[[str], Tensor], path: Path) -> Tensor:
         raise InvalidValueError(
             f"{path}: cannot be read ({type(error).__name__}: {error}). {_DAMAGED}"
         ) from error
-
-
-def _read_cifar(name: str, root: Path) -> list[tuple[Any, Any]]:
-    """Read CIFAR-10: uint8 images (n, 3, 32, 32) and labels (n,), of train and of test."""
-    from torchvision.datasets import CIFAR10  # takes a second to import
-    from torchvision.datasets.utils import check_integrity
-
-    folder = root / CIFAR10.base_folder
-    checksums = [*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], CIFAR10.meta["md5"])]
-    _require_files(name, root, [folder / file for file, _ in checksums])
-    for file, checksum in checksums:
-        if not check_integrity(str(folder / file), checksum):
-            raise InvalidValueError(f"{folder / file}: wrong checksum. {_DAMAGED}")
-    parts = [CIFAR10(root, train=train) for train in (True, False)]
-    return [(part.data.transpose(0, 3, 1, 2), np.array(part.targets)) for part in parts]

@@ -29,7 +29,7 @@ def image_pool(
     Args:
         datasets: The data sets, at least one; one that occurs twice is stored once.
         dtype: The dtype of the pool.
-        device: Where it lies.
+        device: Where the pool lies.
 
     Returns:
         The images, shape (sum of lengths, features), not to be written to, and for each data set

@@ -16,14 +16,16 @@ import torch.utils.data
 from autotrain_env.data.dataset import Dataset, SplitSizes, from_recipe
 from autotrain_env.data.image_sets import IMAGE_SETS, load_image_set, resolve_data_root
 from autotrain_env.data.sampling import cut_off_test_part
-from autotrain_env.data.synthetic import KINDS, synthetic
+from autotrain_env.data.synthetic import SYNTHETIC_KINDS, synthetic
 from autotrain_env.data.torch_datasets import brief, from_torch_dataset
 from autotrain_env.errors import InvalidTypeError, InvalidValueError, unknown_name
 
 DatasetSpec: TypeAlias = "str | Dataset | tuple[Any, Any] | torch.utils.data.Dataset[Any]"
 _BUILT_IN_NAMES = ("digits", "synthetic", *IMAGE_SETS)
 # kind, seed, size, difficulty, features and components (64 and 2 where they are not said)
-_SYNTHETIC_NAME = re.compile(rf"({'|'.join(KINDS)})-(\d+)-(\d+)-([01]|[01]?\.\d+)(?:-(\d+))?(?:-(\d+))?")
+_SYNTHETIC_NAME = re.compile(
+    rf"({'|'.join(SYNTHETIC_KINDS)})-(\d+)-(\d+)-([01]|[01]?\.\d+)(?:-(\d+))?(?:-(\d+))?"
+)
 _DIGITS_TEST_SIZE = 697
 # Built-in sets by name and folder: held until the process ends.
 _BUILT_IN: dict[tuple[str, Path | None], Dataset] = {}

@@ -72,7 +72,7 @@ def add_label_noise(
     Args:
         labels: Labels, shape (n,).
         noise: Random numbers, shape (n,).
-        probability: Above 0, at most 1.
+        probability: Probability of an exchange, above 0, at most 1.
         num_classes: Number of classes.
 
     Returns:
@@ -112,7 +112,7 @@ class EpochSampler:
         """Draw the next positions.
 
         Args:
-            count: How many.
+            count: How many positions.
 
         Returns:
             Positions in [0, size), of the smallest unsigned type that holds them, shape (count,).

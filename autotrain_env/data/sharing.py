@@ -37,8 +37,8 @@ def share(name: str, images: torch.Tensor, labels: npt.NDArray[np.int64]) -> Tic
 
     Args:
         name: What messages call the data set.
-        images: Float32, on the CPU, shape (n, *image_shape).
-        labels: Shape (n,).
+        images: Images, float32, on the CPU, shape (n, *image_shape).
+        labels: Labels, shape (n,).
 
     Returns:
         The ticket for `attach`.

@@ -20,10 +20,11 @@ class Split:
     """One division of a data set into train, holdout, validation and test part.
 
     Attributes:
-        train_index: Positions in `Dataset.images`, int32, shape (train,); so are the next three.
-        holdout_index: Shape (holdout,).
-        validation_index: Shape (validation,).
-        test_index: Shape (test_size,); the same for all splits of a data set.
+        train_index: Positions of the train part in `Dataset.images`, int32, shape (train,); the next three
+            are such positions, too.
+        holdout_index: Positions of the holdout part, shape (holdout,).
+        validation_index: Positions of the validation part, shape (validation,).
+        test_index: Positions of the test part, shape (test_size,); the same for all splits of a data set.
         train_labels: Labels after label noise, int64, shape (train,).
         holdout_labels: Labels after label noise, int64, shape (holdout,).
         validation_labels: Clean labels, int64, shape (validation,).
@@ -48,7 +49,7 @@ class Split:
     train_subset: slice
 
     def with_holdout_in_train(self) -> Split:
-        """The same split, the holdout's images and labels appended to the train part; all else is kept."""
+        """Returns the split with the holdout's images and labels appended to the train part."""
         return replace(
             self,
             train_index=np.concatenate((self.train_index, self.holdout_index)),

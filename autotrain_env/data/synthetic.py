@@ -7,10 +7,9 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from autotrain_env.data.dataset import Dataset, from_recipe
+from autotrain_env.data.dataset import TEST_FRACTION, Dataset, from_recipe
 from autotrain_env.errors import check, check_whole, unknown_name
 
-_TEST_FRACTION = 0.2
 _TEACHER_WIDTH = 32
 
 
@@ -44,13 +43,13 @@ def synthetic(
     and pickling sends nothing but them.
 
     Args:
-        kind: `"gaussian_mixture"`, `"correlated_mixture"` or `"teacher"`.
+        kind: Kind of problem: `"gaussian_mixture"`, `"correlated_mixture"` or `"teacher"`.
         seed: Seed of everything.
         num_classes: Number of classes, at least 2.
         num_features: Length of a feature vector; `image_shape` is (num_features,).
         size: Number of vectors: 80% of them form the pool, 20% the test part. At least 4.
-        difficulty: From 0 (perfect accuracy is attainable) to 1 (far from it).
-        components: Gaussians in each class; of no meaning to `"teacher"`.
+        difficulty: Difficulty, from 0 (perfect accuracy is attainable) to 1 (far from it).
+        components: Number of Gaussians in each class; of no meaning to `"teacher"`.
 
     Returns:
         The handle.
@@ -58,8 +57,8 @@ def synthetic(
     Raises:
         ValueError: If an argument is out of its range or `kind` is unknown.
     """
-    if kind not in KINDS:
-        raise unknown_name("kind", kind, KINDS)
+    if kind not in SYNTHETIC_KINDS:
+        raise unknown_name("kind", kind, SYNTHETIC_KINDS)
     check_whole("seed", seed, 0)
     check_whole("num_classes", num_classes, 2)
     check_whole("num_features", num_features, 1)
@@ -79,8 +78,10 @@ def _make(
     components: int,
 ) -> Dataset:
     generator = np.random.default_rng(seed)
-    features, labels = KINDS[kind](generator, num_classes, num_features, size, difficulty, components)
-    pool_size = size - max(1, round(_TEST_FRACTION * size))
+    features, labels = SYNTHETIC_KINDS[kind](
+        generator, num_classes, num_features, size, difficulty, components
+    )
+    pool_size = size - max(1, round(TEST_FRACTION * size))
     return Dataset.from_arrays(
         features[:pool_size],
         labels[:pool_size],
@@ -142,7 +143,7 @@ def _teacher_network(
     return features, np.argmax(logits + difficulty**2 * noise, axis=1).astype(np.int64)
 
 
-KINDS = {
+SYNTHETIC_KINDS = {
     "gaussian_mixture": _gaussian_mixture,
     "correlated_mixture": _correlated_mixture,
     "teacher": _teacher_network,

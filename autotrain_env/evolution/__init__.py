@@ -12,11 +12,11 @@
 | `fitness` | from fitness to utility |
 | `estimates` | gradients, second derivatives, gradients of standard deviations |
 | `updates` | how an estimate moves parameters |
-| `layout` | where a network's tensors lie in a vector |
+| `vectors` | a network's tensors as one vector, and how far each number is perturbed |
 | `novelty` | reward for new behaviour |
 | `strategy` | all of that together: `EvolutionStrategy` |
 | `sparse` | parents on a graph: `SparseEvolutionStrategy` |
-| `baselines` | `CMAES`, `RandomSearch` |
+| `cma_es`, `random_search` | `CMAES`, `RandomSearch` |
 | `landscapes` | functions to try them on |
 """
 
@@ -27,8 +27,13 @@ from torch import Tensor
 
 from autotrain_env.evolution.cma_es import CMAES
 from autotrain_env.evolution.fitness import Shaping
-from autotrain_env.evolution.layout import Layout
-from autotrain_env.evolution.noise import Distribution, Laplace, Normal, StudentT, Uniform
+from autotrain_env.evolution.noise import (
+    Distribution,
+    LaplaceNoise,
+    NormalNoise,
+    StudentTNoise,
+    UniformNoise,
+)
 from autotrain_env.evolution.novelty import Novelty
 from autotrain_env.evolution.random_search import RandomSearch
 from autotrain_env.evolution.sparse import SparseEvolutionStrategy
@@ -41,17 +46,16 @@ __all__ = [
     "Decay",
     "Distribution",
     "EvolutionStrategy",
-    "Laplace",
-    "Layout",
-    "Normal",
+    "LaplaceNoise",
+    "NormalNoise",
     "Novelty",
     "RandomSearch",
     "SearchState",
     "SearchStrategy",
     "Shaping",
     "SparseEvolutionStrategy",
-    "StudentT",
-    "Uniform",
+    "StudentTNoise",
+    "UniformNoise",
     "ask",
     "init",
     "tell",
@@ -63,32 +67,32 @@ class SearchState(Protocol):
 
     @property
     def parameters(self) -> Tensor:
-        """What the search has found, shape (d,)."""
+        """Returns what the search has found, shape (d,)."""
 
     @property
     def population_size(self) -> int:
-        """Members of the next generation."""
+        """Returns the number of members of the next generation."""
 
     @property
     def generation(self) -> int:
-        """Generations told so far."""
+        """Returns how many generations were told so far."""
 
     @property
     def report(self) -> Mapping[str, Any]:
-        """Of the last generation: `best`, `mean` and `worst` fitness, `not_finite`, `skipped`, and more."""
+        """Returns figures of the last generation: `best`, `mean` and `worst` fitness, and others."""
 
     def ask(self) -> tuple[Tensor, "SearchState"]:
-        """See `ask`."""
+        """Ask for the members of the next generation; see `ask`."""
 
     def tell(self, fitness: Any, behaviors: Any = None) -> "SearchState":
-        """See `tell`."""
+        """Tell how fit the members were; see `tell`."""
 
 
 class SearchStrategy(Protocol):
     """What a search does: `EvolutionStrategy`, `SparseEvolutionStrategy`, `CMAES` or `RandomSearch`."""
 
     def init(self, parameters: Tensor, seed: int) -> Any:
-        """See `init`."""
+        """Begin a search; see `init`."""
 
 
 def init(strategy: SearchStrategy, parameters: Tensor | Mapping[str, Tensor], seed: int) -> SearchState:
@@ -98,13 +102,16 @@ def init(strategy: SearchStrategy, parameters: Tensor | Mapping[str, Tensor], se
         strategy: What is to be done.
         parameters: Where it begins: one vector of floats, shape (d,), on any device, or, for evolution
             strategies, named tensors of a network, whose layout `scaling` and `learned_std` refer to.
-        seed: Of all noise, at least 0.
+        seed: Seed of all noise, at least 0.
     """
     return strategy.init(parameters, seed)  # type: ignore[arg-type]
 
 
 def ask(state: SearchState) -> tuple[Tensor, SearchState]:
     """Ask for the members of the next generation.
+
+    Args:
+        state: Where the search has come to.
 
     Returns:
         Their parameters, shape (population_size, d), and the state that awaits their fitness.
@@ -119,8 +126,9 @@ def tell(state: SearchState, fitness: Any, behaviors: Any = None) -> SearchState
     """Tell how fit the members were.
 
     Args:
-        state: From `ask`.
-        fitness: Numbers, shape (population_size,); higher is better. NaN and minus infinity are worst.
+        state: The state that `ask` returned.
+        fitness: Fitness of each member, numbers, shape (population_size,); higher is better. NaN and minus
+            infinity are worst.
         behaviors: What the members did, for novelty, numbers, shape (population_size, b).
 
     Returns:

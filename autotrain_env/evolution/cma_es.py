@@ -12,7 +12,7 @@ from torch import Tensor
 
 from autotrain_env.errors import InvalidValueError, MissingPackageError, check, check_whole
 from autotrain_env.evolution.fitness import check_fitness, fill_not_finite
-from autotrain_env.evolution.noise import Normal, check_seed, draw_noise
+from autotrain_env.evolution.noise import NormalNoise, check_seed, draw_noise
 from autotrain_env.evolution.strategy import describe_fitness
 
 
@@ -21,7 +21,7 @@ class CMAES:
     """CMA-ES by the library `pycma` (Hansen, arXiv:1604.00772).
 
     Args:
-        population_size: Members of a generation, at least 2.
+        population_size: Number of members of a generation, at least 2.
         perturbation_std: Initial standard deviation, the same for all parameters.
         separable: Whether only variances are adapted (sep-CMA-ES: Ros and Hansen, 2008), for many
             parameters.
@@ -37,11 +37,11 @@ class CMAES:
         check(0 < self.perturbation_std < math.inf, "perturbation_std", self.perturbation_std, "above 0")
 
     def init(self, parameters: Tensor, seed: int) -> "CMAState":
-        """The state at the beginning.
+        """Returns the state at the beginning.
 
         Args:
             parameters: The initial mean, floats, shape (d,) with d at least 2.
-            seed: Of all noise.
+            seed: Seed of all noise.
 
         Raises:
             ImportError: If `pycma` is not installed.
@@ -74,7 +74,7 @@ class _Normals:
 
     def __call__(self, rows: int, size: int) -> np.ndarray:
         self.calls += 1
-        return draw_noise(Normal(), self.seed, self.calls, range(rows), size).double().numpy()
+        return draw_noise(NormalNoise(), self.seed, self.calls, range(rows), size).double().numpy()
 
 
 @dataclass(frozen=True)
@@ -82,12 +82,12 @@ class CMAState:
     """Where CMA-ES has come to.
 
     Args:
-        strategy: What is done.
+        strategy: The strategy that is followed.
         like: A tensor of the parameters' dtype and device.
         library: Pycma's own state, which is copied before it changes.
-        generation: How many were told.
-        asked: Members that are being evaluated, float64, shape (n, d).
-        report: Of the last generation: see `State`.
+        generation: How many generations were told.
+        asked: The members that are being evaluated, float64, shape (n, d).
+        report: Figures of the last generation, see `EvolutionState`.
     """
 
     strategy: CMAES
@@ -99,16 +99,19 @@ class CMAState:
 
     @property
     def parameters(self) -> Tensor:
-        """The mean of the search distribution, shape (d,)."""
+        """Returns the mean of the search distribution, shape (d,)."""
         return torch.from_numpy(np.array(self.library.mean)).to(self.like)
 
     @property
     def population_size(self) -> int:
-        """Members that `ask` gives and `tell` wants the fitness of."""
+        """Returns how many members `ask` gives and `tell` wants the fitness of."""
         return self.strategy.population_size
 
     def ask(self) -> tuple[Tensor, "CMAState"]:
-        """The members of the next generation, shape (population_size, d), and the state that awaits them.
+        """Make the members of the next generation.
+
+        Returns:
+            Their parameters, shape (population_size, d), and the state that awaits their fitness.
 
         Raises:
             ValueError: If a generation is being evaluated already.
@@ -119,7 +122,7 @@ class CMAState:
         return torch.from_numpy(asked).to(self.like), replace(self, library=library, asked=asked)
 
     def tell(self, fitness: Any, behaviors: Any = None) -> "CMAState":
-        """Learn from the members' fitness; see `State.tell`."""
+        """Learn from the members' fitness; see `EvolutionState.tell`."""
         if self.asked is None:
             raise InvalidValueError("tell() was called without ask(): there is no generation to tell of")
         check(behaviors is None, "behaviors", behaviors, "None without novelty")

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from autotrain_env.errors import check
 from autotrain_env.evolution.fitness import less_mean
-from autotrain_env.evolution.noise import Distribution, Laplace
+from autotrain_env.evolution.noise import Distribution, LaplaceNoise
 
 
 def gradient(
@@ -29,14 +29,14 @@ def gradient(
     """Estimate the gradient of the smoothed fitness (Salimans and others, arXiv:1703.03864).
 
     Args:
-        fitness: Shape (n,); of mirrored pairs those of + and - in turn.
-        noise: One row for each member, or for each pair if mirrored, shape (m, d).
+        fitness: Fitness of the members, shape (n,); of mirrored pairs that of + and of - in turn.
+        noise: Noise, one row for each member, or for each pair if mirrored, shape (m, d).
         std: Standard deviation of the perturbation, shape (d,) or ().
-        distribution: Of the noise.
+        distribution: Distribution of the noise.
         mirrored: Whether members come in mirrored pairs.
 
     Returns:
-        Shape (d,).
+        The estimate, shape (d,).
     """
     score = distribution.score(noise)
     if mirrored:
@@ -50,13 +50,13 @@ def log_std_gradient(fitness: Tensor, noise: Tensor, distribution: Distribution,
     """Estimate the gradient in the logarithm of each coordinate's standard deviation.
 
     Args:
-        fitness: As for `gradient`; at least two rows of noise.
-        noise: As for `gradient`.
-        distribution: Of the noise; one with a score.
+        fitness: Fitness, as for `gradient`; of at least two rows of noise.
+        noise: Noise, as for `gradient`.
+        distribution: Distribution of the noise; one with a score.
         mirrored: Whether members come in mirrored pairs.
 
     Returns:
-        Shape (d,).
+        The estimate, shape (d,).
     """
     return _even_weights(fitness, mirrored) @ (noise * distribution.score(noise) - 1)
 
@@ -65,8 +65,8 @@ class Estimate(NamedTuple):
     """An estimate with its standard error.
 
     Args:
-        value: Shape (d,).
-        error: Standard error, shape (d,).
+        value: The estimate, shape (d,).
+        error: Its standard error, shape (d,).
     """
 
     value: Tensor
@@ -84,10 +84,10 @@ def second_derivatives(
     """Estimate the second derivative of the smoothed fitness along each coordinate.
 
     Args:
-        fitness: As for `gradient`; at least two rows of noise.
-        noise: As for `gradient`.
-        std: As for `gradient`.
-        distribution: Of the noise; one with a score.
+        fitness: Fitness, as for `gradient`; of at least two rows of noise.
+        noise: Noise, as for `gradient`.
+        std: Standard deviation, as for `gradient`.
+        distribution: Distribution of the noise; one with a score.
         mirrored: Whether members come in mirrored pairs.
         centre: The fitness without noise, shape (), a better baseline than the members' mean. Laplace noise
             needs it, since the kink of its density adds -2 f at noise 0: the mean of f with coordinate j
@@ -99,7 +99,7 @@ def second_derivatives(
     factors = distribution.curvature(noise)
     count, size = noise.shape
     sums = (fitness[0::2] + fitness[1::2]) / 2 if mirrored else fitness
-    if isinstance(distribution, Laplace):
+    if isinstance(distribution, LaplaceNoise):
         shapes = ((size,), ()) if size == 1 else ((size,),)
         check(
             centre is not None and tuple(centre.shape) in shapes,
@@ -123,5 +123,5 @@ def _even_weights(fitness: Tensor, mirrored: bool) -> Tensor:
 
 
 def cosine(first: Tensor, second: Tensor) -> float:
-    """Cosine of the angle between two vectors of shape (d,), 0 where one of them is 0."""
+    """Returns the cosine of the angle between two vectors of shape (d,), 0 where one of them is 0."""
     return float(torch.nn.functional.cosine_similarity(first, second, 0))

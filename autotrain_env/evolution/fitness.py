@@ -25,8 +25,8 @@ class Shaping:
     finite value of the generation.
 
     Args:
-        name: See above.
-        k: Of `"top_k"`, by default a quarter of the members.
+        name: One of the names above.
+        k: How many are the best, for `"top_k"`; by default a quarter of the members.
     """
 
     name: str = "ranks"
@@ -41,13 +41,13 @@ class Shaping:
             check_whole("k", self.k, 1)
 
     def __call__(self, fitness: Tensor) -> Tensor:
-        """Utilities, which sum to 0 but for rounding.
+        """Compute utilities, which sum to 0 but for rounding.
 
         Args:
-            fitness: Higher is better, shape (n,), at least one of them finite.
+            fitness: Fitness, of which higher is better, shape (n,), at least one of them finite.
 
         Returns:
-            Shape (n,), of the fitness' dtype.
+            Utilities, shape (n,), of the fitness' dtype.
         """
         if self.name == "top_k":
             k = max(1, len(fitness) // 4) if self.k is None else self.k
@@ -62,8 +62,8 @@ def check_fitness(fitness: object, count: int, device: torch.device, dtype: torc
     Args:
         fitness: Numbers, as a tensor, array or sequence.
         count: How many there must be.
-        device: Of the tensor returned.
-        dtype: Of the tensor returned.
+        device: Device of the tensor returned.
+        dtype: Dtype of the tensor returned.
 
     Raises:
         TypeError: If they are no numbers.
@@ -85,25 +85,25 @@ def check_fitness(fitness: object, count: int, device: torch.device, dtype: torc
 
 
 def fill_not_finite(fitness: Tensor) -> Tensor:
-    """Fitness with the worst finite value in place of NaN and minus infinity."""
+    """Returns fitness with the worst finite value in place of NaN and minus infinity."""
     finite = fitness.isfinite()
     return torch.where(finite, fitness, fitness[finite].min())
 
 
 def less_mean(values: Tensor) -> Tensor:
-    """Values of shape (n,) less their mean; exactly 0 where all are equal, whatever the rounding."""
+    """Returns values of shape (n,) less their mean, which is exactly 0 where all of them are equal."""
     differences = values - values[0]
     return differences - differences.mean()
 
 
 def ranks(fitness: Tensor) -> Tensor:
-    """Ranks from 0 (worst) on, ties sharing the mean of theirs; NaN and minus infinity tie as the worst.
+    """Compute ranks from 0 (worst) on: ties share their mean, and NaN and minus infinity tie as the worst.
 
     Args:
-        fitness: Shape (n,).
+        fitness: Fitness of the members, shape (n,).
 
     Returns:
-        Shape (n,), of the fitness' dtype.
+        Ranks, shape (n,), of the fitness' dtype.
     """
     ordered = torch.where(fitness.isfinite(), fitness, -torch.inf)
     _, tie, counts = ordered.unique(return_inverse=True, return_counts=True)
@@ -147,7 +147,7 @@ _SHAPINGS: dict[str, Callable[..., Tensor]] = {
 
 
 def as_shaping(shaping: str | Shaping) -> Shaping:
-    """A shaping by its name, or as it is.
+    """Look a shaping up by name; a `Shaping` is returned as it is.
 
     Raises:
         TypeError: If it is neither a name nor a shaping.

@@ -31,92 +31,92 @@ class Distribution(ABC):
         """Turn random words into numbers of this distribution.
 
         Args:
-            words: Int32, shape (..., words * n).
+            words: Random words, int32, shape (..., words * n).
 
         Returns:
-            Float32, shape (..., n).
+            Numbers, float32, shape (..., n).
         """
 
     @abstractmethod
     def score(self, noise: Tensor) -> Tensor:
-        """What fitness is multiplied by to estimate a gradient: the score -p'/p at each number."""
+        """Returns what fitness is multiplied by to estimate a gradient: the score -p'/p at each number."""
 
     @abstractmethod
     def curvature(self, noise: Tensor) -> Tensor:
-        """What fitness is multiplied by to estimate a second derivative: p''/p at each number."""
+        """Returns what fitness is multiplied by to estimate a second derivative: p''/p at each number."""
 
     @property
     @abstractmethod
     def location_information(self) -> float:
-        """Fisher information of a shift, the mean of score^2."""
+        """Returns the Fisher information of a shift, the mean of score^2."""
 
     @property
     @abstractmethod
     def scale_information(self) -> float:
-        """Fisher information of the logarithm of the scale, the mean of (noise * score - 1)^2."""
+        """Returns the Fisher information of the scale's logarithm, the mean of (noise * score - 1)^2."""
 
 
 @dataclass(frozen=True)
-class Normal(Distribution):
+class NormalNoise(Distribution):
     """The normal distribution."""
 
     def from_words(self, words: Tensor) -> Tensor:
-        """The inverse of the distribution function."""
+        """Apply the inverse of the distribution function."""
         return _centred(words).erfinv_().mul_(math.sqrt(2))
 
     def score(self, noise: Tensor) -> Tensor:
-        """ε."""
+        """Returns ε."""
         return noise
 
     def curvature(self, noise: Tensor) -> Tensor:
-        """ε² - 1."""
+        """Returns ε² - 1."""
         return noise**2 - 1
 
     @property
     def location_information(self) -> float:
-        """1."""
+        """Returns 1."""
         return 1.0
 
     @property
     def scale_information(self) -> float:
-        """2."""
+        """Returns 2."""
         return 2.0
 
 
 @dataclass(frozen=True)
-class Laplace(Distribution):
+class LaplaceNoise(Distribution):
     """The Laplace distribution with scale 1/√2: heavier tails than the normal one, and a kink at 0."""
 
     def from_words(self, words: Tensor) -> Tensor:
-        """The inverse of the distribution function."""
+        """Apply the inverse of the distribution function."""
         centred = _centred(words)
         return centred.sign() * (1 - centred.abs()).log_().mul_(-math.sqrt(0.5))
 
     def score(self, noise: Tensor) -> Tensor:
-        """√2 times the sign of ε."""
+        """Returns √2 times the sign of ε."""
         return noise.sign() * math.sqrt(2)
 
     def curvature(self, noise: Tensor) -> Tensor:
-        """2 away from the kink; what the kink itself adds, -2 times f there, is left to the estimate."""
+        """Returns 2, which holds away from the kink; what the kink adds, -2 f, is left to the estimate."""
         return torch.full_like(noise, 2.0)
 
     @property
     def location_information(self) -> float:
-        """2."""
+        """Returns 2."""
         return 2.0
 
     @property
     def scale_information(self) -> float:
-        """1."""
+        """Returns 1."""
         return 1.0
 
 
 @dataclass(frozen=True)
-class StudentT(Distribution):
+class StudentTNoise(Distribution):
     """Student's t distribution over its standard deviation: the heaviest tails.
 
     Args:
-        degrees: Of freedom (ν), above 2, since there is no variance below.
+        degrees: Degrees of freedom (ν), above 2, since there is no variance below.
     """
 
     degrees: float = 8.0
@@ -128,35 +128,35 @@ class StudentT(Distribution):
         check(2 < self.degrees < math.inf, "degrees", self.degrees, "finite, above 2")
 
     def from_words(self, words: Tensor) -> Tensor:
-        """The polar method of Bailey (Mathematics of Computation 62, 1994)."""
+        """Apply the polar method of Bailey (Mathematics of Computation 62, 1994)."""
         of_radius, of_angle = words.double().chunk(2, -1)
         uniform = of_radius.add_(2**31 + 0.5).mul_(2.0**-32)
         radius = uniform.pow_(-2 / self.degrees).sub_(1).mul_(self.degrees - 2).sqrt_()
         return (radius * of_angle.mul_(math.pi / 2**31).cos_()).float()
 
     def score(self, noise: Tensor) -> Tensor:
-        """(ν + 1) ε / (ν - 2 + ε²)."""
+        """Returns (ν + 1) ε / (ν - 2 + ε²)."""
         return (self.degrees + 1) * noise / (self.degrees - 2 + noise**2)
 
     def curvature(self, noise: Tensor) -> Tensor:
-        """The squared score less the score's derivative."""
+        """Returns the squared score less the score's derivative."""
         rest = self.degrees - 2 + noise**2
         slope = (self.degrees + 1) * (self.degrees - 2 - noise**2) / rest**2
         return self.score(noise) ** 2 - slope
 
     @property
     def location_information(self) -> float:
-        """ν (ν + 1) / ((ν - 2) (ν + 3))."""
+        """Returns ν (ν + 1) / ((ν - 2) (ν + 3))."""
         return self.degrees * (self.degrees + 1) / ((self.degrees - 2) * (self.degrees + 3))
 
     @property
     def scale_information(self) -> float:
-        """2ν / (ν + 3)."""
+        """Returns 2ν / (ν + 3)."""
         return 2 * self.degrees / (self.degrees + 3)
 
 
 @dataclass(frozen=True)
-class Uniform(Distribution):
+class UniformNoise(Distribution):
     """The uniform distribution on (-√3, √3), which has no score.
 
     What takes the score's place is the noise itself. Component j of (1/s) E[f(θ + s ε) ε] is then the
@@ -168,15 +168,15 @@ class Uniform(Distribution):
     has_score: ClassVar[bool] = False
 
     def from_words(self, words: Tensor) -> Tensor:
-        """Words, scaled."""
+        """Scale the words."""
         return _centred(words).mul_(math.sqrt(3))
 
     def score(self, noise: Tensor) -> Tensor:
-        """ε, in place of the score."""
+        """Returns ε, in place of the score."""
         return noise
 
     def curvature(self, noise: Tensor) -> Tensor:
-        """There is none.
+        """Refuse, since there is none.
 
         Raises:
             ValueError: Always.
@@ -187,7 +187,7 @@ class Uniform(Distribution):
 
     @property
     def location_information(self) -> float:
-        """There is none.
+        """Refuse, since there is none.
 
         Raises:
             ValueError: Always.
@@ -196,24 +196,24 @@ class Uniform(Distribution):
 
     @property
     def scale_information(self) -> float:
-        """There is none; raises as `location_information` does."""
+        """Refuse as `location_information` does."""
         return self.location_information
 
 
 def _centred(words: Tensor) -> Tensor:
-    """Float32 numbers, uniform in (-1, 1), from the upper 24 bits of int32 words; never 0, never ±1."""
+    """Returns float32 numbers, uniform in (-1, 1), from the upper 24 bits of int32 words; never 0 or ±1."""
     return (words >> 8).float().add_(0.5).mul_(2.0**-23)
 
 
 DISTRIBUTIONS: dict[str, Distribution] = {
-    "normal": Normal(),
-    "laplace": Laplace(),
-    "student_t": StudentT(),
-    "uniform": Uniform(),
+    "normal": NormalNoise(),
+    "laplace": LaplaceNoise(),
+    "student_t": StudentTNoise(),
+    "uniform": UniformNoise(),
 }
 
 
-def as_distribution(distribution: str | Distribution) -> Distribution:
+def as_noise_distribution(distribution: str | Distribution) -> Distribution:
     """Look a distribution up by name.
 
     Args:
@@ -245,15 +245,15 @@ def draw_noise(
     "Parallel random numbers: as easy as 1, 2, 3", 2011), one after another.
 
     Args:
-        distribution: Of every number.
-        seed: At least 0.
-        generation: At least 0.
+        distribution: Distribution of every number.
+        seed: The seed, at least 0.
+        generation: The generation, at least 0.
         rows: Numbers of consecutive rows, from 0 on.
-        size: Numbers in a row.
-        stream: Noise for another purpose, independent of that of other streams.
+        size: How many numbers make a row.
+        stream: Number of a stream: noise for another purpose, independent of that of other streams.
 
     Returns:
-        Float32, on the CPU, shape (len(rows), size).
+        Noise, float32, on the CPU, shape (len(rows), size).
     """
     needed = distribution.words * size
     counts = -(-needed // 8)  # of the counter, in a row; each gives 8 words

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from autotrain_env.errors import InvalidTypeError, check, check_whole, unknown_name
 
-KINDS = ("ns", "nsr", "nsra")
+NOVELTY_KINDS = ("ns", "nsr", "nsra")
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Novelty:
     | `"nsra"` | 1 at first; more by `step` with every new best centre, less after `patience` without one |
 
     Args:
-        kind: See above.
-        neighbors: Behaviours in the archive that are counted as near (k).
-        step: Of the weight, for `"nsra"`, in (0, 1].
-        patience: Generations without a new best centre, for `"nsra"`.
+        kind: One of the kinds above.
+        neighbors: How many behaviours in the archive are counted as near (k).
+        step: Step of the weight, for `"nsra"`, in (0, 1].
+        patience: How many generations may pass without a new best centre, for `"nsra"`.
     """
 
     kind: str = "nsr"
@@ -39,14 +39,14 @@ class Novelty:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        if self.kind not in KINDS:
-            raise unknown_name("novelty kind", self.kind, KINDS)
+        if self.kind not in NOVELTY_KINDS:
+            raise unknown_name("novelty kind", self.kind, NOVELTY_KINDS)
         check_whole("neighbors", self.neighbors, 1)
         check(0 < self.step <= 1, "step", self.step, "in (0, 1]")
         check_whole("patience", self.patience, 1)
 
     def start(self) -> "Archive":
-        """An empty archive."""
+        """Returns an empty archive."""
         return Archive(self, weight={"ns": 0.0, "nsr": 0.5, "nsra": 1.0}[self.kind])
 
 
@@ -55,11 +55,11 @@ class Archive:
     """Behaviours seen so far; nothing is changed in place.
 
     Args:
-        settings: How they count.
-        weight: Of fitness (w).
-        behaviors: Shape (entries, b); `None` before the first.
+        settings: How novelty counts.
+        weight: Weight of fitness (w).
+        behaviors: Archived behaviours, shape (entries, b); `None` before the first.
         best: Fitness of the best centre.
-        since_best: Generations since.
+        since_best: Generations since the best centre.
     """
 
     settings: Novelty
@@ -72,8 +72,8 @@ class Archive:
         """Archive what the centre did, and measure the other members against everything archived.
 
         Args:
-            behaviors: Of all members, the centre last, shape (n + 1, b).
-            centre_fitness: Of the centre.
+            behaviors: Behaviours of all members, the centre last, shape (n + 1, b).
+            centre_fitness: Fitness of the centre.
 
         Returns:
             Novelty of the members, shape (n,), NaN where behaviour is not finite; the archive after it.
@@ -94,7 +94,7 @@ class Archive:
         return after.novelty(behaviors[:-1]), after
 
     def novelty(self, behaviors: Tensor) -> Tensor:
-        """Mean distance to the nearest behaviours in the archive, shape (n,); 0 while it is empty."""
+        """Returns the mean distance to the nearest archived behaviours, shape (n,); 0 without any."""
         if self.behaviors is None or not len(self.behaviors):
             return behaviors.new_zeros(len(behaviors))
         # not by way of a matrix product, whose differences of large numbers lose small distances
@@ -117,12 +117,12 @@ def check_behaviors(behaviors: Any, count: int, wanted: bool) -> Tensor | None:
     """Check the members' behaviours.
 
     Args:
-        behaviors: Numbers, shape (count, b), or `None`.
-        count: Members.
+        behaviors: Behaviours, numbers of shape (count, b), or `None`.
+        count: Number of members.
         wanted: Whether there must be some.
 
     Returns:
-        Float64, on the CPU.
+        The behaviours, float64, on the CPU.
 
     Raises:
         TypeError: If they are no numbers.

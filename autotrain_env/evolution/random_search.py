@@ -10,9 +10,9 @@ from torch import Tensor
 
 from autotrain_env.errors import InvalidValueError, check, check_whole, unknown_name
 from autotrain_env.evolution.fitness import check_fitness, fill_not_finite
-from autotrain_env.evolution.layout import SCALINGS, as_vector
-from autotrain_env.evolution.noise import Normal, check_seed, draw_noise
+from autotrain_env.evolution.noise import NormalNoise, check_seed, draw_noise
 from autotrain_env.evolution.strategy import describe_fitness
+from autotrain_env.evolution.vectors import SCALINGS, as_vector, perturbation_scale
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class RandomSearch:
     """Random initialisations, of which the best is kept.
 
     Args:
-        population_size: Members of a generation, at least 1.
+        population_size: Number of members of a generation, at least 1.
         perturbation_std: Standard deviation of normal noise around the first parameters.
         scaling: `"fan_in"`: noise of a weight is divided by the root of its layer's inputs.
     """
@@ -37,15 +37,15 @@ class RandomSearch:
             raise unknown_name("scaling", self.scaling, SCALINGS)
 
     def init(self, parameters: Tensor | Mapping[str, Tensor], seed: int) -> "RandomState":
-        """The state at the beginning.
+        """Returns the state at the beginning.
 
         Args:
             parameters: What members are drawn around: named tensors, or one vector of shape (d,); floats.
-            seed: Of all noise.
+            seed: Seed of all noise.
         """
         check_seed(seed)
         layout, start = as_vector(parameters)
-        std = layout.scale(self.scaling, {}).to(start) * self.perturbation_std
+        std = perturbation_scale(layout, self.scaling, {}).to(start) * self.perturbation_std
         return RandomState(self, seed, start, std, start)
 
 
@@ -54,15 +54,15 @@ class RandomState:
     """The best member so far.
 
     Args:
-        strategy: What is done.
-        seed: Of all noise.
+        strategy: The strategy that is followed.
+        seed: Seed of all noise.
         start: What members are drawn around, shape (d,).
-        std: Of the noise, shape (d,).
-        parameters: Of the best member so far, or `start`, shape (d,).
-        best: Its fitness.
-        generation: How many were told.
-        asked: Members that are being evaluated.
-        report: Of the last generation: see `State`.
+        std: Standard deviation of the noise, shape (d,).
+        parameters: Parameters of the best member so far, or `start`, shape (d,).
+        best: Fitness of the best member.
+        generation: How many generations were told.
+        asked: The members that are being evaluated.
+        report: Figures of the last generation, see `EvolutionState`.
     """
 
     strategy: RandomSearch
@@ -77,23 +77,26 @@ class RandomState:
 
     @property
     def population_size(self) -> int:
-        """Members that `ask` gives and `tell` wants the fitness of."""
+        """Returns how many members `ask` gives and `tell` wants the fitness of."""
         return self.strategy.population_size
 
     def ask(self) -> tuple[Tensor, "RandomState"]:
-        """The members of the next generation, shape (population_size, d), and the state that awaits them.
+        """Make the members of the next generation.
+
+        Returns:
+            Their parameters, shape (population_size, d), and the state that awaits their fitness.
 
         Raises:
             ValueError: If a generation is being evaluated already.
         """
         check(self.asked is None, "ask()", "called twice", "followed by tell()")
         rows = range(self.population_size)
-        noise = draw_noise(Normal(), self.seed, self.generation, rows, len(self.start)).to(self.start)
+        noise = draw_noise(NormalNoise(), self.seed, self.generation, rows, len(self.start)).to(self.start)
         asked = self.start + self.std * noise
         return asked, replace(self, asked=asked)
 
     def tell(self, fitness: Any, behaviors: Any = None) -> "RandomState":
-        """Keep the best; see `State.tell`."""
+        """Keep the best member; see `EvolutionState.tell`."""
         if self.asked is None:
             raise InvalidValueError("tell() was called without ask(): there is no generation to tell of")
         check(behaviors is None, "behaviors", behaviors, "None without novelty")

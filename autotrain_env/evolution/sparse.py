@@ -12,10 +12,10 @@ from torch import Tensor
 
 from autotrain_env.errors import InvalidValueError, check, check_whole, unknown_name
 from autotrain_env.evolution.fitness import Shaping, as_shaping, check_fitness
-from autotrain_env.evolution.layout import SCALINGS, as_vector
-from autotrain_env.evolution.noise import Distribution, as_distribution, check_seed, draw_noise
+from autotrain_env.evolution.noise import Distribution, as_noise_distribution, check_seed, draw_noise
 from autotrain_env.evolution.strategy import check_members, describe_fitness
-from autotrain_env.evolution.updates import Schedule, Updated, as_update, value_at
+from autotrain_env.evolution.updates import PerGeneration, Updated, as_update, value_at
+from autotrain_env.evolution.vectors import SCALINGS, as_vector, perturbation_scale
 from autotrain_env.training.optimizers import Optimizer
 
 TOPOLOGIES = ("full", "ring", "erdos-renyi")
@@ -29,28 +29,28 @@ class SparseEvolutionStrategy:
     times (member - parent i), over the variance of the perturbation.
 
     Args:
-        population_size: Members of a generation; with `mirrored` two for each parent, else one.
+        population_size: Number of members of a generation; with `mirrored` two for each parent, else one.
         perturbation_std: Standard deviation of the perturbation; a number, or a function of the generation.
-        distribution: Of the noise, as in `EvolutionStrategy`.
+        distribution: Distribution of the noise, as in `EvolutionStrategy`.
         mirrored: Whether a parent has two members, with noise ε and -ε.
-        shaping: From fitness to utility, as in `EvolutionStrategy`.
+        shaping: How fitness becomes utility, as in `EvolutionStrategy`.
         optimizer: Update rule of each parent, as in `EvolutionStrategy`.
-        learning_rate: Of the update rule; a number, or a function of the generation.
+        learning_rate: Learning rate of the update rule; a number, or a function of the generation.
         scaling: What perturbations and updates are multiplied by, as in `EvolutionStrategy`.
         topology: `"full"`, `"ring"` (two neighbours), or `"erdos-renyi"` (every pair of parents is joined
             with probability `density`).
-        density: Of an Erdős-Rényi graph, in (0, 1].
+        density: Density of an Erdős-Rényi graph, in (0, 1].
         broadcast_every: Every so many generations all parents take the parameters of the best one. `None`:
             never.
     """
 
     population_size: int = 64
-    perturbation_std: Schedule = 0.1
+    perturbation_std: PerGeneration = 0.1
     distribution: str | Distribution = "normal"
     mirrored: bool = True
     shaping: str | Shaping = "ranks"
     optimizer: str | Optimizer = "adam"
-    learning_rate: Schedule = 0.05
+    learning_rate: PerGeneration = 0.05
     scaling: str = "none"
     topology: str = "erdos-renyi"
     density: float = 0.5
@@ -66,7 +66,7 @@ class SparseEvolutionStrategy:
             self.population_size,
             "even, as members are mirrored",
         )
-        object.__setattr__(self, "distribution", as_distribution(self.distribution))
+        object.__setattr__(self, "distribution", as_noise_distribution(self.distribution))
         object.__setattr__(self, "shaping", as_shaping(self.shaping))
         object.__setattr__(self, "optimizer", as_update(self.optimizer))
         for name in ("perturbation_std", "learning_rate"):
@@ -81,11 +81,11 @@ class SparseEvolutionStrategy:
 
     @property
     def num_parents(self) -> int:
-        """Parents (P)."""
+        """Returns the number of parents (P)."""
         return self.population_size // 2 if self.mirrored else self.population_size
 
     def graph(self, seed: int) -> np.ndarray:
-        """Which parents are neighbours, each of itself too: bool, symmetric, shape (P, P).
+        """Returns which parents are neighbours, each of itself too: bool, symmetric, shape (P, P).
 
         Raises:
             ValueError: If some parents cannot be reached from others.
@@ -110,11 +110,11 @@ class SparseEvolutionStrategy:
         return joined
 
     def init(self, parameters: Tensor | Mapping[str, Tensor], seed: int) -> "SparseState":
-        """The state at the beginning; all parents begin with the same parameters.
+        """Returns the state at the beginning, where all parents begin with the same parameters.
 
         Args:
             parameters: Named tensors, or one vector of shape (d,); floats.
-            seed: Of all noise and of the graph.
+            seed: Seed of all noise and of the graph.
 
         Raises:
             TypeError: If the parameters are no floats.
@@ -122,7 +122,7 @@ class SparseEvolutionStrategy:
         """
         check_seed(seed)
         layout, start = as_vector(parameters)
-        scale = layout.scale(self.scaling, {}).to(start)
+        scale = perturbation_scale(layout, self.scaling, {}).to(start)
         values = (start / scale).repeat(self.num_parents, 1)
         graph = torch.from_numpy(self.graph(seed)).to(values)
         return SparseState(self, seed, graph, scale, Updated.start(values, as_update(self.optimizer)))
@@ -133,16 +133,16 @@ class SparseState:
     """Where the parents have come to; nothing is changed in place.
 
     Args:
-        strategy: What is done.
-        seed: Of all noise.
+        strategy: The strategy that is followed.
+        seed: Seed of all noise.
         graph: Neighbours as ones, shape (P, P).
-        scale: Of the parameters, shape (d,).
-        parents: Their parameters over the scale, shape (P, d), with the optimiser's memory.
-        generation: How many were told.
-        best_parent: Whose members were best on average in the last generation.
+        scale: Scale of the parameters, shape (d,).
+        parents: Parameters of the parents over the scale, shape (P, d), with the optimiser's memory.
+        generation: How many generations were told.
+        best_parent: The parent whose members were best on average in the last generation.
         is_asked: Whether a generation is being evaluated.
-        report: Of the last generation, as in `State`; `cosine` is not there, `spread` is the mean distance
-            of the parents from their mean.
+        report: Figures of the last generation, as in `EvolutionState`; `cosine` is not there, `spread` is
+            the mean distance of the parents from their mean.
     """
 
     strategy: SparseEvolutionStrategy
@@ -157,30 +157,30 @@ class SparseState:
 
     @property
     def parameters(self) -> Tensor:
-        """Those of the best parent, shape (d,)."""
+        """Returns the parameters of the best parent, shape (d,)."""
         return self.parents.values[self.best_parent] * self.scale
 
     @property
     def population_size(self) -> int:
-        """Members that `ask` gives and `tell` wants the fitness of."""
+        """Returns how many members `ask` gives and `tell` wants the fitness of."""
         return self.strategy.population_size
 
     def _std(self) -> float:
         return value_at(self.strategy.perturbation_std, self.generation, "perturbation_std")
 
     def _noise(self, parents: range) -> Tensor:
-        distribution = as_distribution(self.strategy.distribution)
+        distribution = as_noise_distribution(self.strategy.distribution)
         size = self.parents.values.shape[1]
         return draw_noise(distribution, self.seed, self.generation, parents, size).to(self.graph)
 
     def members(self, members: range) -> Tensor:
-        """Some members of the generation, as `ask` gives them, from the state alone.
+        """Make some members of the generation, as `ask` gives them, from the state alone.
 
         Args:
-            members: Their numbers.
+            members: Numbers of the members.
 
         Returns:
-            Shape (len(members), d).
+            Parameters, shape (len(members), d).
         """
         check_members(members, self.population_size)
         each = 2 if self.strategy.mirrored else 1
@@ -191,7 +191,10 @@ class SparseState:
         return drawn[members.start - rows.start * each :][: len(members)] * self.scale
 
     def ask(self) -> tuple[Tensor, "SparseState"]:
-        """The members of the next generation, shape (population_size, d), and the state that awaits them.
+        """Make the members of the next generation.
+
+        Returns:
+            Their parameters, shape (population_size, d), and the state that awaits their fitness.
 
         Raises:
             ValueError: If a generation is being evaluated already.
@@ -203,7 +206,8 @@ class SparseState:
         """Learn from the members' fitness.
 
         Args:
-            fitness: Of each member that `ask` gave, higher is better; NaN and minus infinity are worst.
+            fitness: Fitness of each member that `ask` gave; higher is better, NaN and minus infinity are
+                worst.
             behaviors: Must be `None`.
 
         Raises:
@@ -233,12 +237,12 @@ class SparseState:
         return replace(after, parents=moved, best_parent=best, report=report)
 
     def _uphill(self, utility: Tensor) -> Tensor:
-        """Where each parent is to move, shape (P, d), from utilities of shape (P, 1 or 2)."""
+        """Returns where each parent is to move, shape (P, d), given utilities of shape (P, 1 or 2)."""
         std, parents = self._std(), self.parents.values
         odd = utility[:, :1] - utility[:, 1:] if self.strategy.mirrored else utility
         weight = utility.sum(1, keepdim=True)
         noise = self._noise(range(self.strategy.num_parents))
-        along_noise = self.graph @ (odd * as_distribution(self.strategy.distribution).score(noise))
+        along_noise = self.graph @ (odd * as_noise_distribution(self.strategy.distribution).score(noise))
         towards = self.graph @ (weight * parents) - (self.graph @ weight) * parents
         members = self.graph.sum(1, keepdim=True) * utility.shape[1]
         return (along_noise / std + towards / std**2) / members

@@ -17,10 +17,17 @@ from autotrain_env.evolution.estimates import (
     second_derivatives,
 )
 from autotrain_env.evolution.fitness import Shaping, as_shaping, check_fitness, fill_not_finite
-from autotrain_env.evolution.layout import SCALINGS, Layout, as_vector
-from autotrain_env.evolution.noise import Distribution, Laplace, as_distribution, check_seed, draw_noise
+from autotrain_env.evolution.noise import (
+    Distribution,
+    LaplaceNoise,
+    as_noise_distribution,
+    check_seed,
+    draw_noise,
+)
 from autotrain_env.evolution.novelty import Archive, Novelty, check_behaviors
-from autotrain_env.evolution.updates import Schedule, Updated, as_update, value_at
+from autotrain_env.evolution.updates import PerGeneration, Updated, as_update, value_at
+from autotrain_env.evolution.vectors import SCALINGS, as_vector, perturbation_scale
+from autotrain_env.training.layout import Layout
 from autotrain_env.training.optimizers import Optimizer
 
 LEARNED = ("fixed", "global", "tensor", "parameter")
@@ -35,45 +42,45 @@ class EvolutionStrategy:
     others, arXiv:1106.4487).
 
     Args:
-        population_size: Members of a generation (n), at least 2; even if mirrored.
+        population_size: Number of members of a generation (n), at least 2; even if mirrored.
         perturbation_std: Standard deviation of the perturbation where `scaling` is 1; a number, or, unless
             it is learned, a function of the generation.
-        distribution: Of the noise; a name (`"normal"`, `"laplace"`, `"student_t"`, `"uniform"`), or a
-            `Distribution`.
+        distribution: Distribution of the noise; a name (`"normal"`, `"laplace"`, `"student_t"`,
+            `"uniform"`), or a `Distribution`.
         mirrored: Whether members come in pairs with noise ε and -ε.
-        shaping: From fitness to utility; a name (`"ranks"`, `"z_score"`, `"raw"`, `"top_k"`), or a
+        shaping: How fitness becomes utility; a name (`"ranks"`, `"z_score"`, `"raw"`, `"top_k"`), or a
             `Shaping`.
         optimizer: Update rule; a name in `UPDATES`, or an `Optimizer`, whose weight decay and gradient
             clipping apply.
-        learning_rate: Of the update rule; a number, or a function of the generation.
+        learning_rate: Learning rate of the update rule; a number, or a function of the generation.
         scaling: What perturbations and updates of a parameter are multiplied by: `"none"`: 1; `"fan_in"`: 1
             over the root of its layer's inputs. The search runs in parameters over their scale.
         tensor_scales: Further such factors, by the tensor's name.
         learned_std: Variational optimisation (Staines and Barber, arXiv:1212.4507): what has a standard
             deviation of its own that follows the gradient as well: nothing (`"fixed"`), all parameters
             together (`"global"`), each `"tensor"`, or each `"parameter"`.
-        std_learning_rate: Of the logarithms of learned standard deviations, by plain gradient ascent.
-        std_optimizer: Their update rule.
+        std_learning_rate: Learning rate of the logarithms of learned standard deviations.
+        std_optimizer: Update rule of these logarithms.
         std_floor: Learned standard deviations fall no further.
         natural: Whether gradients are natural ones: divided by the Fisher information.
         look_ahead: Members are drawn around the centre moved on by this multiple of its last movement.
         jump_every: Every so many generations the centre jumps to the best member instead of following the
             gradient. `None`: never.
         novelty: Reward for behaving unlike before; see `Novelty`. `None`: fitness alone.
-        second_derivatives: Whether to estimate them, with standard errors, in `State.report`.
+        second_derivatives: Whether to estimate them, with standard errors, in `EvolutionState.report`.
     """
 
     population_size: int = 64
-    perturbation_std: Schedule = 0.1
+    perturbation_std: PerGeneration = 0.1
     distribution: str | Distribution = "normal"
     mirrored: bool = True
     shaping: str | Shaping = "ranks"
     optimizer: str | Optimizer = "adam"
-    learning_rate: Schedule = 0.05
+    learning_rate: PerGeneration = 0.05
     scaling: str = "none"
     tensor_scales: Mapping[str, float] = field(default_factory=dict)
     learned_std: str = "fixed"
-    std_learning_rate: Schedule = 0.1
+    std_learning_rate: PerGeneration = 0.1
     std_optimizer: str | Optimizer = "sgd"
     std_floor: float = 1e-6
     natural: bool = False
@@ -92,7 +99,7 @@ class EvolutionStrategy:
             "even, as members are mirrored",
         )
         for name, lookup in (
-            ("distribution", as_distribution),
+            ("distribution", as_noise_distribution),
             ("shaping", as_shaping),
             ("optimizer", as_update),
             ("std_optimizer", as_update),
@@ -139,25 +146,25 @@ class EvolutionStrategy:
 
     @property
     def noise(self) -> Distribution:
-        """Distribution of the noise."""
-        return as_distribution(self.distribution)
+        """Returns the distribution of the noise."""
+        return as_noise_distribution(self.distribution)
 
     @property
     def num_rows(self) -> int:
-        """Rows of noise in a generation: members, or pairs of them."""
+        """Returns the rows of noise in a generation: one for each member, or pair of them."""
         return self.population_size // 2 if self.mirrored else self.population_size
 
     @property
     def evaluates_centre(self) -> bool:
-        """Whether a generation has one more member, the last: the centre."""
+        """Returns whether a generation has one more member, the last: the centre."""
         return self.novelty is not None or self.second_derivatives
 
-    def init(self, parameters: Tensor | Mapping[str, Tensor], seed: int) -> "State":
-        """The state at the beginning.
+    def init(self, parameters: Tensor | Mapping[str, Tensor], seed: int) -> "EvolutionState":
+        """Returns the state at the beginning.
 
         Args:
-            parameters: Of the centre: named tensors, or one vector of shape (d,); floats.
-            seed: Of all noise, at least 0.
+            parameters: Parameters of the centre: named tensors, or one vector of shape (d,); floats.
+            seed: Seed of all noise, at least 0.
 
         Raises:
             TypeError: If the parameters are no floats.
@@ -166,18 +173,18 @@ class EvolutionStrategy:
         check_seed(seed)
         layout, centre = as_vector(parameters)
         check(
-            not (self.second_derivatives and isinstance(self.noise, Laplace)) or layout.size == 1,
+            not (self.second_derivatives and isinstance(self.noise, LaplaceNoise)) or layout.size == 1,
             "second_derivatives",
             True,
             "False with Laplace noise in more than one dimension, where the fitness at the kink of every "
             "coordinate would have to be known",
         )
-        layout.scale(self.scaling, self.tensor_scales)  # checks it
-        count = {"fixed": 0, "global": 1, "tensor": len(layout.shapes), "parameter": layout.size}[
+        perturbation_scale(layout, self.scaling, self.tensor_scales)  # checks it
+        count = {"fixed": 0, "global": 1, "tensor": len(layout.entries), "parameter": layout.size}[
             self.learned_std
         ]
         start = math.log(value_at(self.perturbation_std, 0, "perturbation_std"))
-        return State(
+        return EvolutionState(
             strategy=self,
             layout=layout,
             seed=seed,
@@ -192,8 +199,8 @@ class Asked(NamedTuple):
     """What `tell` needs of a generation that was asked for.
 
     Args:
-        noise: A row for each member, or mirrored pair, shape (m, d).
-        std: Of each parameter's perturbation, shape (d,).
+        noise: Noise, a row for each member, or mirrored pair, shape (m, d).
+        std: Standard deviation of each parameter's perturbation, shape (d,).
         around: What members were drawn around, shape (d,).
     """
 
@@ -203,24 +210,24 @@ class Asked(NamedTuple):
 
 
 @dataclass(frozen=True)
-class State:
+class EvolutionState:
     """Where a strategy has come to; nothing is changed in place.
 
     Args:
-        strategy: What is done.
-        layout: Of the parameters.
-        seed: Of all noise.
-        centre: Shape (1, d), with the optimiser's memory.
+        strategy: The strategy that is followed.
+        layout: Layout of the parameters.
+        seed: Seed of all noise.
+        centre: The centre, shape (1, d), with the optimiser's memory.
         log_std: Logarithms of learned standard deviations, shape (1, 0, 1, tensors or d).
         movement: Last movement of the centre, shape (d,).
-        generation: How many were told, from 0 on.
+        generation: How many generations were told.
         novelty: Archive of behaviours and weight of fitness.
-        asked: What is being evaluated, `None` between `tell` and `ask`.
-        report: Of the last generation: `best`, `mean` and `worst` of the finite fitness, `not_finite`
-            (members without), `skipped` (no member had a finite fitness), `std` (mean of the perturbations'
-            standard deviations where `scaling` is 1), `update_norm`, `cosine` (between the last two
-            movements), `jumped`, `novelty` and `fitness_weight` (with novelty), `second_derivatives` (an
-            `Estimate`, of the raw fitness).
+        asked: The members that are being evaluated, `None` between `tell` and `ask`.
+        report: Figures of the last generation: `best`, `mean` and `worst` of the finite fitness,
+            `not_finite` (members without), `skipped` (no member had a finite fitness), `std` (mean of the
+            perturbations' standard deviations where `scaling` is 1), `update_norm`, `cosine` (between the
+            last two movements), `jumped`, `novelty` and `fitness_weight` (with novelty),
+            `second_derivatives` (an `Estimate`, of the raw fitness).
     """
 
     strategy: EvolutionStrategy
@@ -236,20 +243,21 @@ class State:
 
     @property
     def parameters(self) -> Tensor:
-        """The centre, shape (d,)."""
+        """Returns the centre, shape (d,)."""
         return self.centre.values[0]
 
     @property
     def population_size(self) -> int:
-        """Members that `ask` gives and `tell` wants the fitness of, the centre included where it is one."""
+        """Returns how many members `ask` gives and `tell` wants the fitness of, maybe with the centre."""
         return self.strategy.population_size + self.strategy.evaluates_centre
 
     def std(self) -> Tensor:
-        """Standard deviation of each parameter's perturbation, shape (d,)."""
+        """Returns the standard deviation of each parameter's perturbation, shape (d,)."""
         return self._scale() * self._unscaled_std()
 
     def _scale(self) -> Tensor:
-        return self.layout.scale(self.strategy.scaling, self.strategy.tensor_scales).to(self.parameters)
+        scaling, tensor_scales = self.strategy.scaling, self.strategy.tensor_scales
+        return perturbation_scale(self.layout, scaling, tensor_scales).to(self.parameters)
 
     def _unscaled_std(self) -> Tensor:
         learned = self.log_std.values[0].exp()
@@ -261,24 +269,24 @@ class State:
         return learned
 
     def noise(self, rows: range) -> Tensor:
-        """Noise of this generation, which needs nothing but the seed; shape (len(rows), d)."""
+        """Draw noise of this generation, which needs nothing but the seed; shape (len(rows), d)."""
         drawn = draw_noise(self.strategy.noise, self.seed, self.generation, rows, self.layout.size)
         return drawn.to(self.parameters)
 
     def around(self) -> Tensor:
-        """What members are drawn around, shape (d,)."""
+        """Returns what members are drawn around, shape (d,)."""
         if not self.strategy.look_ahead:
             return self.parameters
         return self.parameters + self.strategy.look_ahead * self.movement
 
     def members(self, members: range) -> Tensor:
-        """Some members of the generation, as `ask` gives them, from the state alone.
+        """Make some members of the generation, as `ask` gives them, from the state alone.
 
         Args:
-            members: Their numbers.
+            members: Numbers of the members.
 
         Returns:
-            Shape (len(members), d).
+            Parameters, shape (len(members), d).
         """
         check_members(members, self.population_size)
         per_row = 2 if self.strategy.mirrored else 1
@@ -298,10 +306,13 @@ class State:
             torch.addcmul(around, noise, std, value=sign, out=members[:, number])
         return members.flatten(0, 1)
 
-    def ask(self) -> tuple[Tensor, "State"]:
-        """The members of the next generation, shape (population_size, d), and the state that awaits them.
+    def ask(self) -> tuple[Tensor, "EvolutionState"]:
+        """Make the members of the next generation.
 
         Mirrored pairs lie side by side; where the centre is a member, it is the last.
+
+        Returns:
+            Their parameters, shape (population_size, d), and the state that awaits their fitness.
 
         Raises:
             ValueError: If a generation is being evaluated already.
@@ -313,14 +324,15 @@ class State:
             population = torch.cat((population, asked.around[None]))
         return population, replace(self, asked=asked)
 
-    def tell(self, fitness: Any, behaviors: Any = None) -> "State":
+    def tell(self, fitness: Any, behaviors: Any = None) -> "EvolutionState":
         """Learn from the members' fitness.
 
         A generation of which no member has a finite fitness moves nothing; the next one has other noise.
 
         Args:
-            fitness: Of each member that `ask` gave, higher is better; NaN and minus infinity are worst.
-            behaviors: With novelty: what each member did, as numbers, shape (members, b).
+            fitness: Fitness of each member that `ask` gave; higher is better, NaN and minus infinity are
+                worst.
+            behaviors: What each member did, for novelty, as numbers, shape (members, b).
 
         Returns:
             The state after it, with a report.
@@ -395,14 +407,14 @@ class State:
         return centre, log_std
 
     def _gradient(self, utility: Tensor) -> Tensor:
-        """In parameters over their scale, which the update rule moves, shape (d,)."""
+        """Returns the gradient in parameters over their scale, which the update rule moves, shape (d,)."""
         assert self.asked is not None
         noise, std, distribution = self.asked.noise, self._unscaled_std(), self.strategy.noise
         uphill = gradient(utility, noise, std, distribution, self.strategy.mirrored)
         return uphill * std**2 / distribution.location_information if self.strategy.natural else uphill
 
     def _log_std_gradient(self, utility: Tensor) -> Tensor:
-        """Of the learned standard deviations, shape (1, tensors or d,)."""
+        """Returns the gradient in learned standard deviations' logarithms, shape (1, tensors or d,)."""
         assert self.asked is not None
         distribution = self.strategy.noise
         uphill = log_std_gradient(utility, self.asked.noise, distribution, self.strategy.mirrored)
@@ -423,7 +435,7 @@ def check_members(members: range, population_size: int) -> None:
 
 
 def describe_fitness(fitness: Tensor) -> dict[str, Any]:
-    """`best`, `mean` and `worst` of the finite fitness (NaN if there is none); how many are not finite."""
+    """Returns `best`, `mean` and `worst` of the finite fitness (NaN if there is none) and `not_finite`."""
     finite = fitness[fitness.isfinite()]
     described: dict[str, Callable[[Tensor], Tensor]] = {
         "best": torch.max,

@@ -33,27 +33,19 @@ class ClipUp(Optimizer):
         check(0 < self.max_speed < math.inf, "max_speed", self.max_speed, "finite, above 0")
 
     @property
-    def num_slots(self) -> int:
-        """The velocity."""
+    def num_accumulators(self) -> int:
+        """Returns one, for the velocity."""
         return 1
 
-    def update(
-        self,
-        parameters: Tensor,
-        gradients: Tensor,
-        slots: list[Tensor],
-        negative_rates: Tensor,
-        coefficients: Tensor | None,
-    ) -> None:
-        """Apply one update in place."""
-        if self.weight_decay:
-            gradients.add_(parameters, alpha=self.weight_decay)
-        velocity = slots[0]
-        velocity.mul_(self.momentum).addcmul_(_normalized(gradients), negative_rates)
+    def _step(
+        self, gradients: Tensor, accumulators: list[Tensor], rates: Tensor, coefficients: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        velocity = accumulators[0]
+        velocity.mul_(self.momentum).addcmul_(_normalized(gradients), rates)
         speed = torch.linalg.vector_norm(velocity, dim=1, keepdim=True)
-        limit = -negative_rates * self.max_speed
+        limit = -rates * self.max_speed
         velocity.mul_(torch.where(speed > limit, limit / speed, 1.0))
-        parameters.add_(velocity)
+        return velocity, torch.ones_like(rates)
 
 
 def _normalized(gradients: Tensor) -> Tensor:
@@ -82,7 +74,7 @@ def as_update(optimizer: str | Optimizer) -> Optimizer:
     return as_optimizer(optimizer)
 
 
-Schedule = float | Callable[[int], float]
+PerGeneration = float | Callable[[int], float]
 """A number, or a function of the generation, from 0 on."""
 
 
@@ -91,9 +83,9 @@ class Decay:
     """A number that falls by a constant factor each generation, to a floor.
 
     Args:
-        start: In generation 0, above 0.
+        start: The number in generation 0, above 0.
         half_life: Generations in which it halves, above 0.
-        floor: It falls no further, at least 0.
+        floor: What it does not fall below, at least 0.
     """
 
     start: float
@@ -107,24 +99,24 @@ class Decay:
         check(0 <= self.floor <= self.start, "floor", self.floor, f"between 0 and start={self.start}")
 
     def __call__(self, generation: int) -> float:
-        """The number in a generation."""
+        """Returns the number that holds in a generation."""
         return max(self.start * 0.5 ** (generation / self.half_life), self.floor)
 
 
-def value_at(schedule: Schedule, generation: int, name: str) -> float:
-    """What a schedule says of a generation.
+def value_at(value: PerGeneration, generation: int, name: str) -> float:
+    """Returns the number that holds in a generation.
 
     Args:
-        schedule: A number or function.
-        generation: From 0 on.
-        name: Of the argument, for the error.
+        value: A number, or a function of the generation.
+        generation: Which generation, from 0 on.
+        name: The argument's name, for the error.
 
     Raises:
         ValueError: If it is not finite and above 0.
     """
-    value = float(schedule(generation) if callable(schedule) else schedule)
-    check(0 < value < math.inf, name, value, f"finite, above 0 (generation {generation})")
-    return value
+    number = float(value(generation) if callable(value) else value)
+    check(0 < number < math.inf, name, number, f"finite, above 0 (generation {generation})")
+    return number
 
 
 @dataclass(frozen=True)
@@ -132,37 +124,38 @@ class Updated:
     """Parameters, and what an optimiser remembers of them.
 
     Args:
-        values: Shape (lanes, size).
-        slots: Each of the same shape.
-        count: Updates so far.
+        values: Parameters, shape (lanes, size).
+        accumulators: The optimiser's accumulators, each of the same shape.
+        count: How many updates were made.
     """
 
     values: Tensor
-    slots: tuple[Tensor, ...]
+    accumulators: tuple[Tensor, ...]
     count: int = 0
 
     @classmethod
     def start(cls, values: Tensor, optimizer: Optimizer) -> "Updated":
-        """At the beginning, shape (lanes, size)."""
-        return cls(values, tuple(torch.zeros_like(values) for _ in range(optimizer.num_slots)))
+        """Returns values of shape (lanes, size), of which an optimiser remembers nothing yet."""
+        return cls(values, tuple(torch.zeros_like(values) for _ in range(optimizer.num_accumulators)))
 
     def ascend(self, optimizer: Optimizer, gradients: Tensor, rate: float) -> "Updated":
-        """After one update up the gradients; nothing is changed in place.
+        """Returns what one update up the gradients makes; nothing is changed in place.
 
         Args:
             optimizer: The update rule, which descends.
-            gradients: Shape (lanes, size).
-            rate: Learning rate.
+            gradients: Gradients, shape (lanes, size).
+            rate: The learning rate.
         """
-        values, slots, downhill = self.values.clone(), [slot.clone() for slot in self.slots], -gradients
+        values, downhill = self.values.clone(), -gradients
+        accumulators = [accumulator.clone() for accumulator in self.accumulators]
         optimizer.clip(downhill)
         lanes = len(values)
         lane_values = np.array([[getattr(optimizer, name) for name in optimizer.lane_values]] * lanes)
         factors = optimizer.coefficients(np.full(lanes, float(self.count)), lane_values, 1)
         coefficients = None if factors is None else torch.from_numpy(factors[0]).to(values)
-        if optimizer.gradient_slot is not None:
+        if optimizer.gradient_accumulator is not None:
             assert coefficients is not None
-            downhill = slots[optimizer.gradient_slot].mul_(coefficients[0]).add_(downhill)
+            downhill = accumulators[optimizer.gradient_accumulator].mul_(coefficients[0]).add_(downhill)
         rates = torch.full((lanes, 1), -rate, dtype=values.dtype, device=values.device)
-        optimizer.update(values, downhill, slots, rates, coefficients)
-        return replace(self, values=values, slots=tuple(slots), count=self.count + 1)
+        optimizer.update(values, downhill, accumulators, rates, coefficients)
+        return replace(self, values=values, accumulators=tuple(accumulators), count=self.count + 1)

@@ -9,8 +9,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from autotrain_env.errors import check, check_whole
-from autotrain_env.evolution.layout import Layout
-from autotrain_env.evolution.noise import Normal, Uniform, draw_noise
+from autotrain_env.evolution.noise import NormalNoise, UniformNoise, draw_noise
 from autotrain_env.policies.layers import MAX_NORMALIZED, PolicyNetwork
 from autotrain_env.policies.moments import Moments
 from autotrain_env.policies.protocol import EpisodeCounter
@@ -18,8 +17,9 @@ from autotrain_env.policies.spec import PolicySpec
 from autotrain_env.policies.trained import TrainedPolicy
 from autotrain_env.process.actions import Decisions
 from autotrain_env.process.situation import Situation
+from autotrain_env.training.layout import Layout
 
-HEADS = ("categorical", "gaussian", "deterministic")
+STACKABLE_HEADS = ("categorical", "gaussian", "deterministic")
 ACTION_STREAM = 1
 """Of the noise that actions are drawn with, apart from the noise that members are made with."""
 
@@ -137,7 +137,9 @@ class StackedPolicies(EpisodeCounter):
     ) -> None:
         super().__init__()
         check_whole("block_size", block_size, 1)
-        check(spec.head in HEADS, "spec.head", spec.head, f"one of {HEADS}, to be stacked")
+        check(
+            spec.head in STACKABLE_HEADS, "spec.head", spec.head, f"one of {STACKABLE_HEADS}, to be stacked"
+        )
         known = ("flatten", "normalize", "linear", "gru", "tanh", "relu")
         for layer in spec.layers:
             check(layer["type"] in known, "layer", layer["type"], f"one of {known}, to be stacked")
@@ -241,7 +243,7 @@ class StackedPolicies(EpisodeCounter):
         drawn = torch.empty(self.count, self.spec.num_actions)
         for pair in np.unique(np.stack((episode, self._step)), axis=1).T.tolist():
             row = pair[0] << 32 | pair[1]
-            kind = Uniform() if discrete else Normal()
+            kind = UniformNoise() if discrete else NormalNoise()
             rows, size = range(row, row + 1), drawn.shape[1]
             numbers = draw_noise(kind, self.seed, self.generation, rows, size, ACTION_STREAM)
             lanes = (episode == pair[0]) & (self._step == pair[1])

@@ -15,7 +15,12 @@ from autotrain_env.process.actions import ACTION_TYPES, ActionType
 from autotrain_env.process.lineage import SCORES
 from autotrain_env.process.observations import OBSERVATION_LAYOUTS
 from autotrain_env.process.rewards import Baseline, RewardSettings
-from autotrain_env.process.task_distributions import Curriculum, Sampler, TaskDistribution, as_distribution
+from autotrain_env.process.task_distributions import (
+    Curriculum,
+    Sampler,
+    TaskDistribution,
+    as_task_distribution,
+)
 from autotrain_env.process.tasks import Task
 from autotrain_env.training.networks import BACKENDS
 
@@ -256,7 +261,7 @@ class AutoTrainConfig:
         """Where tasks come from, with the fields given here put in."""
         given = {name: getattr(self, name) for name in TASK_FIELDS}
         given = {name: value for name, value in given.items() if value is not None}
-        distribution = as_distribution(self.tasks)
+        distribution = as_task_distribution(self.tasks)
         return distribution.replace(**given) if given else distribution
 
     @property

@@ -151,9 +151,9 @@ class Stacks:
         """
         stack, slot = self._of(lane)
         parameters, buffers = stack.weights(np.array([slot]), best=best)
-        layout = stack.architecture.layout
-        named = {entry.name: entry.view(parameters)[0].clone() for entry in layout.parameters}
-        return named | {entry.name: entry.view(buffers)[0].clone() for entry in layout.buffers}
+        named = stack.architecture.parameter_layout.split(parameters[0])
+        named |= stack.architecture.buffer_layout.split(buffers[0])
+        return {name: tensor.clone() for name, tensor in named.items()}
 
     def copy_lane(self, source: int, target: int) -> None:
         """Copy the weights and snapshots of one lane to another, which plays the same task."""

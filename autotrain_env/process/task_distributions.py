@@ -265,7 +265,7 @@ PRESETS: dict[str, TaskDistribution | Curriculum] = {
 }
 
 
-def as_distribution(tasks: str | TaskDistribution | Curriculum) -> TaskDistribution | Curriculum:
+def as_task_distribution(tasks: str | TaskDistribution | Curriculum) -> TaskDistribution | Curriculum:
     """Look a distribution up by name.
 
     Args:

@@ -22,7 +22,7 @@ class Architecture:
 
     Args:
         classifier: The description.
-        image_shape: (channels, height, width), or (features,).
+        image_shape: Shape of an image: (channels, height, width), or (features,).
         num_classes: Number of classes C.
     """
 
@@ -30,26 +30,28 @@ class Architecture:
     image_shape: tuple[int, ...]
     num_classes: int
     template: nn.Module = field(init=False, repr=False, compare=False)
-    layout: Layout = field(init=False, repr=False, compare=False)
+    parameter_layout: Layout = field(init=False, repr=False, compare=False)
+    buffer_layout: Layout = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Build a template and check that it fits the data and that every build has its shapes."""
         template = self._build(0)
         object.__setattr__(self, "template", template)
-        object.__setattr__(self, "layout", Layout.of(template))
-        check(
-            len(self.layout.parameters) > 0,
-            "classifier",
-            self.classifier,
-            "a network with parameters",
-        )
-        again = Layout.of(self._build(1))
-        if again != self.layout:
+        parameters, buffers = Layout.of_module(template)
+        object.__setattr__(self, "parameter_layout", parameters)
+        object.__setattr__(self, "buffer_layout", buffers)
+        check(len(parameters.entries) > 0, "classifier", self.classifier, "a network with parameters")
+        self._check_layout(self._build(1))
+        self._check_output()
+
+    def _check_layout(self, network: nn.Module) -> None:
+        found, own = Layout.of_module(network), (self.parameter_layout, self.buffer_layout)
+        if found != own:
+            shapes = [[entry.shape for entry in layout.entries] for layout in (own[0], found[0])]
             raise InvalidValueError(
                 f"classifier={self.classifier!r}: two networks it made differ in shape: "
-                f"{_shapes(self.layout)} and {_shapes(again)}"
+                f"{shapes[0]} and {shapes[1]}"
             )
-        self._check_output()
 
     def _check_output(self) -> None:
         images = torch.zeros(2, *self.image_shape)
@@ -91,14 +93,14 @@ class Architecture:
             generator: The lane's stream.
 
         Returns:
-            Float32, shape (num_parameters + num_buffers,).
+            The network's numbers, float32, shape (P + Q,).
         """
         if scheme == MODULE_DEFAULT:
             return self._row_of(self._build(int(generator.integers(2**63))))
         row = self._row_of(self.template)
-        weights = [entry for entry in self.layout.parameters if len(entry.shape) >= 2]
+        weights = [entry for entry in self.parameter_layout.entries if len(entry.shape) >= 2]
         owners = {entry.name.rpartition(".")[0] for entry in weights}
-        for entry in self.layout.parameters:
+        for entry in self.parameter_layout.entries:
             owner, _, leaf = entry.name.rpartition(".")
             if len(entry.shape) >= 2:
                 row[entry.start : entry.stop] = INITIALIZATIONS[scheme](entry.shape, generator).ravel()
@@ -109,12 +111,12 @@ class Architecture:
         return row
 
     def network(self, weights: Mapping[str, Tensor], mean: Tensor, std: Tensor) -> nn.Module:
-        """A network with given weights, behind the normalisation of its images, in evaluation mode.
+        """Returns a network with given weights, behind the normalisation of images, in evaluation mode.
 
         Args:
             weights: Parameters and buffers by name.
-            mean: Subtracted from images; broadcast with shape (n, *image_shape), as is the next.
-            std: What they are divided by then.
+            mean: What is subtracted from images; broadcast with shape (n, *image_shape).
+            std: What images are divided by then; broadcast likewise.
         """
         module = copy.deepcopy(self.template)
         module.load_state_dict(dict(weights), strict=False)  # a count of batches is no weight
@@ -122,16 +124,15 @@ class Architecture:
 
     @property
     def num_features(self) -> int:
-        """Numbers in one image."""
+        """Returns how many numbers make an image."""
         return math.prod(self.image_shape)
 
     def __deepcopy__(self, memo: dict[int, object]) -> "Architecture":
-        """Itself, since nothing in it changes."""
+        """Returns the architecture itself, since nothing in it changes."""
         return self
 
     def _row_of(self, module: nn.Module) -> np.ndarray:
-        if Layout.of(module) != self.layout:
-            raise InvalidValueError(f"classifier={self.classifier!r}: two networks it made differ in shape")
+        self._check_layout(module)
         tensors = [tensor.detach().float().flatten() for tensor in module.parameters()]
         tensors += [buffer.detach().float().flatten() for _, buffer in state_buffers(module)]
         return torch.cat(tensors).numpy()
@@ -146,10 +147,6 @@ class _Normalize(nn.Module):
         self.register_buffer("std", std.clone())
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalise, shape (n, *image_shape)."""
+        """Normalise images of shape (n, *image_shape)."""
         mean, std = self.get_buffer("mean"), self.get_buffer("std")
         return (images - mean) / std
-
-
-def _shapes(layout: Layout) -> list[tuple[int, ...]]:
-    return [entry.shape for entry in layout.parameters]

@@ -45,7 +45,7 @@ class MLP(Classifier):
         check(positive, "hidden_sizes", self.hidden_sizes, "positive whole numbers")
 
     def sizes(self, image_shape: tuple[int, ...], num_classes: int) -> tuple[int, ...]:
-        """Units of every layer, from the flattened image to the classes."""
+        """Returns the units of every layer, from the flattened image to the classes."""
         return (math.prod(image_shape), *self.hidden_sizes, num_classes)
 
     def build(self, image_shape: tuple[int, ...], num_classes: int) -> nn.Module:

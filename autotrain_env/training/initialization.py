@@ -47,16 +47,16 @@ MODULE_DEFAULT = "module_default"  # what the module's own constructor draws
 
 
 def initialization_names() -> tuple[str, ...]:
-    """Names that `initialization=` accepts."""
+    """Returns the names that `initialization=` accepts."""
     return (*INITIALIZATIONS, MODULE_DEFAULT)
 
 
 def schemes_for_rows(initialization: str, count: int) -> list[str]:
-    """Scheme of every row at reset: the task's own first, then the others in turn.
+    """Returns the scheme of every row at reset: the task's own first, then the others in turn.
 
     Args:
         initialization: Scheme of row 0.
-        count: Rows in all.
+        count: Number of rows in all.
     """
     others = [name for name in INITIALIZATIONS if name != initialization]
     return [initialization] + [others[i % len(others)] for i in range(count - 1)]

@@ -1,36 +1,36 @@
-"""How a network's numbers lie in a row."""
+"""How the tensors of a network lie one after another in a vector of numbers."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor inside a row: its name, shape and place."""
+    """One tensor inside a vector: its name, shape and place."""
 
     name: str
     shape: tuple[int, ...]
     start: int
     stop: int
 
-    def view(self, rows: Tensor) -> Tensor:
-        """The tensor of every lane, shape (n, *shape), sharing memory with `rows` (n, width)."""
-        return rows[:, self.start : self.stop].view(rows.shape[0], *self.shape)
+    def view(self, vectors: Tensor) -> Tensor:
+        """Returns this tensor of every vector, sharing memory with them.
 
+        Args:
+            vectors: Vectors of the layout, shape (..., size).
 
-def _entries(named: Iterator[tuple[str, Tensor]]) -> tuple[Entry, ...]:
-    entries, start = [], 0
-    for name, tensor in named:
-        stop = start + tensor.numel()
-        entries.append(Entry(name, tuple(tensor.shape), start, stop))
-        start = stop
-    return tuple(entries)
+        Returns:
+            The tensors, shape (..., *shape).
+        """
+        return vectors[..., self.start : self.stop].view(vectors.shape[:-1] + self.shape)
 
 
 def state_buffers(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Buffers that training changes: floating ones and batch normalisation's counters."""
+    """Yields buffers that training changes: floating ones and batch normalisation's counters."""
     for name, buffer in module.named_buffers():
         if buffer.is_floating_point() or name.endswith("num_batches_tracked"):
             yield name, buffer
@@ -38,22 +38,63 @@ def state_buffers(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a network's parameters and buffers lie in a row."""
+    """Names and shapes of tensors, in the order in which they lie in a vector.
 
-    parameters: tuple[Entry, ...]
-    buffers: tuple[Entry, ...]
+    Args:
+        entries: One for each tensor, each beginning where the one before it stops.
+    """
+
+    entries: tuple[Entry, ...]
 
     @classmethod
-    def of(cls, module: nn.Module) -> "Layout":
-        """Read the layout off a module."""
-        return cls(_entries(iter(module.named_parameters())), _entries(state_buffers(module)))
+    def of(cls, tensors: Mapping[str, Tensor]) -> "Layout":
+        """Returns the layout of named tensors, in their order."""
+        entries, start = [], 0
+        for name, tensor in tensors.items():
+            stop = start + tensor.numel()
+            entries.append(Entry(name, tuple(tensor.shape), start, stop))
+            start = stop
+        return cls(tuple(entries))
+
+    @classmethod
+    def of_module(cls, module: nn.Module) -> tuple["Layout", "Layout"]:
+        """Returns the layout of a module's parameters and that of the buffers that training changes."""
+        return cls.of(dict(module.named_parameters())), cls.of(dict(state_buffers(module)))
 
     @property
-    def num_parameters(self) -> int:
-        """Numbers in the parameters."""
-        return self.parameters[-1].stop
+    def size(self) -> int:
+        """Returns how many numbers all tensors together have."""
+        return self.entries[-1].stop if self.entries else 0
 
     @property
-    def num_buffers(self) -> int:
-        """Numbers in the buffers."""
-        return self.buffers[-1].stop if self.buffers else 0
+    def names(self) -> tuple[str, ...]:
+        """Returns the names of the tensors."""
+        return tuple(entry.name for entry in self.entries)
+
+    def join(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Returns all tensors as one vector, a copy of shape (size,)."""
+        return torch.cat([tensors[name].flatten() for name in self.names])
+
+    def split(self, vectors: Tensor) -> dict[str, Tensor]:
+        """Returns named views of vectors of shape (..., size): tensors of shape (..., *shape)."""
+        return {entry.name: entry.view(vectors) for entry in self.entries}
+
+    def groups(self) -> Tensor:
+        """Returns the number of the tensor that each number belongs to, int64, shape (size,)."""
+        sizes = torch.tensor([entry.stop - entry.start for entry in self.entries])
+        return torch.arange(len(self.entries)).repeat_interleave(sizes)
+
+    def fan_ins(self) -> list[int]:
+        """Returns for each tensor how many numbers go into a unit of its layer.
+
+        Weights are of shape (out, in, ...), as in `torch.nn`. A vector that is named after a weight
+        (`layer.bias` and `layer.weight`) goes with it; other vectors have 1.
+        """
+        shapes = {entry.name: entry.shape for entry in self.entries}
+        owners = [
+            entry.shape
+            if len(entry.shape) >= 2
+            else shapes.get(entry.name.replace("bias", "weight"), entry.shape)
+            for entry in self.entries
+        ]
+        return [math.prod(shape[1:]) for shape in owners]  # of a vector that is an empty product, 1

@@ -16,7 +16,6 @@ from torch.func import functional_call, grad_and_value, vmap
 from autotrain_env.errors import unknown_name
 from autotrain_env.training.architecture import Architecture
 from autotrain_env.training.classifiers import MLP
-from autotrain_env.training.layout import Entry
 
 BACKENDS = ("auto", "stacked", "looped")
 
@@ -32,20 +31,21 @@ class Network(ABC):
 
     def __init__(self, architecture: Architecture) -> None:
         self.architecture = architecture
-        self.layout = architecture.layout
+        self.parameter_layout = architecture.parameter_layout
+        self.buffer_layout = architecture.buffer_layout
 
     @abstractmethod
     def lanes_per_block(self, batch_size: int, device: torch.device) -> int:
-        """How many lanes to train together."""
+        """Returns how many lanes to train together."""
 
     @abstractmethod
     def bind(self, parameters: Tensor, buffers: Tensor, gradients: Tensor) -> Any:
         """Prepare views for `backward`; all three share memory with what they are made from.
 
         Args:
-            parameters: Shape (n, P).
-            buffers: Shape (n, Q); updated in place by `backward`.
-            gradients: Shape (n, P); where `backward` writes.
+            parameters: Parameters of each network, shape (n, P).
+            buffers: Buffers of each network, shape (n, Q); `backward` updates them in place.
+            gradients: Where `backward` writes gradients, shape (n, P).
         """
 
     @abstractmethod
@@ -56,8 +56,8 @@ class Network(ABC):
 
         Args:
             bound: What `bind` returned.
-            images: Normalised, shape (n, B, features).
-            labels: Int64, shape (n, B).
+            images: Normalised images, shape (n, B, features).
+            labels: Labels, int64, shape (n, B).
             decay: Factor of what `gradients` held, shape (n, 1); `None` to ignore it, even if not finite.
 
         Returns:
@@ -66,27 +66,27 @@ class Network(ABC):
 
     @abstractmethod
     def logits(self, parameters: Tensor, buffers: Tensor, images: Tensor) -> Tensor:
-        """Logits in evaluation mode.
+        """Compute logits in evaluation mode.
 
         Args:
-            parameters: Shape (n, P).
-            buffers: Shape (n, Q).
-            images: Normalised, shape (n, B, features).
+            parameters: Parameters of each network, shape (n, P).
+            buffers: Buffers of each network, shape (n, Q).
+            images: Normalised images, shape (n, B, features).
 
         Returns:
-            Shape (n, C, B): classes before images, which is how softmax runs fast over few classes.
+            Logits, shape (n, C, B): classes before images, which is how softmax runs fast over few classes.
         """
 
 
 def log_loss(log_probabilities: Tensor, labels: Tensor) -> Tensor:
-    """Log loss of every image [nats].
+    """Compute the log loss of every image [nats].
 
     Args:
-        log_probabilities: Shape (n, C, B).
-        labels: Int64, shape (n, B).
+        log_probabilities: Logarithms of the classes' probabilities, shape (n, C, B).
+        labels: Labels, int64, shape (n, B).
 
     Returns:
-        Shape (n, B).
+        Losses, shape (n, B).
     """
     return log_probabilities.gather(1, labels.unsqueeze(1)).squeeze(1).neg_()
 
@@ -96,27 +96,27 @@ class StackedMLP(Network):
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__(architecture)
-        entries = self.layout.parameters
+        entries = self.parameter_layout.entries
         self.layers = list(zip(entries[::2], entries[1::2], strict=True))  # (weight, bias)
 
     def lanes_per_block(self, batch_size: int, device: torch.device) -> int:
-        """As many as fit the caches on a CPU; all of them elsewhere."""
+        """Returns as many as fit the caches on a CPU, and all of them elsewhere."""
         if device.type != "cpu":
             return 2**31
         units = sum(weight.shape[1] for weight, _ in self.layers)
-        per_lane = 4 * (3 * self.layout.num_parameters + 2 * batch_size * units)
+        per_lane = 4 * (3 * self.parameter_layout.size + 2 * batch_size * units)
         return max(1, _BLOCK_BYTES // per_lane)
 
     def _views(self, rows: Tensor) -> list[tuple[Tensor, Tensor]]:
         return [(weight.view(rows), bias.view(rows)) for weight, bias in self.layers]
 
     def bind(self, parameters: Tensor, buffers: Tensor, gradients: Tensor) -> Any:
-        """Views of weights (n, out, in) and biases (n, out) of each layer."""
+        """Returns views of weights (n, out, in) and biases (n, out) of each layer."""
         return self._views(parameters), self._views(gradients)
 
     @staticmethod
     def _forward(layers: list[tuple[Tensor, Tensor]], images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Inputs of every layer, each (n, B, in), and the logits (n, C, B)."""
+        """Returns the inputs of every layer, each (n, B, in), and the logits (n, C, B)."""
         inputs = [images]
         for weight, bias in layers[:-1]:
             inputs.append(torch.baddbmm(bias.unsqueeze(1), inputs[-1], weight.mT).relu_())
@@ -126,7 +126,7 @@ class StackedMLP(Network):
     def backward(
         self, bound: Any, images: Tensor, labels: Tensor, decay: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Forward and backward pass."""
+        """Compute the forward and the backward pass."""
         parameters, gradients = bound
         inputs, logits = self._forward(parameters, images)
         log_probabilities = torch.log_softmax(logits, 1)
@@ -147,7 +147,7 @@ class StackedMLP(Network):
         return losses, correct
 
     def logits(self, parameters: Tensor, buffers: Tensor, images: Tensor) -> Tensor:
-        """Logits, shape (n, C, B)."""
+        """Compute logits, shape (n, C, B)."""
         return self._forward(self._views(parameters), images)[1]
 
 
@@ -164,16 +164,13 @@ class ModuleNetwork(Network):
     def _images(self, images: Tensor) -> Tensor:
         return images.reshape(*images.shape[:2], *self.architecture.image_shape)
 
-    def _named(self, entries: tuple[Entry, ...], rows: Tensor) -> dict[str, Tensor]:
-        return {entry.name: entry.view(rows) for entry in entries}
-
     def bind(self, parameters: Tensor, buffers: Tensor, gradients: Tensor) -> Any:
-        """Named views, each of shape (n, ...)."""
+        """Returns named views, each of shape (n, ...)."""
         self.module.train()
         return (
-            self._named(self.layout.parameters, parameters),
-            self._named(self.layout.buffers, buffers),
-            self._named(self.layout.parameters, gradients),
+            self.parameter_layout.split(parameters),
+            self.buffer_layout.split(buffers),
+            self.parameter_layout.split(gradients),
         )
 
 
@@ -188,7 +185,7 @@ class LoopedNetwork(ModuleNetwork):
     """One lane after another: what is fastest for convolutions on a CPU."""
 
     def lanes_per_block(self, batch_size: int, device: torch.device) -> int:
-        """One: a lane's weights stay in the cache for the whole env step."""
+        """Returns 1, so that a lane's weights stay in the cache for the whole env step."""
         return 1
 
     def _by_lane(self, images: Tensor) -> Iterator[Tensor]:
@@ -199,7 +196,7 @@ class LoopedNetwork(ModuleNetwork):
     def backward(
         self, bound: Any, images: Tensor, labels: Tensor, decay: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Forward and backward pass of each lane."""
+        """Compute the forward and the backward pass of each lane."""
         parameters, buffers, gradients = bound
         losses, correct = [], []
         for lane, lane_images in enumerate(self._by_lane(images)):
@@ -221,10 +218,10 @@ class LoopedNetwork(ModuleNetwork):
         return torch.stack(losses), torch.stack(correct)
 
     def logits(self, parameters: Tensor, buffers: Tensor, images: Tensor) -> Tensor:
-        """Logits, shape (n, C, B)."""
+        """Compute logits, shape (n, C, B)."""
         self.module.eval()
-        named = self._named(self.layout.parameters, parameters)
-        named |= self._named(self.layout.buffers, buffers)
+        named = self.parameter_layout.split(parameters)
+        named |= self.buffer_layout.split(buffers)
         lanes = [
             functional_call(self.module, {name: rows[lane] for name, rows in named.items()}, (lane_images,))
             for lane, lane_images in enumerate(self._by_lane(images))
@@ -242,7 +239,7 @@ class VmapNetwork(ModuleNetwork):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the transformed functions, which cannot be pickled."""
-        return {"architecture": self.architecture, "layout": self.layout, "module": self.module}
+        return {name: value for name, value in vars(self).items() if name not in ("_gradients", "_logits")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Make the transformed functions anew."""
@@ -263,13 +260,13 @@ class VmapNetwork(ModuleNetwork):
         return losses.mean(), (losses, logits, buffers)
 
     def lanes_per_block(self, batch_size: int, device: torch.device) -> int:
-        """All lanes on an accelerator, a few on a CPU."""
+        """Returns a few on a CPU, more on an accelerator."""
         return 8 if device.type == "cpu" else 64
 
     def backward(
         self, bound: Any, images: Tensor, labels: Tensor, decay: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Forward and backward pass."""
+        """Compute the forward and the backward pass."""
         parameters, buffers, gradients = bound
         lane_gradients, (_, (losses, logits, new_buffers)) = self._gradients(
             parameters, buffers, self._images(images), labels
@@ -281,10 +278,10 @@ class VmapNetwork(ModuleNetwork):
         return losses, logits.max(2).indices == labels
 
     def logits(self, parameters: Tensor, buffers: Tensor, images: Tensor) -> Tensor:
-        """Logits, shape (n, C, B)."""
+        """Compute logits, shape (n, C, B)."""
         self.module.eval()
-        state = self._named(self.layout.parameters, parameters)
-        state |= self._named(self.layout.buffers, buffers)
+        state = self.parameter_layout.split(parameters)
+        state |= self.buffer_layout.split(buffers)
         return self._logits(state, self._images(images)).mT
 
 
@@ -297,8 +294,8 @@ def make_network(
         architecture: What they have in common.
         backend: `"stacked"`, `"looped"`, or `"auto"`: stacked for multilayer perceptrons everywhere and
             for all networks on an accelerator, looped for other networks on a CPU.
-        dtype: Of the weights.
-        device: Where they lie.
+        dtype: Dtype of the weights.
+        device: Where the weights lie.
     """
     if backend not in BACKENDS:
         raise unknown_name("backend", backend, BACKENDS)

@@ -1,8 +1,8 @@
 """Optimisers on stacked parameters, with a learning rate for every lane.
 
-A lane's optimiser state is a few *slots*, each as long as its parameters, and, for the Adam family, a
-count of updates. Lanes may differ in momentum, too. The update rules are those of `torch.optim`, which the
-tests hold them to.
+A lane's optimiser state is a few *accumulators*, each as long as its parameters, and, for the Adam family,
+a count of updates. Lanes may differ in momentum, too. The update rules are those of `torch.optim`, which
+the tests hold them to.
 """
 
 import math
@@ -32,6 +32,7 @@ class Optimizer(ABC):
     max_grad_norm: float | None = None
 
     counts_updates: ClassVar[bool] = False
+    decoupled: ClassVar[bool] = False  # whether weight decay stays out of the gradient
     lane_values: ClassVar[tuple[str, ...]] = ()  # arguments in which lanes updated together may differ
 
     def __post_init__(self) -> None:
@@ -42,36 +43,36 @@ class Optimizer(ABC):
 
     @property
     @abstractmethod
-    def num_slots(self) -> int:
-        """State tensors per parameter."""
+    def num_accumulators(self) -> int:
+        """Returns the number of state tensors, each as large as the parameters."""
 
     @property
     def kind(self) -> Hashable:
-        """Equal for rules that can update lanes together: they differ in `lane_values` alone."""
+        """Returns what is equal for rules that can update lanes together: all but `lane_values`."""
         shared = [getattr(self, entry.name) for entry in fields(self) if entry.name not in self.lane_values]
-        return type(self), self.num_slots, *shared
+        return type(self), self.num_accumulators, *shared
 
     @property
-    def gradient_slot(self) -> int | None:
-        """Slot into which the backward pass may add the gradient, after decaying it.
+    def gradient_accumulator(self) -> int | None:
+        """Returns which accumulator the backward pass may decay and add the gradient to, if any.
 
-        Momentum is `slot = decay * slot + gradient`, with the first coefficient for the decay: done at
-        once, that saves a pass over memory. `None` where the gradient itself is needed.
+        Momentum is `velocity = decay * velocity + gradient`, with the first coefficient for the decay: done
+        at once, that saves a pass over memory. `None` where the gradient itself is needed.
         """
         return None
 
     def coefficients(
         self, updates_done: np.ndarray, lane_values: np.ndarray, inner_steps: int
     ) -> np.ndarray | None:
-        """Factors that differ from lane to lane, or `None` where there are none.
+        """Compute the factors that differ from lane to lane.
 
         Args:
-            updates_done: Updates before this env step, float64, shape (N,).
-            lane_values: Of each lane, float64, shape (N, len(self.lane_values)).
-            inner_steps: Updates to come.
+            updates_done: Number of updates before this env step, float64, shape (N,).
+            lane_values: Values of each lane, float64, shape (N, len(self.lane_values)).
+            inner_steps: Number of updates to come.
 
         Returns:
-            Float64, shape (inner_steps, factors, N, 1).
+            Factors, float64, shape (inner_steps, factors, N, 1), or `None` where there are none.
         """
         return None
 
@@ -83,24 +84,38 @@ class Optimizer(ABC):
             norm = torch.linalg.vector_norm(lane)
             lane.mul_((self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
 
-    @abstractmethod
     def update(
         self,
         parameters: Tensor,
         gradients: Tensor,
-        slots: list[Tensor],
+        accumulators: list[Tensor],
         negative_rates: Tensor,
         coefficients: Tensor | None,
     ) -> None:
         """Apply one update in place.
 
         Args:
-            parameters: Shape (N, P).
-            gradients: Shape (N, P), already clipped; may be overwritten. It is the slot itself where
-                `gradient_slot` says so.
-            slots: `num_slots` tensors of shape (N, P).
+            parameters: Weights of each lane, shape (N, P).
+            gradients: Gradients, shape (N, P), already clipped; may be overwritten. They are the
+                accumulator itself where `gradient_accumulator` says so.
+            accumulators: `num_accumulators` tensors of shape (N, P).
             negative_rates: Minus the learning rates, shape (N, 1).
             coefficients: What `coefficients` returned for this update, shape (factors, N, 1).
+        """
+        if self.weight_decay and self.decoupled:
+            parameters.mul_(1 + negative_rates * self.weight_decay)
+        elif self.weight_decay:
+            gradients.add_(parameters, alpha=self.weight_decay)
+        parameters.addcmul_(*self._step(gradients, accumulators, negative_rates, coefficients))
+
+    @abstractmethod
+    def _step(
+        self, gradients: Tensor, accumulators: list[Tensor], rates: Tensor, coefficients: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Take gradients, with weight decay in them, into the accumulators; arguments are as in `update`.
+
+        Returns:
+            A direction, shape (N, P), and its factor, shape (N, 1): the parameters move by their product.
         """
 
 
@@ -130,40 +145,31 @@ class SGD(Optimizer):
         )
 
     @property
-    def num_slots(self) -> int:
-        """One with momentum, none without."""
+    def num_accumulators(self) -> int:
+        """Returns one with momentum, none without."""
         return int(self.momentum > 0)
 
     @property
-    def gradient_slot(self) -> int | None:
-        """The momentum itself, unless the rule needs the bare gradient."""
+    def gradient_accumulator(self) -> int | None:
+        """Returns that of the momentum, unless the rule needs the bare gradient."""
         return 0 if self.momentum > 0 and not self.nesterov and self.max_grad_norm is None else None
 
     def coefficients(
         self, updates_done: np.ndarray, lane_values: np.ndarray, inner_steps: int
     ) -> np.ndarray | None:
-        """The lanes' momentum."""
+        """Returns the lanes' momentum."""
         if not self.momentum:
             return None
         return np.repeat(lane_values[None, None], inner_steps, axis=0)
 
-    def update(
-        self,
-        parameters: Tensor,
-        gradients: Tensor,
-        slots: list[Tensor],
-        negative_rates: Tensor,
-        coefficients: Tensor | None,
-    ) -> None:
-        """Apply one update in place."""
-        if self.weight_decay:
-            gradients.add_(parameters, alpha=self.weight_decay)
-        direction = gradients
-        if coefficients is not None and self.gradient_slot is None:
-            momentum = coefficients[0]
-            slots[0].mul_(momentum).add_(gradients)
-            direction = gradients.addcmul_(slots[0], momentum) if self.nesterov else slots[0]
-        parameters.addcmul_(direction, negative_rates)
+    def _step(
+        self, gradients: Tensor, accumulators: list[Tensor], rates: Tensor, coefficients: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        if coefficients is None or self.gradient_accumulator is not None:
+            return gradients, rates
+        momentum, velocity = coefficients[0], accumulators[0]
+        velocity.mul_(momentum).add_(gradients)
+        return gradients.addcmul_(velocity, momentum) if self.nesterov else velocity, rates
 
 
 @dataclass(frozen=True)
@@ -172,7 +178,7 @@ class RMSprop(Optimizer):
 
     Args:
         alpha: Decay of the running mean square.
-        eps: Added to the root.
+        eps: What is added to the root.
     """
 
     alpha: float = 0.99
@@ -185,25 +191,16 @@ class RMSprop(Optimizer):
         check(self.eps > 0, "eps", self.eps, "above 0")
 
     @property
-    def num_slots(self) -> int:
-        """The mean square."""
+    def num_accumulators(self) -> int:
+        """Returns one, for the mean square."""
         return 1
 
-    def update(
-        self,
-        parameters: Tensor,
-        gradients: Tensor,
-        slots: list[Tensor],
-        negative_rates: Tensor,
-        coefficients: Tensor | None,
-    ) -> None:
-        """Apply one update in place."""
-        if self.weight_decay:
-            gradients.add_(parameters, alpha=self.weight_decay)
-        mean_square = slots[0]
+    def _step(
+        self, gradients: Tensor, accumulators: list[Tensor], rates: Tensor, coefficients: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        mean_square = accumulators[0]
         mean_square.mul_(self.alpha).addcmul_(gradients, gradients, value=1 - self.alpha)
-        step = gradients.div_(mean_square.sqrt().add_(self.eps))
-        parameters.addcmul_(step, negative_rates)
+        return gradients.div_(mean_square.sqrt().add_(self.eps)), rates
 
 
 @dataclass(frozen=True)
@@ -213,7 +210,7 @@ class Adam(Optimizer):
     Args:
         beta1: Decay of the running mean of gradients.
         beta2: Decay of the running mean of squared gradients.
-        eps: Added to the root.
+        eps: What is added to the root.
     """
 
     beta1: float = 0.9
@@ -221,7 +218,6 @@ class Adam(Optimizer):
     eps: float = 1e-8
 
     counts_updates: ClassVar[bool] = True
-    decoupled: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -231,39 +227,28 @@ class Adam(Optimizer):
         check(self.eps > 0, "eps", self.eps, "above 0")
 
     @property
-    def num_slots(self) -> int:
-        """Mean and mean square."""
+    def num_accumulators(self) -> int:
+        """Returns two, for the mean and the mean square."""
         return 2
 
     def coefficients(
         self, updates_done: np.ndarray, lane_values: np.ndarray, inner_steps: int
     ) -> np.ndarray | None:
-        """Corrections of the two means for their start at zero: 1 / (1 - beta1^t), (1 - beta2^t)^0.5."""
+        """Returns what corrects both means for their start at 0: 1 / (1 - beta1^t), (1 - beta2^t)^0.5."""
         count = updates_done + np.arange(1, inner_steps + 1)[:, None]
         corrections = np.stack((1 / (1 - self.beta1**count), np.sqrt(1 - self.beta2**count)), axis=1)
         return corrections[..., None]
 
-    def update(
-        self,
-        parameters: Tensor,
-        gradients: Tensor,
-        slots: list[Tensor],
-        negative_rates: Tensor,
-        coefficients: Tensor | None,
-    ) -> None:
-        """Apply one update in place."""
+    def _step(
+        self, gradients: Tensor, accumulators: list[Tensor], rates: Tensor, coefficients: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         assert coefficients is not None
-        if self.weight_decay and self.decoupled:
-            parameters.mul_(1 + negative_rates * self.weight_decay)
-        elif self.weight_decay:
-            gradients.add_(parameters, alpha=self.weight_decay)
-        mean, mean_square = slots
+        mean, mean_square = accumulators
         mean.lerp_(gradients, 1 - self.beta1)
         mean_square.mul_(self.beta2).addcmul_(gradients, gradients, value=1 - self.beta2)
         mean_correction, root_correction = coefficients
         root = mean_square.sqrt().div_(root_correction).add_(self.eps)
-        torch.div(mean, root, out=root)
-        parameters.addcmul_(root, negative_rates * mean_correction)
+        return torch.div(mean, root, out=root), rates * mean_correction
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,15 @@ class SnapshotRing:
     """Per-lane rings of the last `num_snapshots` states, the current one included.
 
     A state is one row of numbers: weights, optimiser state and normalisation buffers. Depth 0 is the
-    newest row, depth i the one i env steps back along the lane's lineage.
+    newest row, depth i the one i env steps back along the lane's lineage. Whoever keeps the lineage knows
+    which of these rows exist; the ring does not.
 
     Args:
         capacity: Number of lanes.
-        num_snapshots: Rows kept per lane (H).
-        width: Numbers in a row.
-        dtype: Of the rows.
-        device: Where they lie.
+        num_snapshots: Number of rows kept per lane (H).
+        width: How many numbers make a row.
+        dtype: Dtype of the rows.
+        device: Where the rows lie.
     """
 
     def __init__(
@@ -31,11 +32,10 @@ class SnapshotRing:
     ) -> None:
         self.rows = torch.zeros(capacity, num_snapshots, width, dtype=dtype, device=device)
         self.head = np.zeros(capacity, dtype=np.int64)
-        self.count = np.zeros(capacity, dtype=np.int64)
 
     @property
     def num_snapshots(self) -> int:
-        """Rows kept per lane (H)."""
+        """Returns how many rows are kept per lane (H)."""
         return self.rows.shape[1]
 
     def grow(self, capacity: int) -> None:
@@ -43,38 +43,33 @@ class SnapshotRing:
         more = capacity - len(self.head)
         self.rows = torch.cat((self.rows, self.rows.new_zeros(more, *self.rows.shape[1:])))
         self.head = np.concatenate((self.head, np.zeros(more, dtype=np.int64)))
-        self.count = np.concatenate((self.count, np.zeros(more, dtype=np.int64)))
-
-    def clear(self, lanes: np.ndarray) -> None:
-        """Forget every row of the given lanes (int64, shape (n,))."""
-        self.count[lanes] = 0
 
     def push(self, lanes: np.ndarray, rows: Tensor) -> None:
         """Add a newest row; the oldest one goes where the ring is full.
 
         Args:
-            lanes: Int64, shape (n,).
-            rows: Shape (n, width).
+            lanes: Which lanes, int64, shape (n,).
+            rows: States, shape (n, width).
         """
         head = (self.head[lanes] + 1) % self.num_snapshots
         self.head[lanes] = head
-        self.count[lanes] = np.minimum(self.count[lanes] + 1, self.num_snapshots)
         self.rows[self._index(lanes), self._index(head)] = rows
 
     def rewind(self, lanes: np.ndarray, distance: np.ndarray) -> Tensor:
         """Drop the newest rows, so that row `distance` becomes the newest, and return it.
 
         Args:
-            lanes: Int64, shape (n,).
-            distance: How far back [env steps], int64, shape (n,); below the number of rows kept.
+            lanes: Which lanes, int64, shape (n,).
+            distance: How far back [env steps], int64, shape (n,); the depth of a row that was pushed.
 
         Returns:
             The restored rows, shape (n, width), a copy.
         """
-        if np.any(distance < 0) or np.any(distance >= self.count[lanes]):
-            raise InvalidValueError(f"distance={distance} must be in [0, rows kept={self.count[lanes]})")
+        if np.any(distance < 0) or np.any(distance >= self.num_snapshots):
+            raise InvalidValueError(
+                f"distance={distance} must be in [0, num_snapshots={self.num_snapshots})"
+            )
         self.head[lanes] = (self.head[lanes] - distance) % self.num_snapshots
-        self.count[lanes] -= distance
         return self.rows[self._index(lanes), self._index(self.head[lanes])]
 
     def _index(self, values: np.ndarray) -> Tensor:

@@ -42,16 +42,17 @@ class Evaluation:
 class LaneStack:
     """Networks of one architecture, trained side by side by one kind of optimiser.
 
-    A slot holds one lane's state as a row: parameters, the optimiser's slots, its count of updates (where
-    it keeps one), and the network's buffers. Rows are what snapshots copy.
+    A slot is a lane's place in the stack. It holds the lane's state as a row: parameters, the optimiser's
+    accumulators, its count of updates (where it keeps one), and the network's buffers. Rows are what
+    snapshots copy.
 
     Args:
         architecture: The network's shape.
         optimizer: The update rule; lanes may differ in its `lane_values`.
-        num_snapshots: Rows kept per lane (H).
+        num_snapshots: Number of rows kept per lane (H).
         backend: `"auto"`, `"stacked"` or `"looped"`.
-        dtype: Of the weights.
-        device: Where they lie.
+        dtype: Dtype of the weights.
+        device: Where the weights lie.
     """
 
     def __init__(
@@ -66,10 +67,11 @@ class LaneStack:
         self.architecture = architecture
         self.optimizer = optimizer
         self.network = make_network(architecture, backend, dtype, device)
-        layout = architecture.layout
-        self.num_parameters = layout.num_parameters
-        self.num_buffers = layout.num_buffers
-        self.buffers_start = self.num_parameters * (1 + optimizer.num_slots) + optimizer.counts_updates
+        self.num_parameters = architecture.parameter_layout.size
+        self.num_buffers = architecture.buffer_layout.size
+        self.buffers_start = (
+            self.num_parameters * (1 + optimizer.num_accumulators) + optimizer.counts_updates
+        )
         self.width = self.buffers_start + self.num_buffers
         self.state = torch.zeros(0, self.width, dtype=dtype, device=device)
         self.best = torch.zeros(0, self.num_parameters + self.num_buffers, dtype=dtype, device=device)
@@ -86,7 +88,7 @@ class LaneStack:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights lie."""
+        """Returns where the weights lie."""
         return self.state.device
 
     # --- slots ---
@@ -127,7 +129,7 @@ class LaneStack:
         """Put new networks in; the optimiser's state starts at zero.
 
         Args:
-            slots: Int64, shape (n,).
+            slots: Places of the lanes, int64, shape (n,).
             rows: Parameters and buffers, float32, shape (n, P + Q).
         """
         drawn = torch.from_numpy(rows).to(self.state)
@@ -137,7 +139,7 @@ class LaneStack:
         self.state[self._index(slots)] = state
 
     def weights(self, slots: np.ndarray, *, best: bool) -> tuple[Tensor, Tensor]:
-        """Current, or best-on-holdout, parameters, shape (n, P), and buffers, shape (n, Q)."""
+        """Returns current, or best-on-holdout, parameters, shape (n, P), and buffers, shape (n, Q)."""
         rows = (self.best if best else self.state)[self._index(slots)]
         buffers_start = self.num_parameters if best else self.buffers_start
         return rows[:, : self.num_parameters], rows[:, buffers_start:]
@@ -160,12 +162,12 @@ class LaneStack:
         """Add normal noise to a lane's parameters.
 
         Args:
-            slot: Its place.
+            slot: The lane's place.
             scale: Standard deviation over the root mean square of each tensor.
             generator: Where the noise comes from.
         """
         row = self.state[slot]
-        for entry in self.architecture.layout.parameters:
+        for entry in self.architecture.parameter_layout.entries:
             tensor = row[entry.start : entry.stop]
             noise = torch.from_numpy(generator.standard_normal(len(tensor))).to(tensor)
             tensor += scale * tensor.square().mean().sqrt() * noise
@@ -176,16 +178,15 @@ class LaneStack:
             tensor[target] = tensor[source]
         self.lane_values[target] = self.lane_values[source]
         self.ring.head[target] = self.ring.head[source]
-        self.ring.count[target] = self.ring.count[source]
 
     def finite(self, slots: np.ndarray) -> np.ndarray:
-        """Whether all numbers of a lane's state are finite, bool, shape (n,)."""
+        """Returns whether all numbers of a lane's state are finite, bool, shape (n,)."""
         state = self.state[self._index(slots)]
         extremes = torch.stack((state.amax(1), state.amin(1)))  # NaN where any is; faster than aminmax
         return torch.isfinite(extremes).all(0).cpu().numpy()
 
     def memory_per_lane(self) -> int:
-        """Bytes held for one lane."""
+        """Returns the bytes held for one lane."""
         tensors = (self.state, self.best, self.shift, self.scale, self.ring.rows)
         return sum(tensor.nbytes for tensor in tensors) // max(1, len(self.state))
 
@@ -203,10 +204,10 @@ class LaneStack:
 
         Args:
             pool: Images, shape (total, features).
-            slots: Int64, shape (n,).
-            learning_rates: Float64, shape (n,).
+            slots: Places of the lanes, int64, shape (n,).
+            learning_rates: Learning rates of the lanes, float64, shape (n,).
             indices: Positions in the pool, int32, shape (n, T, B).
-            labels: Int32, shape (n, T, B).
+            labels: Labels, int32, shape (n, T, B).
 
         Returns:
             Mean log loss [nats] and share of right answers of every minibatch, float64, both (n, T).
@@ -262,9 +263,9 @@ class LaneStack:
         """Update rows (n, width) in place."""
         size, optimizer = self.num_parameters, self.optimizer
         parameters = rows[:, :size]
-        slots = [rows[:, size * (i + 1) : size * (i + 2)] for i in range(optimizer.num_slots)]
-        fused = optimizer.gradient_slot
-        gradients = torch.empty_like(parameters) if fused is None else slots[fused]
+        accumulators = [rows[:, size * (i + 1) : size * (i + 2)] for i in range(optimizer.num_accumulators)]
+        fused = optimizer.gradient_accumulator
+        gradients = torch.empty_like(parameters) if fused is None else accumulators[fused]
         decay = None if fused is None or coefficients is None else coefficients[0, 0]
         bound = self.network.bind(parameters, rows[:, self.buffers_start :], gradients)
         losses, correct = [], []
@@ -275,14 +276,14 @@ class LaneStack:
             optimizer.update(
                 parameters,
                 gradients,
-                slots,
+                accumulators,
                 negative_rates,
                 None if coefficients is None else coefficients[t],
             )
             losses.append(batch_losses)
             correct.append(batch_correct)
-        for slot in slots:
-            torch.hardshrink(slot, _NEGLIGIBLE, out=slot)
+        for accumulator in accumulators:
+            torch.hardshrink(accumulator, _NEGLIGIBLE, out=accumulator)
         return (
             torch.stack(losses, 1).mean(2).double().cpu().numpy(),
             torch.stack(correct, 1).double().mean(2).cpu().numpy(),
@@ -313,9 +314,9 @@ class LaneStack:
 
         Args:
             pool: Images, shape (total, features).
-            slots: Int64, shape (n,).
+            slots: Places of the lanes, int64, shape (n,).
             indices: Positions in the pool, int32, shape (n, E).
-            labels: Int32, shape (n, E).
+            labels: Labels, int32, shape (n, E).
             losses: Whether log losses are wanted.
             best: Whether to evaluate the best-on-holdout weights instead of the current ones.
         """
@@ -370,7 +371,7 @@ class LaneStack:
             torch.set_num_threads(threads)
 
     def _index(self, slots: np.ndarray) -> Tensor | slice:
-        """An index of slots that takes a view of them where they are adjacent."""
+        """Returns an index of slots that takes a view of them where they are adjacent."""
         if len(slots) and np.all(np.diff(slots) == 1):
             return slice(int(slots[0]), int(slots[-1]) + 1)
         return torch.from_numpy(slots).to(self.device)
@@ -385,10 +386,10 @@ class _Batches:
 
     Args:
         pool: Images, shape (total, features).
-        shift: Added to scaled images, shape (n, 1, features).
+        shift: What is added to scaled images, shape (n, 1, features).
         scale: Factor of images, shape (n, 1, features).
-        indices: Int32, shape (n, T, B).
-        labels: Int64, shape (n, T, B).
+        indices: Positions in the pool, int32, shape (n, T, B).
+        labels: Labels, int64, shape (n, T, B).
         room: Where a minibatch is put, shape (n * B, features).
     """
 
@@ -401,11 +402,11 @@ class _Batches:
 
     @property
     def count(self) -> int:
-        """Number of updates T."""
+        """Returns the number of updates T."""
         return self.indices.shape[1]
 
     def get(self, t: int) -> tuple[Tensor, Tensor]:
-        """Images (n, B, features), good until the next call, and labels (n, B) of update t."""
+        """Returns images (n, B, features), good until the next call, and labels (n, B) of update t."""
         at = self.indices[:, t]
         torch.index_select(self.pool, 0, at.flatten(), out=self.room)
         images = self.room.view(*at.shape, *self.pool.shape[1:])
@@ -418,7 +419,7 @@ def _blocks(count: int, size: int) -> Iterator[slice]:
 
 
 def _even_blocks(count: int, size: int) -> Iterator[slice]:
-    """Blocks of about equal size, at most `size`; whole multiples of the threads where that is possible."""
+    """Yields blocks of about equal size, at most `size`; whole multiples of the threads where possible."""
     threads = torch.get_num_threads()
     if size > threads:
         size -= size % threads

@@ -34,11 +34,11 @@ def plot_comparison(
     """Draw methods beside each other: a point and its interval for each, by group, the best on top.
 
     Args:
-        rows: For each method `method` (its name), `group` (such as `"agent"`, `"random initial rates"` or
-            `"best of grid"`; groups stand in the order of their first rows) and `mean`, `low` and `high`
+        rows: One for each method: `method` (its name), `group` (such as `"agent"`, `"random initial rates"`
+            or `"best of grid"`; groups stand in the order of their first rows) and `mean`, `low` and `high`
             (in [0, 1]).
         figure: Figure or subfigure to draw into; `None` for a new one, as high as the rows need.
-        label: Of the axis.
+        label: Label of the axis.
 
     Returns:
         The figure, or the one that the subfigure is part of.
@@ -80,7 +80,7 @@ def plot_comparison(
 
 
 def _grouped(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """Rows by group, the highest mean first."""
+    """Returns rows by group, the highest mean first."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         for name in ("method", "group", "mean", "low", "high"):

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from autotrain_env.errors import check, check_whole
 from autotrain_env.evolution.estimates import gradient, second_derivatives
-from autotrain_env.evolution.noise import Distribution, Normal, draw_noise
-from autotrain_env.evolution.strategy import EvolutionStrategy, State
+from autotrain_env.evolution.noise import Distribution, NormalNoise, draw_noise
+from autotrain_env.evolution.strategy import EvolutionState, EvolutionStrategy
 from autotrain_env.viewing.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, tidy
 
 Function = Callable[[Tensor], Tensor]
-"""Of every number in a tensor of any shape."""
+"""A function of every number in a tensor of any shape."""
 
 COLOURS = (VERMILION, BLUE, GREEN, PURPLE, ORANGE, SKY)
 WIDTH = 7.2  # [inches]
@@ -28,17 +28,17 @@ WIDTH = 7.2  # [inches]
 def smoothed(
     function: Function, points: Tensor, std: Tensor | float, distribution: Distribution, samples: int = 4096
 ) -> Tensor:
-    """The mean of a function of perturbed points, over mirrored noise that is the same for all points.
+    """Compute the mean of a function of perturbed points, over mirrored noise that all points share.
 
     Args:
-        function: Of one dimension; minimised.
-        points: Shape (n,).
-        std: Of the perturbation, shape (n,) or ().
-        distribution: Of the noise.
-        samples: Pairs.
+        function: A function of one dimension; minimised.
+        points: Where the mean is wanted, shape (n,).
+        std: Standard deviation of the perturbation, shape (n,) or ().
+        distribution: Distribution of the noise.
+        samples: How many mirrored pairs.
 
     Returns:
-        Shape (n,).
+        Means, shape (n,).
     """
     noise = draw_noise(distribution, 0, 0, range(1), samples)[0].to(points)
     steps = noise * torch.as_tensor(std).to(points).expand(len(points))[:, None]
@@ -46,7 +46,7 @@ def smoothed(
 
 
 def descend(function: Function, starts: Sequence[float], rate: float, steps: int) -> np.ndarray:
-    """Gradient descent from several points, by automatic differentiation.
+    """Descend the gradient from several points, by automatic differentiation.
 
     Returns:
         Where each is after every step, shape (steps + 1, starts).
@@ -68,21 +68,21 @@ def search(
     generations: int,
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Evolution strategies from several points, each with noise of its own.
+    """Run evolution strategies from several points, each with noise of its own.
 
     Args:
-        function: Of one dimension; minimised.
+        function: A function of one dimension; minimised.
         starts: Initial centres.
-        strategy: What is done.
-        generations: How many.
-        seed: Of the first search; the next has the next.
+        strategy: The strategy that is followed.
+        generations: How many generations.
+        seed: Seed of the first search; the next has the next.
 
     Returns:
         Centres and standard deviations after every generation, both of shape (generations + 1, starts).
     """
     centres, stds = [], []
     for number, start in enumerate(starts):
-        state: State = strategy.init(torch.tensor([start], dtype=torch.float64), seed + number)
+        state: EvolutionState = strategy.init(torch.tensor([start], dtype=torch.float64), seed + number)
         path = [(float(state.parameters), float(state.std()))]
         for _ in range(generations):
             population, asked = state.ask()
@@ -99,16 +99,16 @@ def plot_smoothed(
     stds: Sequence[float],
     distributions: Mapping[str, Distribution] | None = None,
 ) -> Figure:
-    """A function, and what sampling with noise of some standard deviations sees of it.
+    """Draw a function, and what sampling with noise of some standard deviations sees of it.
 
     Args:
-        function: Of one dimension.
-        span: From where to where.
-        stds: A panel for each.
-        distributions: A curve for each, by name; by default the normal one.
+        function: A function of one dimension.
+        span: From where to where the function is drawn.
+        stds: Standard deviations, with a panel for each.
+        distributions: Distributions by name, with a curve for each; by default the normal one.
     """
     check(len(stds) > 0, "stds", stds, "at least one")
-    distributions = {"normal": Normal()} if distributions is None else distributions
+    distributions = {"normal": NormalNoise()} if distributions is None else distributions
     figure = Figure(figsize=(WIDTH, 2.6), dpi=100, layout="constrained")
     panels = figure.subplots(1, len(stds), sharey=True, squeeze=False)[0]
     points = torch.linspace(*span, 400, dtype=torch.float64)
@@ -123,12 +123,12 @@ def plot_smoothed(
 
 
 def plot_ends(function: Function, span: tuple[float, float], paths: Mapping[str, np.ndarray]) -> Figure:
-    """Where searches begin and end on a function.
+    """Draw where searches begin and end on a function.
 
     Args:
-        function: Of one dimension.
-        span: From where to where.
-        paths: By name, points after every step, shape (steps + 1, starts).
+        function: A function of one dimension.
+        span: From where to where the function is drawn.
+        paths: Points after every step, by name, shape (steps + 1, starts).
     """
     figure = Figure(figsize=(WIDTH, 1.7 * len(paths)), dpi=80, layout="constrained")
     panels = figure.subplots(len(paths), 1, sharex=True, squeeze=False)[:, 0]
@@ -157,21 +157,24 @@ def plot_plane(
     paths: Mapping[str, tuple[np.ndarray, np.ndarray]],
     distribution: Distribution | None = None,
 ) -> Figure:
-    """Ways through the plane of centre and standard deviation, over the smoothed function's height.
+    """Draw ways through the plane of centre and standard deviation, over the smoothed function's height.
 
     Args:
-        function: Of one dimension; minimised.
-        span: Of the centre.
+        function: A function of one dimension; minimised.
+        span: From where to where the centre is drawn.
         stds: Smallest and largest standard deviation, on a log scale.
-        paths: By name, what `search` gives.
-        distribution: Of the noise, by default normal.
+        paths: What `search` returned, by name.
+        distribution: Distribution of the noise, by default normal.
     """
     figure = Figure(figsize=(WIDTH, 2.4 * len(paths)), dpi=72, layout="constrained")
     panels = figure.subplots(len(paths), 1, sharex=True, squeeze=False)[:, 0]
     points = torch.linspace(*span, 160, dtype=torch.float64)
     levels = np.geomspace(*stds, 60)
     height = np.stack(
-        [smoothed(function, points, float(std), distribution or Normal(), 1024).numpy() for std in levels]
+        [
+            smoothed(function, points, float(std), distribution or NormalNoise(), 1024).numpy()
+            for std in levels
+        ]
     )
     for axes, (name, (centres, deviations)) in zip(panels, paths.items(), strict=True):
         axes.contourf(points, levels, height, levels=16, cmap="Greys", alpha=0.8)
@@ -194,15 +197,15 @@ def estimate_scatter(
     sizes: Sequence[int],
     repeats: int = 200,
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Standard deviations of estimates over repeated generations, for populations of several sizes.
+    """Measure standard deviations of estimates over repeated generations, for several population sizes.
 
     Args:
-        function: Of one dimension.
-        point: Where it is estimated.
-        std: Of the perturbation.
-        distributions: By name; with a score.
-        sizes: Members, in mirrored pairs, at least 4.
-        repeats: Generations.
+        function: A function of one dimension.
+        point: Where derivatives are estimated.
+        std: Standard deviation of the perturbation.
+        distributions: Distributions by name, with a score.
+        sizes: Numbers of members, in mirrored pairs, at least 4.
+        repeats: How many generations.
 
     Returns:
         `"first"` and `"second"` derivative: by name, shape (sizes,).
@@ -234,11 +237,11 @@ def estimate_scatter(
 
 
 def plot_scatter(sizes: Sequence[int], found: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
-    """Standard deviations of estimates against the number of members.
+    """Draw standard deviations of estimates against the number of members.
 
     Args:
-        sizes: Members.
-        found: From `estimate_scatter`.
+        sizes: Numbers of members.
+        found: What `estimate_scatter` returned.
     """
     figure = Figure(figsize=(WIDTH, 3.0), dpi=100, layout="constrained")
     panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
@@ -263,11 +266,11 @@ def animate_searches(
     """Write a GIF of searches that move along a function.
 
     Args:
-        function: Of one dimension.
-        span: From where to where.
-        paths: By name, points after every step, shape (steps + 1, starts).
+        function: A function of one dimension.
+        span: From where to where the function is drawn.
+        paths: Points after every step, by name, shape (steps + 1, starts).
         path: The file.
-        frames: Pictures, evenly over the steps.
+        frames: How many pictures, evenly over the steps.
     """
     figure = Figure(figsize=(WIDTH, 1.9 * len(paths)), dpi=80, layout="constrained")
     FigureCanvasAgg(figure)

@@ -95,7 +95,7 @@ def read_log(path: str | PathLike[str]) -> list[dict[str, Any]]:
 
 
 def _parse(text: str) -> Any:
-    """A value of a CSV file: a flag, a number, nothing, or else a text."""
+    """Returns a value of a CSV file: a flag, a number, nothing, or else a text."""
     if text in ("True", "False", ""):
         return {"True": True, "False": False, "": None}[text]
     for kind in (int, float):
@@ -107,7 +107,7 @@ def _parse(text: str) -> Any:
 
 
 def _last_run(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The last of several runs of one episode: a run begins where a lane's env steps do not rise."""
+    """Returns the last of several runs of an episode; a run begins where a lane's env steps do not rise."""
     runs: dict[int, list[Mapping[str, Any]]] = {}
     for row in rows:
         lane = int(row["lane"])
@@ -119,5 +119,5 @@ def _last_run(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def _some(seeds: list[int]) -> str:
-    """The first few of a list, in words."""
+    """Returns the first few of a list, in words."""
     return ", ".join(map(str, seeds[:5])) + (f" or {len(seeds) - 5} more" if len(seeds) > 5 else "")

@@ -23,12 +23,13 @@ from autotrain_env.viewing.style import (
     whole_figure,
 )
 
-History = Mapping[str, np.ndarray]
 EPISODE_SIZE = (7.2, 6.4)  # [inches]
 
 
 def plot_episode(
-    history: History, figure: Figure | SubFigure | None = None, score_label: str = "validation"
+    history: Mapping[str, np.ndarray],
+    figure: Figure | SubFigure | None = None,
+    score_label: str = "validation",
 ) -> Figure:
     """Draw a controlled run: actions, loss, scores and learning rate over the updates of the budget used.
 
@@ -36,7 +37,8 @@ def plot_episode(
     went. Env steps in which the network had diverged are shaded.
 
     Args:
-        history: What `info["history"]` holds; see `EpisodeHistory`. Missing values may be NaN.
+        history: What `info["history"]` holds; see
+            `autotrain_env.process.history.EpisodeHistory`. Missing values may be NaN.
         figure: Figure or subfigure to draw into; `None` for a new one.
         score_label: What the reward's score was computed on.
 
@@ -68,7 +70,7 @@ class _Run:
         history: What `info["history"]` holds.
     """
 
-    def __init__(self, history: History) -> None:
+    def __init__(self, history: Mapping[str, np.ndarray]) -> None:
         self.history = history
         self.updates = np.asarray(history["updates"], dtype=np.float64)
         # A decision is taken where the step before it ended.
@@ -82,11 +84,11 @@ class _Run:
         self.at, self.trains = self.updates[trains], trains
 
     def column(self, name: str) -> np.ndarray:
-        """A column without the row of a stop."""
+        """Returns a column without the row of a stop."""
         return np.asarray(self.history[name], dtype=np.float64)[self.trains]
 
     def windows(self) -> tuple[np.ndarray, np.ndarray]:
-        """Ends of all windows [updates], and their mean minibatch losses; the state at reset first."""
+        """Returns the ends of all windows [updates], the reset first, and their mean minibatch losses."""
         loss = self.column("loss")  # (rows, K)
         shares = np.arange(1, loss.shape[1] + 1) / loss.shape[1]
         ends = self.at[:-1, None] + np.diff(self.at)[:, None] * shares
@@ -94,7 +96,7 @@ class _Run:
 
 
 def _draw_actions(axes: Axes, run: _Run) -> None:
-    """Rewinds as stems as high as their distance; re-inits, stop and divergence in a legend."""
+    """Draw rewinds as stems as high as their distance, and a legend of re-inits, stop and divergence."""
     rewinds = run.rewind > 0
     at, distance = run.decided_at[rewinds], run.rewind[rewinds]
     axes.vlines(at, 0, distance, color=PURPLE, linewidth=1.2)
@@ -115,7 +117,7 @@ def _draw_actions(axes: Axes, run: _Run) -> None:
 
 
 def _event_handles(run: _Run) -> list[Any]:
-    """What the legend of marks says: each with its number, those that happened alone."""
+    """Returns what the legend of marks says: each that happened, with its number."""
     divergences = np.count_nonzero(run.diverged & np.append(True, ~run.diverged[:-1]))
     handles: list[Any] = []
     for count, name, style in (
@@ -145,7 +147,7 @@ def _mark_events(axes: Axes, run: _Run) -> None:
 
 
 def _spans(flags: np.ndarray) -> list[tuple[int, int]]:
-    """First and last position of each run of true flags."""
+    """Returns the first and last position of each run of true flags."""
     edges = np.flatnonzero(np.diff(np.concatenate(([False], flags, [False])).astype(int)))
     return [(int(first), int(after) - 1) for first, after in edges.reshape(-1, 2)]
 
@@ -195,12 +197,12 @@ def _line(axes: Axes, run: _Run, name: str, label: str, **style: Any) -> Line2D:
 
 
 def _dot(at: np.ndarray) -> str:
-    """A marker where a line would have too few points to be seen."""
+    """Returns a marker where a line would have too few points to be seen."""
     return "." if len(at) < 4 else ""
 
 
 def _draw_learning_rate(axes: Axes, run: _Run) -> None:
-    """The rate of every env step, as a staircase."""
+    """Draw the rate of every env step, as a staircase."""
     rate = run.column("learning_rate")
     if len(rate) == 1:
         axes.plot(run.at, rate, color=GREEN, marker=".")
@@ -212,7 +214,7 @@ def _draw_learning_rate(axes: Axes, run: _Run) -> None:
 
 
 def _log_axis(axes: Axes) -> None:
-    """A log scale with plain numbers, and more of them where it spans few decades."""
+    """Set a log scale with plain numbers, and more of them where it spans few decades."""
     axes.set_yscale("log")
     low, high = axes.get_ylim()
     if high / low < 5:
@@ -223,8 +225,8 @@ def _log_axis(axes: Axes) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def render_rgb(history: History) -> np.ndarray:
-    """A picture of the run so far, uint8, shape (height, width, 3); see `plot_episode`."""
+def render_rgb(history: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Draw the run so far, as `plot_episode` does: uint8, shape (height, width, 3)."""
     figure = plot_episode(history)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()

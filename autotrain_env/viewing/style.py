@@ -18,7 +18,7 @@ BLUE, VERMILION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#767676"
 
 
 def as_image(figure: Figure, kind: str = "png") -> bytes:
-    """A figure as the content of an image file.
+    """Returns a figure as the content of an image file.
 
     Args:
         figure: The figure.
@@ -42,7 +42,7 @@ def check_image_kind(argument: str, kind: str) -> None:
 
 
 def tidy(axes: Axes) -> None:
-    """Faint horizontal lines, no box: how all pictures look."""
+    """Give axes faint horizontal lines and no box, as all pictures have."""
     axes.grid(axis="y", color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
@@ -50,7 +50,7 @@ def tidy(axes: Axes) -> None:
 
 
 def make_figure(figure: Figure | SubFigure | None, size: tuple[float, float]) -> Figure | SubFigure:
-    """The figure to draw into, laid out so that nothing overlaps."""
+    """Returns the figure to draw into, laid out so that nothing overlaps."""
     if figure is None:
         return Figure(figsize=size, dpi=100, layout="constrained")
     if isinstance(figure, Figure) and figure.get_layout_engine() is None:

@@ -1,15 +1,15 @@
 """A run in a few lines of text."""
 
-import numpy as np
+from collections.abc import Mapping
 
-from autotrain_env.viewing.run import History
+import numpy as np
 
 SPARKS = "▁▂▃▄▅▆▇█"
 SPARKLINE_WIDTH = 40  # [characters]
 
 
-def render_ansi(history: History) -> str:
-    """The run so far in five lines of text."""
+def render_ansi(history: Mapping[str, np.ndarray]) -> str:
+    """Describe the run so far in five lines of text."""
     last = {name: column[-1] for name, column in history.items()}
     steps, rewinds = len(history["updates"]) - 1, np.count_nonzero(history["rewind"])
     reinits = np.count_nonzero(history["reinit"])
@@ -31,10 +31,10 @@ _SCORE_COLUMNS = (("train", "train_score"), ("holdout", "holdout_answer"), ("sco
 
 
 def sparkline(values: np.ndarray) -> str:
-    """Numbers as a line of small bars, the lowest number the lowest bar.
+    """Draw numbers as a line of small bars, the lowest number the lowest bar.
 
     Args:
-        values: Shape (n,); where there are more than `SPARKLINE_WIDTH`, neighbours are averaged.
+        values: Numbers, shape (n,); where there are more than `SPARKLINE_WIDTH`, neighbours are averaged.
     """
     if len(values) > SPARKLINE_WIDTH:
         values = np.array([part.mean() for part in np.array_split(values, SPARKLINE_WIDTH)])

@@ -14,18 +14,18 @@ from autotrain_env.evolution.estimates import (
 )
 from autotrain_env.evolution.noise import (
     Distribution,
-    Laplace,
-    Normal,
-    StudentT,
-    Uniform,
+    LaplaceNoise,
+    NormalNoise,
+    StudentTNoise,
+    UniformNoise,
     draw_noise,
 )
 
 SCIPY = {
-    Normal(): scipy.stats.norm(),
-    Laplace(): scipy.stats.laplace(scale=0.5**0.5),
-    StudentT(8): scipy.stats.t(8, scale=(6 / 8) ** 0.5),
-    StudentT(30): scipy.stats.t(30, scale=(28 / 30) ** 0.5),
+    NormalNoise(): scipy.stats.norm(),
+    LaplaceNoise(): scipy.stats.laplace(scale=0.5**0.5),
+    StudentTNoise(8): scipy.stats.t(8, scale=(6 / 8) ** 0.5),
+    StudentTNoise(30): scipy.stats.t(30, scale=(28 / 30) ** 0.5),
 }
 SAMPLES = 100_000
 CENTRE = torch.tensor([0.3, -0.8, 0.5], dtype=torch.float64)
@@ -34,7 +34,7 @@ MATRIX = torch.tensor([[2.0, 0.5, 0.0], [0.5, -1.0, 0.3], [0.0, 0.3, 0.5]], dtyp
 SLOPE = torch.tensor([1.0, -2.0, 0.3], dtype=torch.float64)
 THRESHOLD = 0.1
 with_score = pytest.mark.parametrize("distribution", SCIPY, ids=repr)
-every_noise = pytest.mark.parametrize("distribution", [*SCIPY, Uniform()], ids=repr)
+every_noise = pytest.mark.parametrize("distribution", [*SCIPY, UniformNoise()], ids=repr)
 pairs_or_not = pytest.mark.parametrize("mirrored", [True, False], ids=["mirrored", "single"])
 
 
@@ -89,7 +89,7 @@ def test_gradient_of_a_quadratic(distribution: Distribution, mirrored: bool):
 @pairs_or_not
 def test_gradient_of_a_step(distribution: Distribution, mirrored: bool):
     fitness, noise = sampled(distribution, mirrored, step)
-    if isinstance(distribution, Uniform):  # smoothed by an Epanechnikov kernel of half-width √3
+    if isinstance(distribution, UniformNoise):  # smoothed by an Epanechnikov kernel of half-width √3
         position = (THRESHOLD - float(CENTRE[0])) / float(STD[0])
         density = 3 / 4 * (1 - position**2 / 3) / 3**0.5
     else:
@@ -102,8 +102,10 @@ def test_gradient_of_a_step(distribution: Distribution, mirrored: bool):
 
 def test_uniform_noise_smooths_each_component_by_another_kernel():
     """f = |x - y - 0.6|: the component along x, by quadrature over the two kernels."""
-    fitness, noise = sampled(Uniform(), True, lambda points: (points[..., 0] - points[..., 1] - 0.6).abs())
-    found = gradient(fitness, noise, STD, Uniform(), True)
+    fitness, noise = sampled(
+        UniformNoise(), True, lambda points: (points[..., 0] - points[..., 1] - 0.6).abs()
+    )
+    found = gradient(fitness, noise, STD, UniformNoise(), True)
     grid = np.linspace(-1, 1, 2001)[:-1] + 0.0005  # [half-widths]
     half = 3**0.5 * STD.numpy()[:2]
     epanechnikov = 0.75 * (1 - grid**2) * 0.001
@@ -135,7 +137,7 @@ def test_gradient_in_the_logarithm_of_the_standard_deviation(distribution: Distr
 @pytest.mark.parametrize("with_centre", [True, False])
 def test_second_derivatives(distribution: Distribution, mirrored: bool, with_centre: bool):
     _, density, score = at_threshold(distribution)
-    laplace = isinstance(distribution, Laplace)
+    laplace = isinstance(distribution, LaplaceNoise)
     curved = MATRIX.diag()
     exact = {quadratic: curved, step: torch.tensor([density * score / float(STD[0]) ** 2, 0, 0])}
     mean = float(quadratic(CENTRE)) + float((curved * STD**2).sum()) / 2
@@ -158,9 +160,9 @@ def test_second_derivatives(distribution: Distribution, mirrored: bool, with_cen
 
 
 def test_a_wrong_score_is_found_out():
-    fitness, noise = sampled(Laplace(), True, step)
-    found = gradient(fitness, noise, STD, Normal(), True)
-    density = at_threshold(Laplace())[1]
+    fitness, noise = sampled(LaplaceNoise(), True, step)
+    found = gradient(fitness, noise, STD, NormalNoise(), True)
+    density = at_threshold(LaplaceNoise())[1]
     contributions = halves(fitness, True, odd=True) * noise / STD
     with pytest.raises(AssertionError):
         assert_within_error(found, torch.tensor([density, 0, 0]) / STD, contributions)
@@ -180,9 +182,9 @@ def test_laplace_noise_needs_the_value_at_its_kink():
     noise = torch.zeros(4, 3)
     for centre in (None, torch.tensor(1.0)):
         with pytest.raises(ValueError, match=r"centre=.*shape \(3,\)"):
-            second_derivatives(torch.zeros(4), noise, torch.ones(3), Laplace(), False, centre)
+            second_derivatives(torch.zeros(4), noise, torch.ones(3), LaplaceNoise(), False, centre)
     one = second_derivatives(
-        torch.tensor([1.0, 3.0]), torch.zeros(2, 1), torch.ones(1), Laplace(), False, torch.tensor(1.0)
+        torch.tensor([1.0, 3.0]), torch.zeros(2, 1), torch.ones(1), LaplaceNoise(), False, torch.tensor(1.0)
     )
     assert one.value.tolist() == [2.0]
 

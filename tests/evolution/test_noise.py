@@ -8,20 +8,20 @@ import torch
 from autotrain_env.evolution.noise import (
     DISTRIBUTIONS,
     Distribution,
-    Laplace,
-    Normal,
-    StudentT,
-    Uniform,
-    as_distribution,
+    LaplaceNoise,
+    NormalNoise,
+    StudentTNoise,
+    UniformNoise,
+    as_noise_distribution,
     draw_noise,
 )
 
 SCIPY = {
-    Normal(): scipy.stats.norm(),
-    Laplace(): scipy.stats.laplace(scale=0.5**0.5),
-    StudentT(8): scipy.stats.t(8, scale=(6 / 8) ** 0.5),
-    StudentT(3): scipy.stats.t(3, scale=(1 / 3) ** 0.5),
-    Uniform(): scipy.stats.uniform(-(3**0.5), 2 * 3**0.5),
+    NormalNoise(): scipy.stats.norm(),
+    LaplaceNoise(): scipy.stats.laplace(scale=0.5**0.5),
+    StudentTNoise(8): scipy.stats.t(8, scale=(6 / 8) ** 0.5),
+    StudentTNoise(3): scipy.stats.t(3, scale=(1 / 3) ** 0.5),
+    UniformNoise(): scipy.stats.uniform(-(3**0.5), 2 * 3**0.5),
 }
 WITH_SCORE = [distribution for distribution in SCIPY if distribution.has_score]
 everywhere = pytest.mark.parametrize("distribution", SCIPY, ids=repr)
@@ -74,17 +74,17 @@ def test_information_is_the_mean_of_squared_scores(distribution: Distribution):
 
 def test_the_uniform_distribution_has_no_score():
     with pytest.raises(ValueError, match="no score"):
-        Uniform().curvature(torch.zeros(1))
+        UniformNoise().curvature(torch.zeros(1))
     with pytest.raises(ValueError, match="no natural gradient"):
-        _ = Uniform().scale_information
+        _ = UniformNoise().scale_information
 
 
 def test_names_are_looked_up():
-    assert as_distribution("student_t") == DISTRIBUTIONS["student_t"] == StudentT(8.0)
-    assert as_distribution(Normal()) == Normal()
+    assert as_noise_distribution("student_t") == DISTRIBUTIONS["student_t"] == StudentTNoise(8.0)
+    assert as_noise_distribution(NormalNoise()) == NormalNoise()
     with pytest.raises(ValueError, match="distribution='gauss'.*'laplace', 'normal'"):
-        as_distribution("gauss")
+        as_noise_distribution("gauss")
     with pytest.raises(TypeError, match="distribution=3"):
-        as_distribution(3)  # type: ignore[arg-type]
+        as_noise_distribution(3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"degrees=2.*above 2"):
-        StudentT(2)
+        StudentTNoise(2)

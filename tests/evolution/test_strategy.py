@@ -13,22 +13,22 @@ from autotrain_env.evolution import (
     ClipUp,
     Decay,
     EvolutionStrategy,
-    Laplace,
+    LaplaceNoise,
     Novelty,
     Shaping,
-    StudentT,
+    StudentTNoise,
     ask,
     init,
     tell,
 )
 from autotrain_env.evolution.landscapes import rastrigin, rosenbrock, sphere
-from autotrain_env.evolution.strategy import State
+from autotrain_env.evolution.strategy import EvolutionState
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "single": {"mirrored": False},
     "laplace": {"distribution": "laplace"},
-    "student_t": {"distribution": StudentT(5)},
+    "student_t": {"distribution": StudentTNoise(5)},
     "uniform": {"distribution": "uniform"},
     "z_score": {"shaping": "z_score"},
     "raw": {"shaping": "raw", "learning_rate": 0.02},
@@ -59,33 +59,38 @@ VARIANTS: dict[str, dict[str, Any]] = {
 everywhere = pytest.mark.parametrize("variant", VARIANTS)
 
 
-def start(variant: str = "plain", size: int = 6, seed: int = 1, **more: Any) -> State:
+def start(variant: str = "plain", size: int = 6, seed: int = 1, **more: Any) -> EvolutionState:
     arguments: dict[str, Any] = {"population_size": 32, **VARIANTS[variant], **more}
     named = {"weight": torch.full((size // 2, 2), 1.5, dtype=torch.float64)}
     state = init(EvolutionStrategy(**arguments), named, seed)
-    assert isinstance(state, State)
+    assert isinstance(state, EvolutionState)
     return state
 
 
-def generation(state: State, function: Any = sphere) -> State:
+def generation(state: EvolutionState, function: Any = sphere) -> EvolutionState:
     population, state = state.ask()
     behaviors = population[:, :2] if state.novelty is not None else None
     return state.tell(-function(population), behaviors)
 
 
-def run(state: State, generations: int, function: Any = sphere) -> State:
+def run(state: EvolutionState, generations: int, function: Any = sphere) -> EvolutionState:
     for _ in range(generations):
         state = generation(state, function)
     return state
 
 
-def tensors(state: State) -> list[Tensor]:
-    kept = [state.centre.values, *state.centre.slots, state.log_std.values, *state.log_std.slots]
+def tensors(state: EvolutionState) -> list[Tensor]:
+    kept = [
+        state.centre.values,
+        *state.centre.accumulators,
+        state.log_std.values,
+        *state.log_std.accumulators,
+    ]
     archived = state.novelty.behaviors if state.novelty is not None else None
     return [*kept, state.movement] + ([] if archived is None else [archived])
 
 
-def same(first: State, second: State) -> bool:
+def same(first: EvolutionState, second: EvolutionState) -> bool:
     return all(
         torch.equal(mine, other) for mine, other in zip(tensors(first), tensors(second), strict=True)
     )
@@ -171,7 +176,7 @@ def test_a_generation_without_any_number_moves_nothing_and_says_so(variant: str)
     population, asked = ask(state)
     behaviors = population[:, :2] if state.novelty is not None else None
     after = tell(asked, torch.full((state.population_size,), math.nan), behaviors)
-    assert isinstance(after, State)
+    assert isinstance(after, EvolutionState)
     assert same(after, state) and after.report["skipped"]
     assert after.generation == 5
     following, _ = ask(after)
@@ -209,13 +214,13 @@ def test_the_natural_gradient_of_both_is_the_one_of_separable_strategies():
     state = start(learned_std="parameter", perturbation_std=0.5, **arguments)
     noise = state.noise(range(5))
     after = ask(state)[1].tell(utility)
-    assert isinstance(after, State)
+    assert isinstance(after, EvolutionState)
     moved = 0.5 * (utility @ noise) / 4
     assert torch.allclose(after.parameters, state.parameters + moved)
     log_std = math.log(0.5) + 0.3 / 2 * (utility @ (noise**2 - 1)) / 4
     assert torch.allclose(after.log_std.values[0], log_std)
     shared = ask(start(learned_std="global", perturbation_std=0.5, **arguments))[1].tell(utility)
-    assert isinstance(shared, State)
+    assert isinstance(shared, EvolutionState)
     assert torch.allclose(shared.log_std.values[0], log_std.mean())
 
 
@@ -231,7 +236,7 @@ def test_learned_deviations_differ_by_tensor_and_shrink_where_it_is_steep():
         learning_rate=1.0,
     )
     state = init(strategy, named, 0)
-    assert isinstance(state, State)
+    assert isinstance(state, EvolutionState)
     state = run(state, 150, lambda points: points[:, :4].square().sum(1))
     steep, flat = state.log_std.values[0].exp().tolist()
     assert steep == pytest.approx(0.01) and flat > 5 * steep  # down to the floor, and drifting
@@ -242,7 +247,7 @@ def test_scaling_and_factors_apply_to_the_perturbation():
     named = {"a.weight": torch.zeros(2, 4), "a.bias": torch.zeros(2)}
     strategy = EvolutionStrategy(scaling="fan_in", tensor_scales={"a.bias": 3.0}, perturbation_std=0.2)
     state = init(strategy, named, 0)
-    assert isinstance(state, State)
+    assert isinstance(state, EvolutionState)
     assert state.std().tolist() == pytest.approx([0.1] * 8 + [0.3] * 2)
     population, _ = ask(state)
     assert torch.allclose(population[0], 1.0 * state.noise(range(1))[0] * state.std())
@@ -303,7 +308,7 @@ def test_laplace_noise_has_second_derivatives_in_one_dimension_only():
         2000, distribution="laplace", second_derivatives=True, perturbation_std=0.3
     )
     state = init(strategy, torch.ones(1, dtype=torch.float64), 0)
-    assert isinstance(state, State)
+    assert isinstance(state, EvolutionState)
     found = generation(state).report["second_derivatives"]
     assert abs(float(found.value + 2)) < 4 * float(found.error) < 2
     with pytest.raises(ValueError, match="second_derivatives=True.*Laplace"):
@@ -322,7 +327,7 @@ def test_variational_optimisation_leaves_a_bad_start_of_a_bumpy_bowl():
         begin,
         0,
     )
-    assert isinstance(narrow, State) and isinstance(wide, State)
+    assert isinstance(narrow, EvolutionState) and isinstance(wide, EvolutionState)
     found = [float(rastrigin(run(state, 400, rastrigin).parameters)) for state in (narrow, wide)]
     assert found[0] > 20 and found[1] < 5
 
@@ -330,14 +335,14 @@ def test_variational_optimisation_leaves_a_bad_start_of_a_bumpy_bowl():
 def test_a_curved_valley():
     strategy = EvolutionStrategy(population_size=64, perturbation_std=0.05, learning_rate=0.03)
     state = init(strategy, torch.zeros(2, dtype=torch.float64), 0)
-    assert isinstance(state, State)
+    assert isinstance(state, EvolutionState)
     assert float(rosenbrock(run(state, 600, rosenbrock).parameters)) < 0.05
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_dtypes_are_kept(dtype: torch.dtype):
     state = init(EvolutionStrategy(8, learned_std="tensor"), torch.zeros(3, dtype=dtype), 0)
-    assert isinstance(state, State)
+    assert isinstance(state, EvolutionState)
     population, _ = ask(state)
     assert population.dtype == generation(state).parameters.dtype == dtype
 
@@ -415,4 +420,4 @@ def test_ask_and_tell_take_turns():
 
 
 def test_kinks_count_for_laplace_noise_alone():
-    assert isinstance(EvolutionStrategy(4, distribution="laplace").noise, Laplace)
+    assert isinstance(EvolutionStrategy(4, distribution="laplace").noise, LaplaceNoise)

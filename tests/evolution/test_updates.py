@@ -28,10 +28,10 @@ def test_updates_are_those_of_torch(name: str):
     optimizer, rule = TORCH[name]([theirs]), as_update(name)
     ours = Updated.start(start[None], rule)
     for uphill in gradients(10):
-        before = ours.values.clone(), [slot.clone() for slot in ours.slots]
+        before = ours.values.clone(), [tensor.clone() for tensor in ours.accumulators]
         after = ours.ascend(rule, uphill[None], 0.1)
         assert torch.equal(ours.values, before[0])  # nothing in place
-        assert all(map(torch.equal, ours.slots, before[1]))
+        assert all(map(torch.equal, ours.accumulators, before[1]))
         ours = after
         theirs.grad = -uphill
         optimizer.step()
@@ -53,11 +53,11 @@ def test_clipup_by_hand():
     assert state.values[0].tolist() == pytest.approx([0.06, 0.08])
     # velocity 0.5 * 0.1 + 0.1 = 0.15 is cut down to 0.12
     state = state.ascend(rule, torch.tensor([[0.003, 0.004]]), 0.1)
-    assert state.slots[0].norm() == pytest.approx(0.12)
+    assert state.accumulators[0].norm() == pytest.approx(0.12)
     assert state.values[0].tolist() == pytest.approx([0.06 + 0.072, 0.08 + 0.096])
     # no gradient: the velocity decays
     state = state.ascend(rule, torch.zeros(1, 2), 0.1)
-    assert state.slots[0].norm() == pytest.approx(0.06)
+    assert state.accumulators[0].norm() == pytest.approx(0.06)
 
 
 def test_lanes_are_apart():

@@ -22,7 +22,7 @@ from autotrain_env import (
     TaskDistribution,
     Uniform,
 )
-from autotrain_env.process.task_distributions import PRESETS, Sampler, as_distribution
+from autotrain_env.process.task_distributions import PRESETS, Sampler, as_task_distribution
 from tests.helpers import tiny, tiny_data
 
 FIELDS = [field.name for field in dataclasses.fields(Task)]
@@ -200,16 +200,16 @@ def test_presets_make_environments_without_a_download(preset: str):
     assert len({task.initial_learning_rate for task in tasks}) == 12
 
 
-def test_as_distribution_looks_names_up():
-    assert as_distribution("mixed") is PRESETS["mixed"]
+def test_as_task_distribution_looks_names_up():
+    assert as_task_distribution("mixed") is PRESETS["mixed"]
     distribution = TaskDistribution()
-    assert as_distribution(distribution) is distribution
+    assert as_task_distribution(distribution) is distribution
     with pytest.raises(
         ValueError, match="tasks='mixd' is not a known name; the nearest known one is 'mixed'"
     ):
-        as_distribution("mixd")
+        as_task_distribution("mixd")
     with pytest.raises(TypeError, match="tasks=3 must be a name, a TaskDistribution or a Curriculum"):
-        as_distribution(3)  # type: ignore[arg-type]
+        as_task_distribution(3)  # type: ignore[arg-type]
 
 
 # Curricula -----------------------------------------------------------------------------------------

@@ -133,8 +133,8 @@ def test_networks_have_the_shapes_and_outputs_of_the_oracle(
     """The same numbers in the same order give the same logits."""
     arch = architecture(classifier, image_shape, 4)
     theirs = expected(image_shape, 4).eval()
-    assert arch.layout.num_parameters == sum(p.numel() for p in theirs.parameters())
-    assert arch.layout.num_buffers == sum(b.numel() for b in theirs.buffers())
+    assert arch.parameter_layout.size == sum(p.numel() for p in theirs.parameters())
+    assert arch.buffer_layout.size == sum(b.numel() for b in theirs.buffers())
     row = torch.from_numpy(arch.initial_row("kaiming_normal", np.random.default_rng(0)))
     tensors = [*theirs.parameters(), *theirs.buffers()]
     images = torch.randn(3, *image_shape)
@@ -142,7 +142,7 @@ def test_networks_have_the_shapes_and_outputs_of_the_oracle(
     with torch.no_grad():
         for tensor, part in zip(tensors, row.split([t.numel() for t in tensors]), strict=True):
             tensor.copy_(part.view_as(tensor))
-        parameters, buffers = row[None].split([arch.layout.num_parameters, arch.layout.num_buffers], dim=1)
+        parameters, buffers = row[None].split([arch.parameter_layout.size, arch.buffer_layout.size], dim=1)
         for backend in BACKENDS:
             network = make_network(arch, backend, torch.float32, CPU)
             logits = network.logits(parameters, buffers, features)
@@ -210,9 +210,8 @@ def test_orthogonal_weights_are_uniform_over_rotations():
 def test_biases_norms_and_buffers_start_as_they_should(scheme: str):
     arch = architecture(norms)
     row = torch.from_numpy(arch.initial_row(scheme, np.random.default_rng(0)))
-    entries = {entry.name: entry.view(row[None])[0] for entry in arch.layout.parameters}
-    buffers = row[None, arch.layout.num_parameters :]
-    entries |= {entry.name: entry.view(buffers)[0] for entry in arch.layout.buffers}
+    entries = arch.parameter_layout.split(row[: arch.parameter_layout.size])
+    entries |= arch.buffer_layout.split(row[arch.parameter_layout.size :])
     own = norms().state_dict()
     assert list(entries) == [name for name, _ in norms().named_parameters()] + [
         name for name, _ in norms().named_buffers()
@@ -235,9 +234,9 @@ def test_the_modules_own_initialization():
         arch.initial_row("module_default", np.random.default_rng(seed)) for seed in (0, 0, 1)
     )
     assert np.array_equal(first, again) and not np.array_equal(first, other)
-    bias = arch.layout.parameters[1]
+    bias = arch.parameter_layout.entries[1]
     assert bias.name == "1.bias" and np.all(first[bias.start : bias.stop] != 0)
-    weight = first[: arch.layout.parameters[0].stop]
+    weight = first[: arch.parameter_layout.entries[0].stop]
     assert 0.12 < np.abs(weight).max() <= 0.125  # 1 / sqrt(64)
 
 
@@ -280,10 +279,10 @@ def problem(
     generator = np.random.default_rng(seed)
     schemes = [scheme for scheme in INITIALIZATIONS if scheme != "zero_last_layer"]
     rows = np.stack([arch.initial_row(schemes[i % len(schemes)], generator) for i in range(lanes)])
-    rows[:, : arch.layout.num_parameters] += 0.1 * generator.standard_normal(
-        (lanes, arch.layout.num_parameters)
+    rows[:, : arch.parameter_layout.size] += 0.1 * generator.standard_normal(
+        (lanes, arch.parameter_layout.size)
     )
-    parameters, buffers = torch.from_numpy(rows).to(dtype).tensor_split([arch.layout.num_parameters], dim=1)
+    parameters, buffers = torch.from_numpy(rows).to(dtype).tensor_split([arch.parameter_layout.size], dim=1)
     images = torch.from_numpy(generator.standard_normal((lanes, batch_size, arch.num_features)))
     labels = torch.from_numpy(generator.integers(0, arch.num_classes, (lanes, batch_size)))
     return parameters.contiguous(), buffers.contiguous(), images.to(dtype), labels
@@ -298,8 +297,9 @@ def by_autograd(
     labels: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Losses, hits, gradients and new buffers of one lane, as anybody would compute them."""
-    leaves = {e.name: e.view(parameters[None])[0].clone().requires_grad_() for e in arch.layout.parameters}
-    state = {e.name: e.view(buffers[None])[0].clone() for e in arch.layout.buffers}
+    named = arch.parameter_layout.split(parameters)
+    leaves = {name: tensor.clone().requires_grad_() for name, tensor in named.items()}
+    state = {name: tensor.clone() for name, tensor in arch.buffer_layout.split(buffers).items()}
     logits = functional_call(module, leaves | state, (images.reshape(-1, *arch.image_shape),))
     losses = F.cross_entropy(logits, labels, reduction="none")
     losses.mean().backward()
@@ -365,10 +365,8 @@ def test_looped_and_stacked_modules_agree_over_several_updates(name: str):
     assert not torch.equal(ends[0][0][:, : parameters.shape[1]], parameters)
     torch.testing.assert_close(ends[0], ends[1], rtol=1e-9, atol=1e-10)
     if name == "norms":
-        counter = next(e for e in arch.layout.buffers if e.name == "1.num_batches_tracked")
-        assert torch.equal(
-            counter.view(ends[0][0][:, parameters.shape[1] :]), torch.full((4,), 4.0).double()
-        )
+        counter = arch.buffer_layout.split(ends[0][0][:, parameters.shape[1] :])["1.num_batches_tracked"]
+        assert torch.equal(counter, torch.full((4,), 4.0).double())
 
 
 def test_evaluation_mode_uses_running_statistics_and_changes_nothing():
@@ -390,7 +388,7 @@ def test_of_equal_logits_the_first_counts():
     images, labels = torch.ones(1, 3, 4), torch.tensor([[0, 1, 2]])
     for backend in ("stacked", "looped"):
         network = make_network(arch, backend, torch.float32, CPU)
-        rows = torch.zeros(1, arch.layout.num_parameters)
+        rows = torch.zeros(1, arch.parameter_layout.size)
         bound = network.bind(rows, rows[:, :0], torch.empty_like(rows))
         losses, hits = network.backward(bound, images, labels, None)
         assert hits.tolist() == [[True, False, False]]
@@ -432,7 +430,7 @@ def test_bits_of_a_perceptron_do_not_depend_on_the_others(name: str, batch_size:
     """Losses, gradients and logits of 1, 2, 5 lanes are those that the lanes have among 33."""
     hidden_sizes, image_shape, num_classes = ODD_SIZES[name]
     arch = architecture(MLP(hidden_sizes), image_shape, num_classes)
-    assert arch.layout.num_parameters % 16 != 0
+    assert arch.parameter_layout.size % 16 != 0
     network = make_network(arch, "auto", dtype, CPU)
     assert isinstance(network, StackedMLP)
     parameters, buffers, images, labels = problem(arch, 33, batch_size, dtype)
@@ -604,6 +602,5 @@ def test_looking_at_a_factory_leaves_no_trace():
     assert arch.template.training
     for name, buffer in arch.template.named_buffers():
         assert torch.equal(buffer, norms().get_buffer(name))
-    assert Layout.of(norms()) == arch.layout
-    names = [entry.name for entry in arch.layout.buffers]
-    assert names == [name for name, _ in norms().named_buffers()]
+    assert Layout.of_module(norms()) == (arch.parameter_layout, arch.buffer_layout)
+    assert list(arch.buffer_layout.names) == [name for name, _ in norms().named_buffers()]

@@ -61,28 +61,28 @@ def lane_values(rule: Optimizer, lanes: int) -> np.ndarray:
 def run_ours(
     rule: Optimizer, parameters: Tensor, gradients: Tensor, done: np.ndarray | None = None
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Apply updates; gradients (T, N, P) are added to a slot where the rule asks for it.
+    """Apply updates; gradients (T, N, P) are added to an accumulator where the rule asks for it.
 
     Returns:
-        The parameters (N, P) after every update, and the slots in the end.
+        The parameters (N, P) after every update, and the accumulators in the end.
     """
     parameters = parameters.clone()
-    slots = [torch.zeros_like(parameters) for _ in range(rule.num_slots)]
+    accumulators = [torch.zeros_like(parameters) for _ in range(rule.num_accumulators)]
     rates = -torch.tensor(RATES, dtype=torch.float64)[: len(parameters), None].to(parameters.dtype)
     done = np.zeros(len(parameters)) if done is None else done
     coefficients = rule.coefficients(done, lane_values(rule, len(parameters)), len(gradients))
     trajectory = []
     for t, gradient in enumerate(gradients):
         factors = None if coefficients is None else torch.from_numpy(coefficients[t]).to(parameters.dtype)
-        if rule.gradient_slot is None:
+        if rule.gradient_accumulator is None:
             buffer = gradient.clone()
         else:
             assert factors is not None
-            buffer = slots[rule.gradient_slot].mul_(factors[0]).add_(gradient)
+            buffer = accumulators[rule.gradient_accumulator].mul_(factors[0]).add_(gradient)
         rule.clip(buffer)
-        rule.update(parameters, buffer, slots, rates, factors)
+        rule.update(parameters, buffer, accumulators, rates, factors)
         trajectory.append(parameters.clone())
-    return trajectory, slots
+    return trajectory, accumulators
 
 
 def run_theirs(
@@ -129,14 +129,14 @@ def test_every_update_is_that_of_torch(name: str, dtype: torch.dtype):
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_the_slots_are_the_state_of_torch(name: str):
+def test_the_accumulators_are_the_state_of_torch(name: str):
     rule, make = RULES[name]
     problem = random_problem(torch.float64)
-    slots, lanes = run_ours(rule, *problem)[1], run_theirs(make, *problem)[1]
+    accumulators, lanes = run_ours(rule, *problem)[1], run_theirs(make, *problem)[1]
     names = {SGD: ["momentum_buffer"], RMSprop: ["square_avg"]}.get(type(rule), ["exp_avg", "exp_avg_sq"])
-    assert len(slots) == (len(names) if not isinstance(rule, SGD) or rule.momentum else 0)
-    for slot, key in zip(slots, names, strict=False):
-        for row, (tensors, optimizer) in zip(slot, lanes, strict=True):
+    assert len(accumulators) == (len(names) if not isinstance(rule, SGD) or rule.momentum else 0)
+    for accumulator, key in zip(accumulators, names, strict=False):
+        for row, (tensors, optimizer) in zip(accumulator, lanes, strict=True):
             expected = torch.cat([optimizer.state[tensor][key] for tensor in tensors])
             torch.testing.assert_close(row, expected, rtol=1e-12, atol=1e-14)
 
@@ -194,7 +194,7 @@ def test_bits_of_a_lane_do_not_depend_on_the_others(name: str, num_parameters: i
     gradients = torch.randn(6, 7, num_parameters, generator=generator, dtype=dtype)
 
     def run(lanes: list[int], parameters: Tensor) -> Tensor:
-        slots = [torch.zeros_like(parameters) for _ in range(rule.num_slots)]
+        accumulators = [torch.zeros_like(parameters) for _ in range(rule.num_accumulators)]
         rates = -torch.tensor(RATES)[lanes, None].to(dtype)
         coefficients = rule.coefficients(
             np.arange(7.0)[lanes], lane_values(rule, len(lanes)), len(gradients)
@@ -202,11 +202,11 @@ def test_bits_of_a_lane_do_not_depend_on_the_others(name: str, num_parameters: i
         for t, gradient in enumerate(gradients[:, lanes]):
             buffer = gradient.clone()
             factors = None if coefficients is None else torch.from_numpy(coefficients[t]).to(dtype)
-            if rule.gradient_slot is not None:
+            if rule.gradient_accumulator is not None:
                 assert factors is not None
-                buffer = slots[0].mul_(factors[0]).add_(gradient)
+                buffer = accumulators[0].mul_(factors[0]).add_(gradient)
             rule.clip(buffer)
-            rule.update(parameters, buffer, slots, rates, factors)
+            rule.update(parameters, buffer, accumulators, rates, factors)
         return parameters
 
     everything = run([*range(7)], wide.clone()[:, :num_parameters])  # rows apart in memory
@@ -245,9 +245,9 @@ def test_names_stand_for_rules():
         assert pickle.loads(pickle.dumps(rule)) == rule and hash(rule) == hash(as_optimizer(name))
 
 
-def test_slots_and_counters():
-    slots = {name: (rule.num_slots, rule.counts_updates) for name, rule in OPTIMIZERS.items()}
-    assert slots == {
+def test_accumulators_and_counters():
+    accumulators = {name: (rule.num_accumulators, rule.counts_updates) for name, rule in OPTIMIZERS.items()}
+    assert accumulators == {
         "sgd": (0, False),
         "momentum": (1, False),
         "nesterov": (1, False),
@@ -255,9 +255,9 @@ def test_slots_and_counters():
         "adam": (2, True),
         "adamw": (2, True),
     }
-    assert SGD(momentum=0.9).gradient_slot == 0
+    assert SGD(momentum=0.9).gradient_accumulator == 0
     for needs_gradient in (SGD(), SGD(momentum=0.9, max_grad_norm=1.0), OPTIMIZERS["nesterov"], Adam()):
-        assert needs_gradient.gradient_slot is None
+        assert needs_gradient.gradient_accumulator is None
 
 
 def test_rules_that_differ_in_momentum_alone_are_of_one_kind():
@@ -283,17 +283,17 @@ def test_lanes_have_their_own_momentum(more: dict[str, Any]):
     parameters, gradients = random_problem(torch.float64)
     momenta = [0.9, 0.1, 0.98, 0.5, 0.9, 0.7, 0.3]
     rules = [SGD(momentum=momentum, **more) for momentum in momenta]
-    together, slots = parameters.clone(), [torch.zeros_like(parameters)]
+    together, accumulators = parameters.clone(), [torch.zeros_like(parameters)]
     rates = -torch.tensor(RATES, dtype=torch.float64)[:, None]
     factors = rules[0].coefficients(np.zeros(7), np.array(momenta)[:, None], 1)
     assert factors is not None and factors.shape == (1, 1, 7, 1)
     coefficients = torch.from_numpy(factors[0])
     for gradient in gradients:
         buffer = gradient.clone()
-        if rules[0].gradient_slot is not None:
-            buffer = slots[0].mul_(coefficients[0]).add_(gradient)
+        if rules[0].gradient_accumulator is not None:
+            buffer = accumulators[0].mul_(coefficients[0]).add_(gradient)
         rules[0].clip(buffer)
-        rules[0].update(together, buffer, slots, rates, coefficients)
+        rules[0].update(together, buffer, accumulators, rates, coefficients)
     for lane, rule in enumerate(rules):
         assert torch.equal(together[lane], run_ours(rule, parameters, gradients)[0][-1][lane])
 

@@ -151,7 +151,7 @@ def test_training_is_that_of_a_plain_loop(classifier: Any, backend: str):
                 assert losses[i, update - T] == pytest.approx(loss.item(), abs=1e-10)
                 hits = (logits.argmax(1) == labels).double().mean().item()
                 assert accuracies[i, update - T] == pytest.approx(hits, abs=1e-12)
-        # A row: parameters, the optimiser's slots, its counter, buffers.
+        # A row: parameters, the optimiser's accumulators, its counter, buffers.
         states = [optimizer.state[parameter] for parameter in module.parameters()]
         parts = [list(module.parameters())]
         parts += [[state[key] for state in states] for key in ("exp_avg", "exp_avg_sq")]
@@ -187,7 +187,7 @@ def test_results_have_stated_shapes_and_types():
 def test_rows_have_the_width_of_their_parts(optimizer: Any):
     setup = Setup(batch_norm_network, optimizer, lanes=[0])
     stack, rule = setup.stack, setup.stack.optimizer
-    expected = stack.num_parameters * (1 + rule.num_slots) + rule.counts_updates + stack.num_buffers
+    expected = stack.num_parameters * (1 + rule.num_accumulators) + rule.counts_updates + stack.num_buffers
     assert stack.width == expected and stack.num_buffers == 7
     before = setup.rows()
     assert torch.equal(before[0, : stack.num_parameters], torch.from_numpy(setup.lanes[0].row)[:-7])
@@ -196,7 +196,7 @@ def test_rows_have_the_width_of_their_parts(optimizer: Any):
     setup.train()
     changed = setup.rows()[0] != before[0]
     assert changed[-7:].all() and changed[: stack.num_parameters].float().mean() > 0.9
-    if rule.num_slots:
+    if rule.num_accumulators:
         assert changed[stack.num_parameters : -7].float().mean() > 0.9
     if rule.counts_updates:
         assert setup.rows()[0, stack.buffers_start - 1] == T
@@ -443,12 +443,14 @@ def test_a_copied_slot_is_a_twin():
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-@pytest.mark.parametrize("place", ["parameter", "slot", "buffer"])
+@pytest.mark.parametrize("place", ["parameter", "accumulator", "buffer"])
 def test_whatever_is_not_finite_is_noticed(value: float, place: str):
     setup = Setup(batch_norm_network, "adam", lanes=[*range(70)])
     stack = setup.stack
     assert stack.finite(setup.slots).all()
-    column = {"parameter": 3, "slot": stack.num_parameters + 5, "buffer": stack.buffers_start + 1}[place]
+    column = {"parameter": 3, "accumulator": stack.num_parameters + 5, "buffer": stack.buffers_start + 1}[
+        place
+    ]
     stack.state[66, column] = value
     assert np.flatnonzero(~stack.finite(setup.slots)).tolist() == [66]
     assert stack.finite(np.array([65, 67])).all() and not stack.finite(np.array([66])).any()
@@ -470,8 +472,8 @@ def test_decayed_momentum_becomes_zero_before_it_is_denormal():
     setup = Setup(lanes=[0])
     setup.stack.state[0, setup.stack.num_parameters :] = 1e-31
     setup.train()
-    slots = setup.stack.state[0, setup.stack.num_parameters :].abs()
-    assert ((slots == 0) | (slots > 1e-30)).all() and (slots > 1e-30).any()
+    left = setup.stack.state[0, setup.stack.num_parameters :].abs()
+    assert ((left == 0) | (left > 1e-30)).all() and (left > 1e-30).any()
 
 
 @pytest.mark.parametrize("classifier, backend", [("mlp-9", "auto"), (CNN((3, 4)), "stacked")])

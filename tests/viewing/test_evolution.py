@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from autotrain_env.evolution import EvolutionStrategy, Laplace, Normal, StudentT
+from autotrain_env.evolution import EvolutionStrategy, LaplaceNoise, NormalNoise, StudentTNoise
 from autotrain_env.evolution.landscapes import rastrigin, rosenbrock, sphere, walled_well
 from autotrain_env.viewing.evolution import (
     animate_searches,
@@ -41,7 +41,7 @@ def test_the_well_has_a_plateau_walls_and_a_narrow_global_minimum():
     assert values.diff().abs().max() < 0.02  # no jumps
 
 
-@pytest.mark.parametrize("distribution", [Normal(), Laplace(), StudentT(8)])
+@pytest.mark.parametrize("distribution", [NormalNoise(), LaplaceNoise(), StudentTNoise(8)])
 def test_smoothing_a_parabola_adds_the_variance(distribution):
     points = torch.linspace(-1, 1, 5, dtype=torch.float64)
     found = smoothed(lambda x: x**2, points, 0.5, distribution, 40_000)
@@ -61,17 +61,19 @@ def test_gradient_descent_and_evolution_end_where_they_should():
 
 def test_estimates_scatter_with_the_root_of_the_members():
     sizes = (8, 128)
-    found = estimate_scatter(walled_well, 0.9, 0.2, {"normal": Normal(), "Laplace": Laplace()}, sizes, 300)
+    found = estimate_scatter(
+        walled_well, 0.9, 0.2, {"normal": NormalNoise(), "Laplace": LaplaceNoise()}, sizes, 300
+    )
     for kind in ("first", "second"):
         for values in found[kind].values():
             assert values[0] / values[1] == pytest.approx(4, rel=0.3)
     assert (found["second"]["normal"] > 3 * found["first"]["normal"]).all()
     with pytest.raises(ValueError, match="sizes=7.*even"):
-        estimate_scatter(walled_well, 0.9, 0.2, {"normal": Normal()}, (7,))
+        estimate_scatter(walled_well, 0.9, 0.2, {"normal": NormalNoise()}, (7,))
 
 
 def test_pictures_show_what_they_are_given(tmp_path: Path):
-    figure = plot_smoothed(walled_well, SPAN, (0.3, 0.1), {"a": Normal(), "b": Laplace()})
+    figure = plot_smoothed(walled_well, SPAN, (0.3, 0.1), {"a": NormalNoise(), "b": LaplaceNoise()})
     assert [len(axes.lines) for axes in figure.axes] == [3, 3]
     paths = {"one": np.array([[1.0, -1.0], [0.5, 0.0]]), "two": np.array([[1.0], [0.0]])}
     figure = plot_ends(walled_well, SPAN, paths)

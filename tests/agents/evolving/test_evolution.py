@@ -33,7 +33,7 @@ from autotrain_env.evolution import (
     RandomSearch,
     Shaping,
     SparseEvolutionStrategy,
-    StudentT,
+    StudentTNoise,
 )
 from autotrain_env.policies.trained import load_policy
 
@@ -306,7 +306,7 @@ def test_hyperparameters_are_read():
         population_size=20,
         learning_rate=Decay(0.1, 5),
         perturbation_std=Decay(0.2, 5, 0.1),
-        distribution=StudentT(4),
+        distribution=StudentTNoise(4),
         optimizer=ClipUp(max_speed=3),
         shaping=Shaping("top_k", 3),
         novelty=Novelty("nsra", 4),

@@ -25,7 +25,7 @@ from agents.evolving.members import (
 from agents.evolving.workers import Processes, Ray, Serial, count_tasks, make_backend, split_members
 from autotrain_env import AutoTrainVectorEnv
 from autotrain_env.evolution import EvolutionStrategy, SparseEvolutionStrategy, init
-from autotrain_env.evolution.strategy import State
+from autotrain_env.evolution.strategy import EvolutionState
 from autotrain_env.policies.moments import Moments
 from autotrain_env.policies.stacked import make_spec, policy_layout
 from tests.helpers import spaces_of
@@ -151,8 +151,8 @@ def test_sparse_and_listed_members():
 
 def test_only_what_members_are_made_of_is_sent():
     generation = make_generation()
-    assert isinstance(generation.source, State)
-    assert generation.source.centre.slots == () and generation.source.asked is None
+    assert isinstance(generation.source, EvolutionState)
+    assert generation.source.centre.accumulators == () and generation.source.asked is None
 
 
 def test_processes_give_the_same(wanted: Outcome):
