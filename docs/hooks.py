@@ -24,6 +24,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             files.append(file)
     for path in (ROOT / "notebooks").glob("*.gif"):
         files.append(File.generated(config, f"notebooks/{path.name}", content=path.read_bytes()))
+    contributing = (ROOT / "CONTRIBUTING.md").read_text()
+    files.append(File.generated(config, "contributing.md", content=contributing))
     for table in TABLES:
         name = table.parent.name
         text = f"# {name}\n\nAll columns, of `agents/results/{name}`.\n\n{table.read_text()}"
@@ -55,11 +57,10 @@ def notebook_files(path: Path, config: MkDocsConfig) -> list[File]:
 
 
 def specification() -> str:
-    """Returns the class docstring of the environment up to its arguments."""
+    """Returns the class docstring of the environment, from its description up to its arguments."""
     text = inspect.cleandoc(AutoTrainEnv.__doc__ or "")
-    return text[: text.index("\nArgs:\n")].replace(
-        "arXiv:1506.02629", "[arXiv:1506.02629](https://arxiv.org/abs/1506.02629)"
-    )
+    text = text[text.index("## Description\n") : text.index("\nArgs:\n")]
+    return re.sub(r"arXiv:([\d.]*\d)", r"[arXiv:\1](https://arxiv.org/abs/\1)", text)
 
 
 def environments() -> str:
@@ -86,13 +87,7 @@ def tables() -> str:
     return "\n".join(f"- [{path.parent.name}](tables/{path.parent.name}.md)" for path in TABLES)
 
 
-def contributing() -> str:
-    """Returns CONTRIBUTING.md."""
-    return (ROOT / "CONTRIBUTING.md").read_text()
-
-
 PARTS = {
-    "contributing": contributing,
     "environments": environments,
     "metrics": metrics,
     "specification": specification,

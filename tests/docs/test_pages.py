@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+import autotrain_env
+
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
@@ -36,6 +38,12 @@ def test_its_python_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         compiled = compile(ast.parse(code), f"a block of {page}", "exec")
         if runs:
             exec(compiled, names)
+
+
+def test_every_public_name_is_in_the_reference():
+    pages = "".join((DOCS / page).read_text() for page in ("api.md", "environment.md"))
+    shown = set(re.findall(r"^::: autotrain_env\.(?:\w+\.)*(\w+)$", pages, re.M))
+    assert set(autotrain_env.__all__) - {"AutoTrainEnv"} <= shown
 
 
 @pytest.fixture(scope="session")
