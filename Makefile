@@ -6,6 +6,7 @@
 ## make test-all      the slow tests too
 ## make lint          ruff and mypy
 ## make format        let ruff rewrite what it can
+## make docs          the pages as a site, in site/; a warning fails
 ## make bench         speed, against plain torch and this machine's limit
 ## make bench-peers   speed, against other packages (made in an environment of their own)
 ## make bench-evolution   evolution, against plain torch and other libraries (likewise)
@@ -27,7 +28,7 @@ ARGS =
 PY = .venv/bin/python
 STAMP = .venv/installed
 
-.PHONY: help demo test test-all lint format bench bench-peers bench-evolution bench-scaling install clean distclean
+.PHONY: help demo test test-all lint format docs bench bench-peers bench-evolution bench-scaling install clean distclean
 
 help:
 	@sed -n 's/^## \{0,1\}//p' Makefile
@@ -50,6 +51,10 @@ lint: $(STAMP)
 format: $(STAMP)
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+
+docs: $(STAMP)
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet $(ARGS)
+	@echo 'Written to site/index.html'
 
 bench: $(STAMP)
 	@$(PY) -m benchmarks.speed $(ARGS)
@@ -77,7 +82,7 @@ $(STAMP): pyproject.toml
 	@echo 'Installed.'
 
 clean:
-	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name '.venv*' -prune -o -name .git -prune -o \
 	    '(' -name __pycache__ -o -name .ipynb_checkpoints ')' -prune -exec rm -rf '{}' +
 

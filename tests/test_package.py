@@ -83,7 +83,13 @@ def test_metadata(metadata: Message) -> None:
     assert metadata["Version"] == autotrain_env.__version__
     assert metadata["Requires-Python"] == ">=3.10"
     assert metadata["License-Expression"] == "MIT"
-    assert set(metadata.get_all("Provides-Extra", [])) == {"agents", "clients", "dev", "distributed"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {
+        "agents",
+        "clients",
+        "dev",
+        "distributed",
+        "docs",
+    }
 
     requirements = metadata.get_all("Requires-Dist", [])
     core = [requirement for requirement in requirements if ";" not in requirement]
@@ -96,6 +102,7 @@ def test_metadata(metadata: Message) -> None:
         "scipy",
         "scikit-learn",
         "matplotlib",
+        "pillow",
         "safetensors",
     }
     assert all(re.fullmatch(r"[\w-]+>=[\d.]+", requirement) for requirement in core), core

@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import tyro
 
-from agents.comparing.records import Record
+from agents.comparing.records import load_record
 from autotrain_env import AutoTrainConfig, Task, TaskDistribution
 from autotrain_env.errors import check
 
@@ -33,8 +33,9 @@ _WRITTEN: dict[str, Any] = {
     "baseline": Path,
 }
 _DESCRIBED = {
-    "baseline": "For the `baseline` preset: a record of `compare`; the reward is measured against its "
-    "mean curve of the rewarded score."
+    "baseline": "For the `baseline` preset: a record of `compare`, such as "
+    "runs/comparison/default/no_schedule.random; the reward is measured against its mean curve of the "
+    "rewarded score."
 }
 _LEFT_OUT = ("log_path",)  # the run folder has its own
 
@@ -91,7 +92,7 @@ def given(arguments: Any) -> dict[str, Any]:
     named = {name: value for name, value in vars(arguments).items() if value is not None}
     if "baseline" in named:
         path = named["baseline"]
-        record = Record.load(path)
+        record = load_record(path)
         curve = record.curve
         score, recorded = (env.get("score", "accuracy") for env in (named, record.setup["env"]))
         check(recorded == score, "baseline", str(path), f"a record of score={score!r}, not of {recorded!r}")

@@ -17,7 +17,7 @@ from agents.runs.seeds import DEVELOPMENT_SEED, check_development
 from autotrain_env.files import replace_file
 from autotrain_env.policies.evaluation import evaluate_policy
 from autotrain_env.policies.trained import load_policy
-from autotrain_env.viewing.run import plot_episode
+from autotrain_env.viewing.run import animate_episode, plot_episode
 from autotrain_env.viewing.style import as_image, check_image_kind
 
 
@@ -38,12 +38,12 @@ class Replay:
     """Draw actions instead of taking the likeliest."""
 
     output: Path = Path("runs/replay.png")
-    """File for the picture."""
+    """File for the picture; one that ends in .gif shows the run as it unfolds."""
 
     def run(self, console: Console) -> None:
         """Replay."""
         kind = self.output.suffix[1:].lower() or "png"
-        check_image_kind("ending of output", kind)
+        check_image_kind("ending of output", kind, "gif")
         check_development(self.seed, 1)
         RunFolder(self.run_folder).check_finished()
         policy = load_policy(self.run_folder, deterministic=not self.sample)
@@ -66,5 +66,6 @@ class Replay:
             f"test accuracy {accuracy:.4f}; loss, train and holdout are those after each env step"
         )
         self.output.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(self.output, as_image(plot_episode(history), kind))
+        drawn = animate_episode(history) if kind == "gif" else as_image(plot_episode(history), kind)
+        replace_file(self.output, drawn)
         console.print(f"Written to {self.output}", soft_wrap=True)

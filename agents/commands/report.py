@@ -17,7 +17,8 @@ class Report:
     """Write a page (HTML), figures (PNG), numbers (CSV) and tables (Markdown) from records and runs."""
 
     paths: tyro.conf.Positional[tuple[Path, ...]] = (Path("agents/results/default_task"),)
-    """Records or folders of records, as compare writes them, and run folders, whose training is shown."""
+    """Folders of records, as compare writes them, or parts of them (FOLDER/TARGET, FOLDER/TARGET/NAME, with
+    wildcards), and run folders, whose training is shown."""
 
     first: str | None = None
     """Method whose lead over the others is reported; by default the agent with the most training seeds."""

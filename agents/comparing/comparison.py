@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from agents.comparing.players import OWN_TASKS, Job, Plan, Player
-from agents.comparing.records import Record, rounded
+from agents.comparing.records import Record, RecordFile, rounded
 from agents.comparing.schedule_tuning import Tuned
 from agents.comparing.targets import TARGETS, Target, find_target
 from agents.runs.folder import RunFolder, as_plain
@@ -85,9 +85,10 @@ def plan_jobs(groups: dict[str, list[RunFolder]], plan: Plan, folder: Path) -> l
     jobs = [job for player in players for job in player.jobs()]
     count = len({(job.method, job.kind) for job in jobs})
     check(count > 1, "methods", [*groups, *plan.baselines], "two or more")
+    records = RecordFile(folder).load()
     for job in jobs:
-        _check_same_policy(folder / job.record.file_name, job)
-        if _known(folder, job) is None:
+        _check_same_policy(records, job, folder)
+        if _known(records, job) is None:
             job.check()
     return jobs
 
@@ -106,14 +107,16 @@ def collect(jobs: list[Job], folder: Path, report: Report) -> dict[str, list[Rec
     Raises:
         ValueError: If two methods did not meet the same tasks.
     """
+    file = RecordFile(folder)
+    on_record = file.load()
     records: dict[str, list[Record]] = {job.target.name: [] for job in jobs}
     total, done = sum(job.work for job in jobs), 0.0
     for job in jobs:
-        record = _known(folder, job)
+        record = _known(on_record, job)
         if record is None:
             parts = job.play(portion(report, done, job.work, total))
             record = dataclasses.replace(job.record, **parts)
-            record.save(folder)
+            file.add(record)
         done += job.work
         report(done / total)
         records[job.target.name].append(record)
@@ -122,26 +125,25 @@ def collect(jobs: list[Job], folder: Path, report: Report) -> dict[str, list[Rec
     return records
 
 
-def _known(folder: Path, job: Job) -> Record | None:
-    path = folder / job.record.file_name
-    if not path.exists():
-        return None
-    record = Record.load(path)
-    return record if record.setup == rounded(job.record.setup) else None
+def _known(records: dict[str, Record], job: Job) -> Record | None:
+    """Returns the record of what a job would play, if there is one."""
+    record = records.get(job.record.name)
+    return record if record is not None and record.setup == rounded(job.record.setup) else None
 
 
-def _check_same_policy(path: Path, job: Job) -> None:
+def _check_same_policy(records: dict[str, Record], job: Job, folder: Path) -> None:
     """Raise a `ValueError` where playing the job would replace what another policy has reached.
 
     That could not be had again from the run at hand; other changes, as of the number of episodes, could.
     """
-    if "policy" in job.setup and path.exists():
+    record = records.get(job.record.name)
+    if "policy" in job.setup and record is not None:
         check(
-            Record.load(path).setup.get("policy") == job.setup["policy"],
+            record.setup.get("policy") == job.setup["policy"],
             "output",
-            str(path),
+            str(folder / record.name),
             f"in a folder without a record of another policy named {job.method!r} with training seed "
-            f"{job.seed}: give another one, or delete that record",
+            f"{job.seed}: give another one",
         )
 
 

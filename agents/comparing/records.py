@@ -1,14 +1,19 @@
 """Records: what one method, with one training seed, reached on one target.
 
-A record is a JSON file of some 20 kB, so that it can be committed; tables, figures and pages are made from
-records alone, and grow with them.
+All records of a comparison are lines of JSON in one compressed file, small enough to be committed; tables,
+figures and pages are made from records alone, and grow with them. A record's path is its folder, its target
+and its name, as if it were a file of its own: `runs/comparison/default/agent.ppo.0`.
 """
 
 import dataclasses
+import gzip
+import io
 import json
 import re
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +25,17 @@ from autotrain_env.errors import InvalidValueError, check
 from autotrain_env.files import replace_file
 from autotrain_env.process.log import read_rows
 
+FILE = "records.jsonl.gz"
+SINGLE = "*.*.json"
+"""Pattern of the files that held one record each; the first part of their names is the kind."""
+
 FORMAT = 1
+ANSWER = "holdout_answer"
+"""The column of a history that holds Thresholdout's answers."""
+
+ANSWER_NAMES = ("holdout_answer", "holdout_score")
+"""What that column is called in records, the older name last."""
+
 COLUMNS = (
     "test_accuracy",
     "best_holdout_test_accuracy",
@@ -38,7 +53,7 @@ PICTURED = (
     "learning_rate",
     "loss",
     "train_score",
-    "holdout_answer",
+    ANSWER,
     "score",
     "rewind",
     "reinit",
@@ -93,57 +108,178 @@ class Record:
         return self.kind, self.method
 
     @property
-    def file_name(self) -> str:
+    def name(self) -> str:
         """Target, kind, method and seed, as a path."""
         parts = [self.kind, self.method, *([] if self.seed is None else [str(self.seed)])]
-        name = ".".join(re.sub(r"[^A-Za-z0-9]+", "_", part).strip("_") for part in parts)
-        return f"{self.target}/{name}.json"
+        return f"{self.target}/" + ".".join(
+            re.sub(r"[^A-Za-z0-9]+", "_", part).strip("_") for part in parts
+        )
 
-    def save(self, folder: Path) -> Path:
-        """Write it below a folder, whole or not at all."""
-        path = folder / self.file_name
-        path.parent.mkdir(parents=True, exist_ok=True)
+    def as_line(self) -> bytes:
+        """Returns the record as one line of JSON."""
         content = {"format": FORMAT, "version": __version__, **dataclasses.asdict(self)}
-        replace_file(path, (json.dumps(rounded(content), separators=(",", ":")) + "\n").encode())
-        return path
+        return json.dumps(rounded(content), separators=(",", ":")).encode() + b"\n"
 
     @classmethod
-    def load(cls, path: Path) -> "Record":
-        """Read one.
+    def parse(cls, content: bytes, source: str) -> "Record":
+        """Read a record.
+
+        Args:
+            content: What `as_line` returned.
+            source: Where it was found, for the error's message.
 
         Raises:
-            FileNotFoundError: If there is no such file.
             ValueError: If it is damaged or of another format.
         """
         try:
-            content = json.loads(path.read_bytes())
-            version = content.pop("format")
-            content.pop("version")
-            content["columns"] = {name: np.array(values) for name, values in content["columns"].items()}
-            record = cls(**content)
+            parts = json.loads(content)
+            version = parts.pop("format")
+            parts.pop("version")
+            parts["columns"] = {name: np.array(values) for name, values in parts["columns"].items()}
+            parts["examples"] = [_renamed(example) for example in parts["examples"]]
+            record = cls(**parts)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InvalidValueError(f"{path} is no record: {error!r}") from error
-        check(version == FORMAT, f"{path}: format", version, f"{FORMAT}")
+            raise InvalidValueError(f"{source} is no record: {error!r}") from error
+        check(version == FORMAT, f"{source}: format", version, f"{FORMAT}")
         lengths = {len(values) for values in record.columns.values()}
-        check(len(lengths) == 1, f"{path}: columns", lengths, "of one length")
+        check(len(lengths) == 1, f"{source}: columns", lengths, "of one length")
         return record
 
 
+def _renamed(example: dict[str, Any]) -> dict[str, Any]:
+    """Returns an example with the holdout's answers under the name that histories have for them."""
+    return {ANSWER if name in ANSWER_NAMES else name: values for name, values in example.items()}
+
+
+class RecordFile:
+    """The records of one folder.
+
+    Folders made before hold one file for each record, `TARGET/NAME.json`; these are read, too, and stay as
+    they are. What is added goes into the one file, and stands for an older one of its name.
+
+    Args:
+        folder: The folder; it need not exist before something is added.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / FILE
+
+    def load(self) -> dict[str, Record]:
+        """Returns all records by name, in the order of their names.
+
+        Raises:
+            ValueError: If one is damaged; the message names the file and the line.
+        """
+        records = {}
+        for path in self.folder.glob(f"*/{SINGLE}"):
+            records[path.relative_to(self.folder).with_suffix("").as_posix()] = _load_single(path)
+        records |= {name: record for name, (record, _) in self._read().items()}
+        return {name: records[name] for name in sorted(records, key=_sorting)}
+
+    def add(self, record: Record) -> None:
+        """Write a record, in place of one of the same name; the file is replaced whole or not at all.
+
+        What other processes have added in the meantime is kept.
+
+        Raises:
+            ValueError: If a record in the file is damaged; the file is left as it is.
+        """
+        lines = {name: line for name, (_, line) in self._read().items()} | {record.name: record.as_line()}
+        content = io.BytesIO()
+        with gzip.GzipFile("", "wb", fileobj=content, mtime=0) as file:  # the same bytes at any time
+            file.write(b"".join(lines[name] for name in sorted(lines, key=_sorting)))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        replace_file(self.path, content.getvalue())
+
+    def _read(self) -> dict[str, tuple[Record, bytes]]:
+        """Returns the records of the file, and their lines, by name."""
+        if not self.path.exists():
+            return {}
+        try:
+            lines = gzip.decompress(self.path.read_bytes()).splitlines(keepends=True)
+        except (OSError, EOFError, zlib.error) as error:
+            raise InvalidValueError(f"{self.path} is damaged: {error}") from error
+        found = {}
+        for number, line in enumerate(lines, 1):
+            record = Record.parse(line, f"{self.path}, line {number},")
+            found[record.name] = (record, line)
+        return found
+
+
+def _sorting(name: str) -> list[str]:
+    return name.split("/")
+
+
+def _load_single(path: Path) -> Record:
+    return Record.parse(path.read_bytes(), str(path))
+
+
 def load_records(paths: Iterable[Path]) -> list[Record]:
-    """Records in files, and in folders and all below them, in the order of their paths.
+    """Read records.
+
+    Args:
+        paths: Folders, in which and below which all records are read; files; and paths of records or of all
+            records of a target, which may hold wildcards (`runs/comparison/default/agent.ppo.*`).
+
+    Returns:
+        The records, path by path, in the order of their names.
 
     Raises:
         FileNotFoundError: If a path does not exist, or there is no record.
-        ValueError: If a file is no record.
+        ValueError: If a record is damaged.
     """
-    files: list[Path] = []
-    for path in paths:
-        if not path.exists():
-            raise FileNotFoundError(f"{path} does not exist")
-        files += sorted(path.rglob("*.json")) if path.is_dir() else [path]
-    if not files:
-        raise FileNotFoundError(f"no records (*.json) in {', '.join(map(str, paths))}")
-    return [Record.load(path) for path in files]
+    paths = list(paths)
+    records = [record for path in paths for record in _find(path)]
+    if not records:
+        raise FileNotFoundError(f"no records ({FILE}, or *.json of before) in {', '.join(map(str, paths))}")
+    return records
+
+
+def load_record(path: Path) -> Record:
+    """Read the one record of a path; see `load_records`.
+
+    Raises:
+        FileNotFoundError: If there is no such record.
+        ValueError: If it is damaged, or there are several.
+    """
+    records = load_records([path])
+    names = [record.name for record in records]
+    check(len(records) == 1, "record", str(path), f"the path of one record; there are {', '.join(names)}")
+    return records[0]
+
+
+def _find(path: Path) -> list[Record]:
+    """Returns the records of one path."""
+    if path.is_dir():
+        path = path.resolve()
+        folders = {file.parent for file in path.rglob(FILE)}
+        folders |= {file.parents[1] for file in path.rglob(SINGLE)}
+        return [record for folder in sorted(folders) for record in _of_folder(folder, path)]
+    if path.name == FILE:
+        return list(RecordFile(path.parent).load().values())
+    if path.is_file():
+        return [_load_single(path)]
+    for folder in path.parents:
+        if (folder / FILE).exists():
+            return _of_folder(folder, path)
+    raise FileNotFoundError(f"{path} does not exist")
+
+
+def _of_folder(folder: Path, path: Path) -> list[Record]:
+    """Returns the records of a folder that lie at a path or below it."""
+    records = RecordFile(folder).load()
+    if folder.is_relative_to(path):
+        return list(records.values())
+    pattern = path.relative_to(folder).as_posix()
+    found = [
+        record
+        for name, record in records.items()
+        if fnmatchcase(name, pattern) or name.startswith(f"{pattern}/")
+    ]
+    if not found:
+        raise FileNotFoundError(f"{path} does not exist: {folder / FILE} holds no record of that name")
+    return found
 
 
 def describe(results: dict[str, np.ndarray], *, examples: bool) -> dict[str, Any]:

@@ -1,13 +1,16 @@
 """Pictures of a controlled run."""
 
+import io
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import PIL.Image
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from autotrain_env.viewing.style import (
@@ -24,6 +27,8 @@ from autotrain_env.viewing.style import (
 )
 
 EPISODE_SIZE = (7.2, 6.4)  # [inches]
+FRAME_TIME = 450  # [ms]
+LAST_FRAME_TIME = 4000  # [ms]
 
 
 def plot_episode(
@@ -227,7 +232,51 @@ def _log_axis(axes: Axes) -> None:
 
 def render_rgb(history: Mapping[str, np.ndarray]) -> np.ndarray:
     """Draw the run so far, as `plot_episode` does: uint8, shape (height, width, 3)."""
+    return _pixels(plot_episode(history))
+
+
+def animate_episode(history: Mapping[str, np.ndarray]) -> bytes:
+    """Draw a controlled run as it unfolds.
+
+    Every frame is the picture of `plot_episode`, with what is still to come covered, and says what was
+    decided last.
+
+    Args:
+        history: What `info["history"]` holds, `action` included; see `EpisodeHistory`.
+
+    Returns:
+        The content of a GIF file, one frame for each decision.
+    """
     figure = plot_episode(history)
+    title = figure.suptitle("reset", x=0.01, ha="left", family="monospace")
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # nothing moves from frame to frame
+    run = _Run(history)
+    curtains = [
+        Rectangle((0, 0), 1, 1, transform=axes.get_xaxis_transform(), color="white", zorder=10)
+        for axes in figure.axes
+    ]
+    for axes, curtain in zip(figure.axes, curtains, strict=True):
+        axes.add_patch(curtain)
+    frames = []
+    for updates, action in zip(run.updates, history["action"], strict=True):
+        title.set_text(f"update {updates:5.0f}  {action}")
+        for curtain in curtains:
+            curtain.set_x(updates + 0.006 * run.end)
+            curtain.set_width(1.1 * run.end)
+        frames.append(PIL.Image.fromarray(_pixels(figure)))
+    palette = frames[-1].quantize(64, PIL.Image.Quantize.FASTOCTREE, dither=PIL.Image.Dither.NONE)
+    frames = [frame.quantize(palette=palette, dither=PIL.Image.Dither.NONE) for frame in frames]
+    buffer = io.BytesIO()
+    times = [FRAME_TIME] * (len(frames) - 1) + [LAST_FRAME_TIME]
+    frames[0].save(
+        buffer, "GIF", save_all=True, append_images=frames[1:], duration=times, loop=0, optimize=True
+    )
+    return buffer.getvalue()
+
+
+def _pixels(figure: Figure) -> np.ndarray:
+    """Returns the drawn figure, uint8, shape (height, width, 3)."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

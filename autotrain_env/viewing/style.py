@@ -34,9 +34,15 @@ def as_image(figure: Figure, kind: str = "png") -> bytes:
     return buffer.getvalue()
 
 
-def check_image_kind(argument: str, kind: str) -> None:
-    """Raise a `ValueError` unless a figure can be written as a file with this ending."""
-    known = FigureCanvasAgg.get_supported_filetypes()
+def check_image_kind(argument: str, kind: str, *further: str) -> None:
+    """Raise a `ValueError` unless a figure can be written as a file with this ending.
+
+    Args:
+        argument: What was given the ending.
+        kind: The ending.
+        further: Endings that are allowed, too.
+    """
+    known = [*FigureCanvasAgg.get_supported_filetypes(), *further]
     if kind not in known:
         raise unknown_name(argument, kind, known)
 

@@ -1,5 +1,6 @@
 """Pictures say what the history says, fit on the page and leave no figure behind."""
 
+import io
 import itertools
 import os
 import subprocess
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas
+import PIL.Image
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -17,7 +19,7 @@ from matplotlib.text import Text
 from autotrain_env import AutoTrainEnv, AutoTrainVectorEnv
 from autotrain_env.viewing.comparison import plot_comparison
 from autotrain_env.viewing.logs import history_of_log, plot_log, read_log
-from autotrain_env.viewing.run import plot_episode, render_rgb
+from autotrain_env.viewing.run import animate_episode, plot_episode, render_rgb
 from autotrain_env.viewing.text import SPARKLINE_WIDTH, render_ansi, sparkline
 
 SMALL: dict[str, Any] = {
@@ -385,3 +387,16 @@ def test_bad_logs(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").touch()
     with pytest.raises(ValueError, match="at least one row"):
         plot_log(tmp_path / "empty.jsonl")
+
+
+@pytest.mark.parametrize("name", ["reset", "everything", "divergence", "log loss"])
+def test_an_animation_has_a_frame_for_each_decision_and_ends_with_the_whole_run(name: str):
+    history = RUNS[name]
+    animation = PIL.Image.open(io.BytesIO(animate_episode(history)))
+    assert getattr(animation, "n_frames", 1) == len(history["updates"])
+    assert animation.size == (720, 640)
+    first = np.asarray(animation.convert("L"))
+    animation.seek(len(history["updates"]) - 1)
+    last = np.asarray(animation.convert("L"))
+    ink = [(frame < 200).sum() for frame in (first, last)]
+    assert ink[1] > 1.1 * ink[0] or name == "reset"

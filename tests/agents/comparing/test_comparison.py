@@ -16,7 +16,7 @@ from agents.__main__ import main
 from agents.comparing import players
 from agents.comparing.comparison import check_pairing, parse_targets
 from agents.comparing.players import BASELINES, WAYS
-from agents.comparing.records import Record, load_records
+from agents.comparing.records import FILE, Record, load_record, load_records
 from agents.comparing.schedule_tuning import GRID
 from agents.comparing.targets import FINAL, TARGETS
 from agents.reporting.report import write_report
@@ -109,7 +109,7 @@ def test_what_is_on_record_is_not_played_again(
 ):
     command = ["compare", str(runs["ppo"]), *FEW, *CONSTANT, "own", "--output", str(tmp_path)]
     main(command)
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
+    before = {path: path.read_bytes() for path in tmp_path.rglob(FILE)}
     played = []
     original = players.evaluate_policy
 
@@ -119,31 +119,54 @@ def test_what_is_on_record_is_not_played_again(
 
     monkeypatch.setattr(players, "evaluate_policy", counted)
     main(command)
-    assert not played and before == {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
+    assert not played and before == {path: path.read_bytes() for path in tmp_path.rglob(FILE)}
     main([*command, "--baselines", "constant", "random"])
     assert len(played) == 1
     main([*command, "--episodes", "5"])
     assert len(played) == 3
     # What a schedule's rate is chosen from decides its results, too; a record has the seconds it took.
-    best = tmp_path / "own" / "best_of_8_of_each_episode.constant.json"
+    best = tmp_path / "own" / "best_of_8_of_each_episode.constant"
     main([*command, "--ways", "episode"])
-    made = best.read_bytes()
+    made = load_record(best).as_line()
     main([*command, "--ways", "episode"])
-    assert best.read_bytes() == made
+    assert load_record(best).as_line() == made
     monkeypatch.setattr(players, "GRID", players.GRID * 2)
     main([*command, "--ways", "episode"])
-    assert best.read_bytes() != made
+    assert load_record(best).as_line() != made
     main([*command, "--episodes", "5"])
     assert all(len(record.columns["score"]) == 5 for record in load_records([tmp_path]) if record.seed == 0)
+
+
+def test_a_comparison_that_is_cut_short_keeps_what_was_played(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    command = ["compare", str(runs["ppo"]), str(runs["bad"]), *FEW, *CONSTANT, "own"]
+    original, calls = players.evaluate_policy, []
+
+    def interrupted(*arguments: Any, **named: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(*arguments, **named)
+
+    monkeypatch.setattr(players, "evaluate_policy", interrupted)
+    with pytest.raises(SystemExit):
+        main([*command, "--output", str(tmp_path)])
+    assert [record.name for record in load_records([tmp_path])] == ["own/agent.ppo.0"]
+    main([*command, "--output", str(tmp_path)])
+    assert len(calls) == 4 and len(load_records([tmp_path])) == 3
 
 
 def test_a_method_keeps_its_name_whatever_it_is_compared_with(runs: dict[str, Path], tmp_path: Path):
     rest = (*FEW, *CONSTANT, "own", "--output", str(tmp_path))
     main(["compare", str(runs["bad"]), *rest])
-    before = (tmp_path / "own" / "agent.bad.0.json").read_bytes()
+    before = load_record(tmp_path / "own" / "agent.bad.0").as_line()
     main(["compare", str(runs["bad"]), str(runs["ppo"]), *rest])
-    assert {path.name for path in tmp_path.rglob("agent.*")} == {"agent.bad.0.json", "agent.ppo.0.json"}
-    assert (tmp_path / "own" / "agent.bad.0.json").read_bytes() == before
+    assert [record.name for record in load_records([tmp_path / "own" / "agent.*"])] == [
+        "own/agent.bad.0",
+        "own/agent.ppo.0",
+    ]
+    assert load_record(tmp_path / "own" / "agent.bad.0").as_line() == before
 
 
 def test_a_record_of_another_policy_is_not_replaced(
@@ -151,12 +174,12 @@ def test_a_record_of_another_policy_is_not_replaced(
 ):
     rest = (*FEW, *CONSTANT, "own", "--output", str(tmp_path / "records"))
     main(["compare", str(runs["ppo"]), *rest])
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
+    before = {path: path.read_bytes() for path in tmp_path.rglob(FILE)}
     other = tmp_path / "other" / "ppo"
     shutil.copytree(runs["bad"], other)
     message = error_of(capsys, "compare", str(other), *rest, "--episodes", "5")
-    assert "agent.ppo.0.json" in message and "another policy named 'ppo' with training seed 0" in message
-    assert before == {path: path.read_bytes() for path in (tmp_path / "records").rglob("*.json")}
+    assert "agent.ppo.0'" in message and "another policy named 'ppo' with training seed 0" in message
+    assert before == {path: path.read_bytes() for path in (tmp_path / "records").rglob(FILE)}
 
 
 def test_every_baseline_meets_the_same_tasks(runs: dict[str, Path], tmp_path: Path):
@@ -288,8 +311,8 @@ def test_targets_are_well_formed():
 
 
 def test_a_reward_may_be_measured_against_a_record(compared: Path, tmp_path: Path, capsys: Captured):
-    path = compared / "own" / "one_for_all_training_tasks.constant.json"
-    curve = Record.load(path).curve
+    path = compared / "own" / "one_for_all_training_tasks.constant"
+    curve = load_record(path).curve
     run = tmp_path / "run"
     train(run, "--env.reward", "baseline", "--env.baseline", str(path))
     assert RunFolder(run).config().env["baseline"] == [curve["updates"], curve["score"]]

@@ -1,6 +1,9 @@
 """Records: whole, small, and refused where they are damaged."""
 
+import gzip
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,17 @@ import pytest
 from gymnasium.vector import AutoresetMode
 
 import agents
-from agents.comparing.records import COLUMNS, Record, describe, load_records, training_scores
+from agents.comparing.records import (
+    ANSWER,
+    COLUMNS,
+    FILE,
+    Record,
+    RecordFile,
+    describe,
+    load_record,
+    load_records,
+    training_scores,
+)
 from agents.reporting.report import make_tables
 from agents.runs.folder import RunFolder
 from agents.runs.seeds import DEVELOPMENT_SEED
@@ -29,26 +42,78 @@ def make_record(results: dict[str, np.ndarray], **more: Any) -> Record:
     return Record("q_learner", "agent", 3, "default", {"env": {"budget": 600}}, 0.1, **parts)
 
 
-def test_what_is_saved_is_loaded_again(results: dict[str, np.ndarray], tmp_path: Path):
+def test_what_is_added_is_loaded_again(results: dict[str, np.ndarray], tmp_path: Path):
     record = make_record(results, cost={"seconds": 1.5}, chosen={"learning_rate": 0.1})
-    path = record.save(tmp_path)
-    assert path == tmp_path / "default" / "agent.q_learner.3.json"
-    loaded = Record.load(path)
+    file = RecordFile(tmp_path)
+    file.add(record)
+    (loaded,) = load_records([tmp_path])
+    assert loaded.name == record.name == "default/agent.q_learner.3"
     assert (loaded.label, loaded.seed, loaded.setup) == (record.label, 3, record.setup)
     assert loaded.cost == record.cost and loaded.chosen == record.chosen
     assert set(loaded.columns) == set(COLUMNS)
     for name, values in record.columns.items():
         np.testing.assert_allclose(loaded.columns[name].astype(float), values.astype(float), rtol=1e-5)
-    assert load_records([tmp_path])[0].label == loaded.label
-    assert load_records([path, path])[1].label == loaded.label
-    assert loaded.save(tmp_path / "again").read_bytes() == path.read_bytes()
+    before = file.path.read_bytes()
+    file.add(loaded)
+    assert file.path.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["records.jsonl.gz"]
 
 
-def test_a_record_of_200_episodes_is_below_100_kb(results: dict[str, np.ndarray], tmp_path: Path):
+def test_paths_name_parts_of_a_file(results: dict[str, np.ndarray], tmp_path: Path):
+    record = make_record(results)
+    for target, seed in (("b", 1), ("a", 10), ("a", 2), ("a_b", None)):
+        RecordFile(tmp_path / "one").add(replace(record, target=target, seed=seed))
+    RecordFile(tmp_path / "two").add(record)
+
+    def names(*parts: str) -> list[str]:
+        return [found.name for found in load_records([tmp_path.joinpath(*parts)])]
+
+    of_a = ["a/agent.q_learner.10", "a/agent.q_learner.2"]
+    assert names() == [*names("one"), "default/agent.q_learner.3"]
+    assert names("one") == [*of_a, "a_b/agent.q_learner", "b/agent.q_learner.1"]
+    assert names("one", "records.jsonl.gz") == names("one")
+    assert names("one", "a") == of_a and names("one", "a", "*.2") == of_a[1:]
+    assert load_record(tmp_path / "one" / "a_b" / "agent.q_learner").seed is None
+    with pytest.raises(FileNotFoundError, match="no record of that name"):
+        names("one", "c")
+    with pytest.raises(ValueError, match="the path of one record"):
+        load_record(tmp_path / "one" / "a")
+
+
+def test_what_was_added_first_is_replaced_and_the_rest_is_kept(
+    results: dict[str, np.ndarray], tmp_path: Path
+):
+    record = make_record(results)
+    first, second = RecordFile(tmp_path), RecordFile(tmp_path)  # as in two processes
+    first.add(record)
+    second.add(replace(record, seed=4))
+    first.add(replace(record, cost={"seconds": 2.0}))
+    assert [found.cost for found in load_records([tmp_path])] == [{"seconds": 2.0}, {}]
+
+
+def test_single_files_of_before_are_read_too(results: dict[str, np.ndarray], tmp_path: Path):
+    record = make_record(results)
+    (tmp_path / "default").mkdir()
+    for seed, answers in ((3, "holdout_score"), (4, "holdout_answer")):
+        line = replace(record, seed=seed).as_line().replace(ANSWER.encode(), answers.encode())
+        (tmp_path / "default" / f"agent.q_learner.{seed}.json").write_bytes(line)
+    (tmp_path / "default" / "run.json").write_text("{}")  # no record, and not taken for one
+    found = load_records([tmp_path])
+    assert (
+        [record.seed for record in found]
+        == [3, 4]
+        == [r.seed for r in load_records([tmp_path / "default"])]
+    )
+    assert all(ANSWER in example for record in found for example in record.examples)
+    assert load_record(tmp_path / "default" / "agent.q_learner.4.json").seed == 4
+    RecordFile(tmp_path).add(replace(record, cost={"seconds": 2.0}))
+    assert [record.cost for record in load_records([tmp_path])] == [{"seconds": 2.0}, {}]
+
+
+def test_a_record_of_200_episodes_is_below_100_kb(results: dict[str, np.ndarray]):
     many = {name: np.concatenate([values] * 10) for name, values in results.items()}
     curve = [dict.fromkeys(("train_steps", "score", "return"), 0.123456)] * 40
-    path = make_record(many, learning_curve=curve).save(tmp_path)
-    assert 5_000 < path.stat().st_size < 100_000
+    assert 5_000 < len(make_record(many, learning_curve=curve).as_line()) < 100_000
 
 
 def test_curves_and_actions_are_means_over_episodes(results: dict[str, np.ndarray]):
@@ -67,26 +132,39 @@ def test_curves_and_actions_are_means_over_episodes(results: dict[str, np.ndarra
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"format": 1, "version": "0", "columns": 3}'])
-def test_what_is_no_record_is_named(content: str, tmp_path: Path):
-    (tmp_path / "bad.json").write_text(content)
-    with pytest.raises(ValueError, match=r"bad\.json is no record"):
+def test_what_is_no_record_is_named(content: str, results: dict[str, np.ndarray], tmp_path: Path):
+    good = make_record(results)
+    path = tmp_path / "records.jsonl.gz"
+    path.write_bytes(gzip.compress(good.as_line() + content.encode() + b"\n"))
+    before = path.read_bytes()
+    for read in (lambda: load_records([tmp_path]), lambda: RecordFile(tmp_path).add(good)):
+        with pytest.raises(ValueError, match=r"records\.jsonl\.gz, line 2, is no record"):
+            read()
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", [lambda c: c[:-30], lambda c: b"no gzip", lambda c: c[:200] + c[210:]])
+def test_a_damaged_file_is_named(
+    damage: Callable[[bytes], bytes], results: dict[str, np.ndarray], tmp_path: Path
+):
+    file = RecordFile(tmp_path)
+    file.add(make_record(results))
+    file.path.write_bytes(damage(file.path.read_bytes()))
+    with pytest.raises(ValueError, match=r"records\.jsonl\.gz is damaged"):
         load_records([tmp_path])
 
 
 def test_other_formats_and_empty_folders_are_refused(results: dict[str, np.ndarray], tmp_path: Path):
-    path = make_record(results).save(tmp_path)
-    content = json.loads(path.read_text())
-    path.write_text(json.dumps(content | {"format": 99}))
+    content = json.loads(make_record(results).as_line())
     with pytest.raises(ValueError, match="format=99"):
-        Record.load(path)
+        Record.parse(json.dumps(content | {"format": 99}).encode(), "here")
     content["columns"]["updates"].pop()
-    path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match="of one length"):
-        Record.load(path)
+        Record.parse(json.dumps(content).encode(), "here")
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="no records"):
         load_records([tmp_path / "empty"])
-    with pytest.raises(FileNotFoundError, match="nowhere"):
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
         load_records([tmp_path / "nowhere"])
 
 
@@ -109,9 +187,9 @@ def test_scores_of_evolution_are_those_of_its_generations(tmp_path: Path):
 
 
 RESULTS = Path(agents.__file__).parent / "results"
-FOLDERS = sorted({path.parents[1] for path in RESULTS.rglob("*/*/*.json")})
+FOLDERS = sorted(path.parent for path in RESULTS.rglob(FILE))
 LARGE = ("default_task", "evolution")
-FIRST = {"evolution": "es"}
+FIRST = {"evolution": "es", "earlier_policies": "policy_8"}
 """Method whose lead a table is about, where it is not the agent with the most seeds."""
 
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from agents.__main__ import main
+from agents.comparing.records import load_record
 from agents.evolving.evolution import Evolution, evolve
 from agents.evolving.hyperparameters import read_hyperparameters, replace_hyperparameters
 from agents.evolving.members import Generation, Outcome, Trial
@@ -200,8 +201,8 @@ def test_backends_leave_the_same_run(tmp_path: Path):
     assert_same_runs(RunFolder(tmp_path / "serial"), RunFolder(tmp_path / "processes"))
     main(["evaluate", str(tmp_path / "serial"), "--episodes", "2", "--num-envs", "2"])
     main(["compare", str(tmp_path / "serial"), *COMPARISON, str(tmp_path / "c")])
-    record = json.loads(next((tmp_path / "c").rglob("agent.*.json")).read_text())
-    assert record["cost"]["train_updates"] == RunFolder(tmp_path / "serial").result()["updates"]
+    record = load_record(tmp_path / "c" / "*" / "agent.*")
+    assert record.cost["train_updates"] == RunFolder(tmp_path / "serial").result()["updates"]
     main(["report", str(tmp_path / "serial"), str(tmp_path / "c"), "--output", str(tmp_path / "page")])
     assert (tmp_path / "page" / "serial_generations.png").stat().st_size > 10_000
     main([*COMMAND, "--output", str(tmp_path / "other"), "--seed", "1"])
