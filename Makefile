@@ -34,7 +34,7 @@ help:
 	@sed -n 's/^## \{0,1\}//p' Makefile
 
 demo: $(STAMP)
-	@$(PY) -m agents.commands.demo --dataset $(DATASET) $(ARGS)
+	@$(PY) -m agents demo --dataset $(DATASET) $(ARGS)
 
 test: $(STAMP)
 	@$(PY) -m pytest $(ARGS)

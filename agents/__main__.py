@@ -8,6 +8,7 @@ import tyro
 from rich.console import Console
 
 from agents.commands.compare import Compare
+from agents.commands.demo import Demo
 from agents.commands.evaluate import Evaluate
 from agents.commands.final import Final
 from agents.commands.list import List
@@ -17,8 +18,8 @@ from agents.commands.train import Train
 from agents.commands.tune import Tune
 from autotrain_env.errors import UserError
 
-Command = (
-    Annotated[Train, tyro.conf.subcommand("train")]
+Command: Any = (
+    Annotated[Train, tyro.conf.subcommand("train", description="Train an agent in a run folder.")]
     | Annotated[Tune, tyro.conf.subcommand("tune")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
@@ -26,11 +27,18 @@ Command = (
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Replay, tyro.conf.subcommand("replay")]
     | Annotated[List, tyro.conf.subcommand("list")]
+    | Annotated[Demo, tyro.conf.subcommand("demo")]
 )
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Carry out a command; mistakes of the user end it with a message and status 2, Ctrl-C with 130."""
+    """Carries out a command.
+
+    Mistakes of the user's end it with a message and status 2, Ctrl-C with 130.
+
+    Args:
+        arguments: The words of the command; by default those that the program was called with.
+    """
     command: Any = tyro.cli(Command, args=arguments, prog="python -m agents", description=__doc__)
     console = Console(width=None if sys.stdout.isatty() else 120)
     errors = Console(stderr=True)

@@ -25,7 +25,7 @@ from rich.table import Table
 
 from agents.evolving.evolution import Evolution
 from agents.evolving.members import Generation, evaluate_members, without_memory
-from agents.evolving.workers import Backend, Ray, Serial, count_tasks, split_members
+from agents.evolving.workers import Ray, Serial, Workers, count_tasks, split_members
 from agents.runs.folder import RunFolder
 from autotrain_env.evolution import ask, tell
 from autotrain_env.evolution.strategy import EvolutionState
@@ -39,7 +39,7 @@ WORKERS = (10, 30, 100, 300, 1_000, 3_000, 10_000)
 class Cluster:
     """What is assumed of a cluster, beside the costs that are measured here.
 
-    A generation is spread as the Ray backend spreads it: some ranges of blocks for each worker, which takes
+    A generation is spread as Ray's workers spread it: some ranges of blocks for each worker, which takes
     the next one when it has done one; all tasks submitted and all results read by one driver, what they
     share sent once to each node.
 
@@ -144,10 +144,10 @@ def curve(costs: Costs, cluster: Cluster, members: int, vectors: bool, generatio
 # --- measured ----------------------------------------------------------------------------------------
 
 
-def make_run(folder: Path, backend: Backend, block_size: int, population_size: int = 64) -> Evolution:
+def make_run(folder: Path, workers: Workers, block_size: int, population_size: int = 64) -> Evolution:
     """A run of `train es` with its shipped hyperparameters."""
     config = evolution_config(block_size=block_size, population_size=population_size)
-    return Evolution(config, RunFolder(folder), backend)
+    return Evolution(config, RunFolder(folder), workers)
 
 
 def seconds_of_generations(run: Evolution, generations: int) -> list[float]:
@@ -169,15 +169,13 @@ def measured_scaling(rounds: int, generations: int) -> list[Figure]:
             serial = sum(seconds_of_generations(make_run(Path(folder), Serial(), 16), generations))
             times = []
             for workers in (1, 2):
-                backend = Ray(workers, None, lambda text: None)
-                times.append(sum(seconds_of_generations(make_run(Path(folder), backend, 16), generations)))
-                backend.close()
+                cluster = Ray(workers, None, lambda text: None)
+                times.append(sum(seconds_of_generations(make_run(Path(folder), cluster, 16), generations)))
+                cluster.close()
             ratios["one"].append(serial / times[0])
             ratios["two"].append(times[0] / times[1] / 2)
     return [
-        Figure(
-            "Ray, one worker: time of the serial backend over its time", Spread.of(np.array(ratios["one"]))
-        ),
+        Figure("Ray, one worker: time of one process over its time", Spread.of(np.array(ratios["one"]))),
         Figure("Ray, two workers: efficiency over one worker", Spread.of(np.array(ratios["two"]))),
     ]
 
@@ -222,14 +220,14 @@ def measured_costs(block_size: int, rounds: int) -> Costs:
 
 def _seconds_of_a_task(tasks: int = 1000) -> float:
     """Of a task that does nothing, on this machine."""
-    backend = Ray(1, None, lambda text: None)
+    cluster = Ray(1, None, lambda text: None)
     nothing = ray.remote(num_cpus=1)(_nothing)
     shared = ray.put(None)
     ray.get([nothing.remote(shared, range(4)) for _ in range(100)])
     begin = time.perf_counter()
     ray.get([nothing.remote(shared, range(4)) for _ in range(tasks)])
     seconds = time.perf_counter() - begin
-    backend.close()
+    cluster.close()
     return seconds / tasks
 
 

@@ -1,101 +1,126 @@
 """The environment's arguments on the command line: `--env.dataset mnist --env.inner-steps 20`."""
 
 import dataclasses
-import inspect
-import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar
 
+import docstring_parser
 import tyro
 
 from agents.comparing.records import load_record
 from autotrain_env import AutoTrainConfig, Task, TaskDistribution
 from autotrain_env.errors import check
 
-# What is written as text for arguments that may be given other things in Python.
-_WRITTEN: dict[str, Any] = {
-    "tasks": str,
-    "dataset": str,
-    "split_seed": int,
-    "train_size": int,
-    "holdout_size": int,
-    "validation_size": int,
-    "label_noise": float,
-    "classifier": str,
-    "optimizer": str,
-    "batch_size": int,
-    "initial_learning_rate": float,
-    "initialization": str,
-    "budget": int,
-    "data_root": str,
-    "reward": str,
-    "reinit_learning_rate": str | float,
-    "baseline": Path,
-}
 _DESCRIBED = {
     "baseline": "For the `baseline` preset: a record of `compare`, such as "
     "runs/comparison/default/no_schedule.random; the reward is measured against its mean curve of the "
     "rewarded score."
 }
-_LEFT_OUT = ("log_path",)  # the run folder has its own
+_Class = TypeVar("_Class", bound=type)
 
 
-def describe_arguments(owner: type) -> dict[str, str]:
-    """What a class's docstring says of each argument."""
-    lines = inspect.cleandoc(owner.__doc__ or "").split("\n")
-    begin = lines.index("Args:") + 1
-    described: dict[str, str] = {}
-    name = ""
-    for line in lines[begin:]:
-        if line and not line.startswith(" "):
-            break
-        started = re.match(r" {4}(\w+): (.*)", line)
-        if started:
-            name = started[1]
-            described[name] = started[2]
-        elif line.strip():
-            described[name] += " " + line.strip()
-    return described
+def described_arguments(owner: type) -> dict[str, str]:
+    """Returns what a class's docstring says of each argument."""
+    parsed = docstring_parser.parse(owner.__doc__ or "", style=docstring_parser.DocstringStyle.GOOGLE)
+    return {param.arg_name: " ".join((param.description or "").split()) for param in parsed.params}
 
 
-def _make_arguments() -> type:
-    described = describe_arguments(AutoTrainConfig) | describe_arguments(Task) | _DESCRIBED
-    hints = get_type_hints(AutoTrainConfig)
+def _with_help(owner: _Class) -> _Class:
+    """Gives every field the help text that the environment has for its argument of that name."""
+    described = described_arguments(AutoTrainConfig) | described_arguments(Task) | _DESCRIBED
+    defaults = {entry.name: entry.default for entry in dataclasses.fields(AutoTrainConfig)}
     of_tasks = vars(TaskDistribution())
-    fields = []
-    for entry in dataclasses.fields(AutoTrainConfig):
-        if entry.name in _LEFT_OUT:
-            continue
-        kind = _WRITTEN.get(entry.name, hints[entry.name])
-        default = f"env's default: {entry.default}"
-        if entry.default is None and entry.name in of_tasks:
-            default = f"default: as env.tasks says, {of_tasks[entry.name]} in 'default'"
-        text = f"{described[entry.name]} ({default})"
-        is_optional = type(None) in get_args(kind) and get_origin(kind) is not tuple
-        kind = kind if is_optional else kind | None
-        annotated = Annotated[kind, tyro.conf.arg(help=text, help_behavior_hint="")]  # type: ignore[valid-type]
-        fields.append((entry.name, annotated, dataclasses.field(default=None)))
-    return dataclasses.make_dataclass("EnvArguments", fields, frozen=True)
+    for name, kind in owner.__annotations__.items():
+        default = f"env's default: {defaults[name]}"
+        if defaults[name] is None and name in of_tasks:
+            default = f"default: as env.tasks says, {of_tasks[name]} in 'default'"
+        argument = tyro.conf.arg(help=f"{described[name]} ({default})", help_behavior_hint="")
+        owner.__annotations__[name] = Annotated[kind, argument]
+    return owner
 
 
-EnvArguments: Any = _make_arguments()
-"""A dataclass with the arguments of `AutoTrainConfig` that can be written, `None` where not given."""
+@dataclass(frozen=True)
+@_with_help
+class EnvArguments:
+    """The arguments of `AutoTrainConfig` that can be written, `None` where not given.
 
-
-def given(arguments: Any) -> dict[str, Any]:
-    """The arguments that were given, by name; a baseline's curve in place of the record that holds it.
-
-    Raises:
-        FileNotFoundError: If there is no such record.
-        ValueError: If it is damaged, or holds no curve.
+    The run folder has its own `log_path`.
     """
-    named = {name: value for name, value in vars(arguments).items() if value is not None}
-    if "baseline" in named:
-        path = named["baseline"]
-        record = load_record(path)
-        curve = record.curve
-        score, recorded = (env.get("score", "accuracy") for env in (named, record.setup["env"]))
-        check(recorded == score, "baseline", str(path), f"a record of score={score!r}, not of {recorded!r}")
-        check({"updates", "score"} <= set(curve), "baseline", str(path), "a record with a curve")
-        named["baseline"] = (curve["updates"], curve["score"])
-    return named
+
+    inner_steps: int | None = None
+    history_length: int | None = None
+    num_snapshots: int | None = None
+    score: str | None = None
+
+    tasks: str | None = None
+    dataset: str | None = None
+    split_seed: int | None = None
+    train_size: int | None = None
+    holdout_size: int | None = None
+    validation_size: int | None = None
+    label_noise: float | None = None
+    classifier: str | None = None
+    optimizer: str | None = None
+    batch_size: int | None = None
+    initial_learning_rate: float | None = None
+    initialization: str | None = None
+    budget: int | None = None
+    train_on_holdout: bool | None = None
+    data_root: str | None = None
+    download: bool | None = None
+
+    lr_bounds: tuple[float, float] | None = None
+    action_type: str | None = None
+    lr_factors: tuple[float, ...] | None = None
+    num_rewinds: int | None = None
+    max_lr_factor: float | None = None
+    rewind_sampling: str | None = None
+    rewind_minibatches: str | None = None
+    rewind_noise: float | None = None
+    reinit: bool | None = None
+    stop: bool | None = None
+    reinit_learning_rate: float | str | None = None
+    initial_states: str | None = None
+    observation_layout: str | None = None
+
+    thresholdout: bool | None = None
+    thresholdout_threshold: float | None = None
+    thresholdout_sigma: float | None = None
+    thresholdout_budget: int | None = None
+
+    reward: str | None = None
+    reward_split: str | None = None
+    terminal_state: str | None = None
+    inter_reward: float | None = None
+    final_reward_scale: float | None = None
+    step_cost: float | None = None
+    divergence_penalty: float | None = None
+    time_cost: float | None = None
+    baseline: Path | None = None
+    truncate_after: int | None = None
+
+    backend: str | None = None
+    device: str | None = None
+    dtype: str | None = None
+
+    def given(self) -> dict[str, Any]:
+        """Returns the arguments that were given, by name; of a baseline's record, the curve that it holds.
+
+        Raises:
+            FileNotFoundError: If there is no such record.
+            InvalidValueError: If it is damaged, or holds no curve.
+        """
+        named = {name: value for name, value in vars(self).items() if value is not None}
+        if self.baseline is not None:
+            named["baseline"] = _curve_of(self.baseline, named.get("score", "accuracy"))
+        return named
+
+
+def _curve_of(path: Path, score: str) -> tuple[list[float], list[float]]:
+    """Returns updates and scores of a record's mean curve."""
+    record = load_record(path)
+    recorded = record.setup["env"].get("score", "accuracy")
+    check(recorded == score, "baseline", str(path), f"a record of score={score!r}, not of {recorded!r}")
+    check({"updates", "score"} <= set(record.curve), "baseline", str(path), "a record with a curve")
+    return record.curve["updates"], record.curve["score"]

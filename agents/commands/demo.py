@@ -1,23 +1,21 @@
-"""The demonstration: an agent learns to train networks, and is compared with schedules.
-
-Run by `make demo`, or `python -m agents demo --help`.
-"""
+"""`python -m agents demo`: an agent learns to train networks, and is compared with schedules."""
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rich.box
-import tyro
+from gymnasium.vector import VectorEnv
 from rich.console import Console
 from rich.table import Table
 from stable_baselines3.common.callbacks import BaseCallback
 
 import autotrain_env
-from agents.comparing.schedule_tuning import tune
+from agents.comparing.schedule_tuning import Tuned, tune
 from agents.runs.progress import Report, bars, portion
 from agents.runs.seeds import DEVELOPMENT_SEED, training_seed
 from agents.training.algorithms import REWARD
@@ -30,16 +28,57 @@ from autotrain_env.policies.evaluation import evaluate_policy, make_evaluation_e
 from autotrain_env.policies.protocol import Policy
 from autotrain_env.policies.random_agent import RandomAgent
 from autotrain_env.policies.schedules import as_schedule
+from autotrain_env.policies.trained import TrainedPolicy
 from autotrain_env.viewing.comparison import plot_comparison
 from autotrain_env.viewing.run import plot_episode
 from autotrain_env.viewing.style import as_image
 
 ALIASES = {"fashion": "fashion_mnist"}
+ENV_ID = "AutoTrain-v0"
 SCHEDULES = ("constant", "step", "cosine", "reduce_on_plateau")
 
 
+@dataclass(frozen=True)
+class Row:
+    """One method's results.
+
+    Args:
+        method: Its name.
+        group: `"agent"`, or a schedule's initial rate: `"random initial rates"` or `"best of grid"`.
+        learning_rate: The tuned rate, if any.
+        results: What `evaluate_policy` returned.
+    """
+
+    method: str
+    group: str
+    learning_rate: float | None
+    results: dict[str, np.ndarray]
+
+
+Method = tuple[str, str, float | None, Policy]
+"""Name, group, tuned rate and policy of a row to come."""
+
+
+class ReportProgress(BaseCallback):
+    """Tells a progress bar how far training is.
+
+    Args:
+        report: Called with a share, 0 to 1.
+        total: Env steps in all.
+    """
+
+    def __init__(self, report: Report, total: int) -> None:
+        super().__init__()
+        self.report = report
+        self.total = total
+
+    def _on_step(self) -> bool:
+        self.report(self.num_timesteps / self.total)
+        return True
+
+
 @dataclass
-class Arguments:
+class Demo:
     """Train PPO on AutoTrain-v0 and compare it with learning-rate schedules."""
 
     dataset: str = "digits"
@@ -64,98 +103,81 @@ class Arguments:
     output: Path = Path("runs/demo")
     """Folder for the figures, the agent and the numbers."""
 
+    @property
+    def dataset_name(self) -> str:
+        """The dataset's name in the library."""
+        return ALIASES.get(self.dataset, self.dataset)
 
-@dataclass(frozen=True)
-class Row:
-    """One method's results.
+    @property
+    def steps(self) -> int:
+        """Env steps that the agent is trained for."""
+        return self.train_steps or (115_200 if self.dataset_name == "digits" else 38_400)
 
-    Args:
-        method: Its name.
-        group: `"agent"`, or a schedule's initial rate: `"random initial rates"` or `"best of grid"`.
-        learning_rate: The tuned rate, if any.
-        results: What `evaluate_policy` returned.
-    """
+    def run(self, console: Console) -> None:
+        """Runs the demonstration, and prints its table."""
+        rows = self.play(console)
+        console.print(table(rows))
+        files = "comparison.png, episode.png, policy.*, results.json"
+        console.print(f"Written to {self.output}/: {files}", soft_wrap=True)
 
-    method: str
-    group: str
-    learning_rate: float | None
-    results: dict[str, np.ndarray]
+    def play(self, console: Console) -> list[Row]:
+        """Trains, tunes and evaluates; writes the figures, the agent and the numbers.
+
+        Args:
+            console: Where progress is shown.
+
+        Returns:
+            A row for each method, the agent's first.
+        """
+        kwargs = {"dataset": self.dataset_name, "download": True, "observation_layout": "flat"}
+        env = make_evaluation_env(ENV_ID, self.num_envs, **kwargs)
+        self.output.mkdir(parents=True, exist_ok=True)
+        with bars(console) as bar:
+            with bar("training the agent") as report:
+                agent = self._train(kwargs, report)
+                agent.save(self.output)
+            with bar("tuning schedules") as report:
+                parts = [portion(report, i, 1, len(SCHEDULES)) for i in range(len(SCHEDULES))]
+                tuned = {
+                    name: tune(env, name, self.tuning_episodes, part)
+                    for name, part in zip(SCHEDULES, parts, strict=True)
+                }
+            with bar("evaluating") as report:
+                rows = self._evaluate(env, list(_methods(agent, tuned)), report)
+        write(rows, self)
+        return rows
+
+    def _train(self, kwargs: dict[str, Any], report: Report) -> TrainedPolicy:
+        env = make_sb3_env(ENV_ID, self.num_envs, reward=REWARD, **kwargs)
+        model = make_model("ppo", env, load_hyperparameters("ppo", ENV_ID), self.seed)
+        env.seed(training_seed(self.seed, self.num_envs))
+        model.learn(self.steps, callback=ReportProgress(report, self.steps))
+        return export_policy(model, {"id": ENV_ID, "kwargs": {**kwargs, "reward": REWARD}})
+
+    def _evaluate(self, env: VectorEnv[Any, Any, Any], methods: list[Method], report: Report) -> list[Row]:
+        """Plays the same episodes with every method; the agent's are kept whole, for its picture."""
+        rows = []
+        for i, (name, group, rate, policy) in enumerate(methods):
+            part = portion(report, i, 1, len(methods))
+            results = evaluate_policy(
+                env, policy, self.episodes, DEVELOPMENT_SEED, history=i == 0, progress=part
+            )
+            rows.append(Row(name, group, rate, results))
+        return rows
 
 
-class ReportProgress(BaseCallback):
-    """Tells a progress bar how far training is.
-
-    Args:
-        report: Called with a share, 0 to 1.
-        total: Env steps in all.
-    """
-
-    def __init__(self, report: Report, total: int) -> None:
-        super().__init__()
-        self.report = report
-        self.total = total
-
-    def _on_step(self) -> bool:
-        self.report(self.num_timesteps / self.total)
-        return True
-
-
-def run(arguments: Arguments, console: Console) -> list[Row]:
-    """Train, tune and evaluate; writes the figures, the agent and the numbers.
-
-    Args:
-        arguments: What to do.
-        console: Where progress is shown.
-
-    Returns:
-        A row for each method, the agent's first.
-    """
-    dataset = ALIASES.get(arguments.dataset, arguments.dataset)
-    steps = arguments.train_steps or (115_200 if dataset == "digits" else 38_400)
-    kwargs: dict[str, Any] = {"dataset": dataset, "download": True, "observation_layout": "flat"}
-    env = make_evaluation_env("AutoTrain-v0", arguments.num_envs, **kwargs)
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    rows: list[Row] = []
-    with bars(console) as bar:
-        with bar("training the agent") as report:
-            train_env = make_sb3_env("AutoTrain-v0", arguments.num_envs, reward=REWARD, **kwargs)
-            hyperparameters = load_hyperparameters("ppo", "AutoTrain-v0")
-            model = make_model("ppo", train_env, hyperparameters, arguments.seed)
-            train_env.seed(training_seed(arguments.seed, arguments.num_envs))
-            model.learn(steps, callback=ReportProgress(report, steps))
-            agent = export_policy(model, {"id": "AutoTrain-v0", "kwargs": {**kwargs, "reward": REWARD}})
-            agent.save(arguments.output)
-        with bar("tuning schedules") as report:
-            parts = [portion(report, i, 1, len(SCHEDULES)) for i in range(len(SCHEDULES))]
-            tuned = {
-                name: tune(env, name, arguments.tuning_episodes, part)
-                for name, part in zip(SCHEDULES, parts, strict=True)
-            }
-        methods: list[tuple[str, str, float | None, Policy]] = [
-            ("PPO", "agent", None, agent),
-            ("random agent", "random initial rates", None, RandomAgent()),
-        ]
-        for name in SCHEDULES:
-            methods.append((name.replace("_", " "), "random initial rates", None, as_schedule(name)))
-        for name, best in tuned.items():
-            methods.append((name.replace("_", " "), "best of grid", best.learning_rate, best.schedule))
-        with bar("evaluating") as report:
-            for i, (name, group, rate, policy) in enumerate(methods):
-                results = evaluate_policy(
-                    env,
-                    policy,
-                    arguments.episodes,
-                    DEVELOPMENT_SEED,
-                    history=i == 0,
-                    progress=portion(report, i, 1, len(methods)),
-                )
-                rows.append(Row(name, group, rate, results))
-    write(rows, arguments, steps)
-    return rows
+def _methods(agent: TrainedPolicy, tuned: dict[str, Tuned]) -> Iterator[Method]:
+    """Yields name, group, tuned rate and policy of every row of the table."""
+    yield "PPO", "agent", None, agent
+    yield "random agent", "random initial rates", None, RandomAgent()
+    for name in SCHEDULES:
+        yield name.replace("_", " "), "random initial rates", None, as_schedule(name)
+    for name, best in tuned.items():
+        yield name.replace("_", " "), "best of grid", best.learning_rate, best.schedule
 
 
 def summary(rows: list[Row]) -> list[dict[str, Any]]:
-    """Plain numbers of every row: mean test accuracy, its interval, and the agent's paired lead."""
+    """Returns plain numbers of every row: mean test accuracy, its interval, and the agent's paired lead."""
     agent = rows[0].results["test_accuracy"]
     summaries = []
     for row in rows:
@@ -181,7 +203,7 @@ def summary(rows: list[Row]) -> list[dict[str, Any]]:
 
 
 def table(rows: list[Row]) -> Table:
-    """The comparison as a table, 80 characters wide."""
+    """Returns the comparison as a table, 80 characters wide."""
     count = len(rows[0].results["test_accuracy"])
     title = f"test accuracy [%], {count} paired episodes a row, with 95% intervals"
     view = Table(title=title, box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -205,17 +227,18 @@ def table(rows: list[Row]) -> Table:
     return view
 
 
-def write(rows: list[Row], arguments: Arguments, steps: int) -> None:
-    """Write figures and numbers."""
+def write(rows: list[Row], arguments: Demo) -> None:
+    """Writes figures and numbers."""
     output = arguments.output
     summaries = summary(rows)
     replace_file(output / "comparison.png", as_image(plot_comparison(summaries)))
     agent = rows[0].results
     shown = int(np.argmax(agent["initial_learning_rate"]))  # the run with the worst start
     replace_file(output / "episode.png", as_image(plot_episode(agent["history"][shown])))
+    given = dataclasses.asdict(arguments) | {"output": str(output), "train_steps": arguments.steps}
     numbers = {
         "version": autotrain_env.__version__,
-        "arguments": dataclasses.asdict(arguments) | {"output": str(output), "train_steps": steps},
+        "arguments": given,
         "summary": summaries,
         "episodes": [
             {"method": row.method, "group": row.group}
@@ -224,16 +247,3 @@ def write(rows: list[Row], arguments: Arguments, steps: int) -> None:
         ],
     }
     (output / "results.json").write_text(json.dumps(numbers, indent=1))
-
-
-def main() -> None:
-    """Run the demonstration and print its table."""
-    arguments = tyro.cli(Arguments)
-    console = Console()
-    rows = run(arguments, console)
-    console.print(table(rows))
-    console.print(f"Written to {arguments.output}/: comparison.png, episode.png, policy.*, results.json")
-
-
-if __name__ == "__main__":
-    main()

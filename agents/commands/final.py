@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from agents.commands.compare import Comparison
+from agents.commands.comparison import Comparison
 from agents.comparing.comparison import parse_targets
 from agents.comparing.looks import note_look
 from agents.comparing.targets import FINAL, TARGETS
@@ -24,7 +24,7 @@ class Final(Comparison):
     """Folder for the records and for looks.jsonl."""
 
     def run(self, console: Console) -> None:
-        """Look."""
+        """Counts the look, and takes it."""
         targets = parse_targets(self.targets)
         other = [target.name for target in targets if target.stage != FINAL]
         check(not other, "targets", other, "final targets")

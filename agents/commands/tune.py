@@ -3,19 +3,24 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import tyro
 from rich.console import Console
 
-from agents.commands.train import Agent
+from agents.commands.agent import AgentArguments
 from agents.runs.progress import bars
 from agents.runs.seeds import training_seed
+from agents.training.algorithms import find_algorithm
 from agents.training.hyperparameters import load_hyperparameters
 from agents.training.tuning import SPACES, Study, open_study, run_study, write_hyperparameters
 from autotrain_env.errors import check_whole, unknown_name
 
 
 @dataclass
-class Tune(Agent):
+class Tune(AgentArguments):
     """Tune hyperparameters with Optuna; the same command goes on with a study that was interrupted."""
+
+    algorithm: tyro.conf.Positional[str] = tyro.MISSING
+    """One of: ppo, a2c, dqn, sac, td3, maskable_ppo, recurrent_ppo, qrdqn, trpo, ars."""
 
     trials: int = 30
     """Trials in the study, pruned ones included."""
@@ -39,17 +44,34 @@ class Tune(Agent):
     """Put the best hyperparameters into agents/hyperparams/, with the size of the study."""
 
     def run(self, console: Console) -> None:
-        """Tune."""
-        algorithm, env_id, kwargs, _ = self.environment()
+        """Tunes, and prints the best hyperparameters."""
+        study = self._study()
+        storage = self.storage or Path("runs/tuning") / f"{study.algorithm}-{study.env_id}.db"
+        made = open_study(study, storage)
+        with bars(console) as bar, bar(f"tuning {study.algorithm}") as report:
+            run_study(study, made, self.trials, report)
+        console.print(f"best validation score {made.best_value:.4f} in {storage}, with")
+        console.print_json(data=made.best_params)
+        if self.write:
+            console.print(f"Written to {write_hyperparameters(study, made)}", soft_wrap=True)
+
+    def _study(self) -> Study:
+        """Returns what is to be tried, checked.
+
+        Raises:
+            InvalidValueError: If something is not allowed.
+        """
+        algorithm = find_algorithm(self.algorithm)
+        if algorithm.name not in SPACES:
+            raise unknown_name("algorithm", algorithm.name, SPACES)
+        env_id, kwargs, _ = self.environment(algorithm)
         for name in ("trials", "train_steps", "evaluations", "evaluation_episodes"):
             check_whole(name, getattr(self, name), 1)
         training_seed(self.seed, 1)
-        if algorithm.name not in SPACES:
-            raise unknown_name("algorithm", algorithm.name, SPACES)
         num_envs = load_hyperparameters(algorithm.name, env_id)["n_envs"]
         num_envs = num_envs if self.num_envs is None else self.num_envs
         training_seed(0, num_envs)
-        study = Study(
+        return Study(
             algorithm=algorithm.name,
             env_id=env_id,
             env=kwargs,
@@ -59,11 +81,3 @@ class Tune(Agent):
             evaluation_episodes=self.evaluation_episodes,
             seed=self.seed,
         )
-        storage = self.storage or Path("runs/tuning") / f"{study.algorithm}-{study.env_id}.db"
-        made = open_study(study, storage)
-        with bars(console) as bar, bar(f"tuning {study.algorithm}") as report:
-            run_study(study, made, self.trials, report)
-        console.print(f"best validation score {made.best_value:.4f} in {storage}, with")
-        console.print_json(data=made.best_params)
-        if self.write:
-            console.print(f"Written to {write_hyperparameters(study, made)}", soft_wrap=True)

@@ -4,15 +4,19 @@
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from agents.comparing.players import OWN_TASKS, Job, Plan, Player
+from agents.comparing.agent_jobs import AgentJob, ControlJob, make_recording
+from agents.comparing.baseline_jobs import other_job, schedule_jobs
+from agents.comparing.controls import control_names
+from agents.comparing.jobs import Job, Setting
+from agents.comparing.plan import OWN_TASKS, Plan
 from agents.comparing.records import Record, RecordFile, rounded
-from agents.comparing.schedule_tuning import Tuned
+from agents.comparing.schedule_tuning import VARIANTS, Tuned
 from agents.comparing.targets import TARGETS, Target, find_target
 from agents.runs.folder import RunFolder, as_plain
 from agents.runs.progress import Report, portion
@@ -81,8 +85,9 @@ def plan_jobs(groups: dict[str, list[RunFolder]], plan: Plan, folder: Path) -> l
             spaces than the target's.
     """
     tuned: dict[str, Tuned] = {}
-    players = [Player(groups, plan, target, tuned) for target in plan.targets]
-    jobs = [job for player in players for job in player.jobs()]
+    first = next(iter(groups.values()))[0] if groups else None
+    settings = [Setting(plan, target, first, tuned) for target in plan.targets]
+    jobs = [job for setting in settings for job in _jobs_of(groups, setting)]
     count = len({(job.method, job.kind) for job in jobs})
     check(count > 1, "methods", [*groups, *plan.baselines], "two or more")
     records = RecordFile(folder).load()
@@ -91,6 +96,23 @@ def plan_jobs(groups: dict[str, list[RunFolder]], plan: Plan, folder: Path) -> l
         if _known(records, job) is None:
             job.check()
     return jobs
+
+
+def _jobs_of(groups: dict[str, list[RunFolder]], setting: Setting) -> Iterator[Job]:
+    """Yields everything that is to be on record of one target."""
+    runs = [(name, run) for name, found in groups.items() for run in found]
+    for name, run in runs:
+        yield AgentJob(setting, name, run)
+    if setting.plan.controls:
+        for name, run in runs:
+            recording = make_recording(setting, run)
+            for control in control_names():
+                yield ControlJob(setting, name, run, control, recording)
+    for name in setting.plan.baselines:
+        if name in VARIANTS:
+            yield from schedule_jobs(setting, name)
+        else:
+            yield other_job(setting, name)
 
 
 def collect(jobs: list[Job], folder: Path, report: Report) -> dict[str, list[Record]]:

@@ -4,16 +4,16 @@ import json
 import math
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 from torch.utils.tensorboard import SummaryWriter
 
 from agents.evolving.hyperparameters import begin_search, check_tasks, read_hyperparameters
 from agents.evolving.members import Generation, Outcome, Trial, without_memory
-from agents.evolving.workers import Backend
+from agents.evolving.workers import Workers
 from agents.runs.folder import RunConfig, RunFolder
 from agents.runs.progress import Report
 from agents.runs.seeds import evolution_seed
@@ -25,6 +25,7 @@ from agents.runs.session import (
     note_evaluation,
     read_state,
     truncate_logs,
+    write_state,
 )
 from autotrain_env.envs.vector_env import AutoTrainVectorEnv
 from autotrain_env.evolution import (
@@ -65,14 +66,14 @@ class Evolution:
     Args:
         config: What to train, and how.
         folder: Where it is written.
-        backend: Where members are evaluated; has no influence on what comes out.
+        workers: Where members are evaluated; has no influence on what comes out.
 
     Raises:
         ValueError: If something in the configuration is not allowed.
     """
 
-    def __init__(self, config: RunConfig, folder: RunFolder, backend: Backend) -> None:
-        self.config, self.folder, self.backend = config, folder, backend
+    def __init__(self, config: RunConfig, folder: RunFolder, workers: Workers) -> None:
+        self.config, self.folder, self.workers = config, folder, workers
         self.stopwatch = Stopwatch()
         self.settings, self.strategy = read_hyperparameters(config.hyperparameters)
         self.evaluation_env = make_evaluation_env(
@@ -128,7 +129,7 @@ class Evolution:
             seed=self.config.seed,
         )
         begin = time.monotonic()
-        outcome = self.backend.evaluate(self.trial, generation, search.population_size)
+        outcome = self.workers.evaluate(self.trial, generation, search.population_size)
         seconds = time.monotonic() - begin
         after = tell(asked, outcome.fitness, outcome.behaviors)
         moments = progress.moments
@@ -168,9 +169,8 @@ class Evolution:
 
         def write(folder: Path) -> None:
             sizes = log_sizes(self._logs())
-            with (folder / "state.pkl").open("wb") as file:
-                state = {"progress": progress, "sizes": sizes, "minutes": self.stopwatch.minutes}
-                cloudpickle.dump(state, file)
+            state = {"progress": progress, "sizes": sizes, "minutes": self.stopwatch.minutes}
+            write_state(folder, state)
 
         self.folder.save_checkpoint(progress.env_steps, write)
 
@@ -195,7 +195,7 @@ class Evolution:
 
 
 def evolve(
-    config: RunConfig, folder: RunFolder, report: Report, backend: Backend, *, resume: bool = False
+    config: RunConfig, folder: RunFolder, report: Report, workers: Workers, *, resume: bool = False
 ) -> dict[str, Any]:
     """Evolve a policy, or go on with it.
 
@@ -203,7 +203,7 @@ def evolve(
         config: What to train, and how; `train_steps` count the env steps of all members.
         folder: Where the run is written; it holds the configuration already.
         report: Told how far it is.
-        backend: Where members are evaluated.
+        workers: Where members are evaluated.
         resume: Whether to go on from the newest checkpoint, if there is one.
 
     Returns:
@@ -213,24 +213,13 @@ def evolve(
         ValueError: If something in the configuration is not allowed.
         Interrupted: After Ctrl-C, once a checkpoint is saved.
     """
-    run = Evolution(config, folder, backend)
-    progress = run.load() if resume else run.start()
-    due = (progress.env_steps // config.checkpoint_steps + 1) * config.checkpoint_steps
-    with Interruption() as interruption, SummaryWriter(str(folder.tensorboard)) as writer:
-        while progress.env_steps < config.train_steps:
-            if interruption.asked:
-                run.save(progress)
-                raise Interrupted
-            progress, row = run.generation(progress)
-            _log(run, writer, row)
-            report(progress.env_steps / config.train_steps)
-            if due <= progress.env_steps < config.train_steps:  # the end is evaluated below
-                due = (progress.env_steps // config.checkpoint_steps + 1) * config.checkpoint_steps
-                _scalars(writer, "evaluation", run.evaluate(progress), progress.env_steps)
-                run.save(progress)
-        run.save(progress)  # before the last evaluation: what is cut short from here on is done again
-        if interruption.asked:
-            raise Interrupted
+    run = Evolution(config, folder, workers)
+    with (
+        closing(run.evaluation_env),
+        Interruption() as interruption,
+        SummaryWriter(str(folder.tensorboard)) as writer,
+    ):
+        progress = _search(run, run.load() if resume else run.start(), report, interruption, writer)
         result = {
             "steps": progress.env_steps,
             "updates": progress.updates,
@@ -241,6 +230,34 @@ def evolve(
     run.policy(progress).save(folder.path)
     folder.finish(result)
     return result
+
+
+def _search(
+    run: Evolution, progress: Progress, report: Report, interruption: Interruption, writer: SummaryWriter
+) -> Progress:
+    """Makes generations until all env steps are taken; returns where the run has come to, saved.
+
+    Raises:
+        Interrupted: After Ctrl-C, once a checkpoint is saved.
+    """
+    config = run.config
+    due = _next_multiple(progress.env_steps, config.checkpoint_steps)
+    while progress.env_steps < config.train_steps and not interruption.asked:
+        progress, row = run.generation(progress)
+        _log(run, writer, row)
+        report(progress.env_steps / config.train_steps)
+        if due <= progress.env_steps < config.train_steps:  # the end is evaluated by the caller
+            due = _next_multiple(progress.env_steps, config.checkpoint_steps)
+            _scalars(writer, "evaluation", run.evaluate(progress), progress.env_steps)
+            run.save(progress)
+    run.save(progress)  # before the last evaluation: what is cut short from here on is done again
+    if interruption.asked:
+        raise Interrupted
+    return progress
+
+
+def _next_multiple(value: int, of: int) -> int:
+    return (value // of + 1) * of
 
 
 def _log(run: Evolution, writer: SummaryWriter, row: dict[str, Any]) -> None:

@@ -26,11 +26,11 @@ MOST_TASKS, ENOUGH_MEMBERS = 4, 64
 many members as that, where there are so many, since few are slow side by side."""
 
 
-class Backend(Protocol):
-    """Evaluates generations."""
+class Workers(Protocol):
+    """Evaluate generations."""
 
     def evaluate(self, trial: Trial, generation: Generation, members: int) -> Outcome:
-        """Evaluate all members of a generation.
+        """Evaluates all members of a generation.
 
         Args:
             trial: How.
@@ -39,55 +39,55 @@ class Backend(Protocol):
         """
 
     def close(self) -> None:
-        """End the workers."""
+        """Ends the workers."""
 
 
-def split_members(members: int, block_size: int, workers: int) -> list[range]:
-    """Ranges of members for each worker: whole blocks, as even as can be."""
+def split_members(members: int, block_size: int, num_workers: int) -> list[range]:
+    """Returns ranges of members for each worker: whole blocks, as even as can be."""
     blocks = -(-members // block_size)
-    count = min(workers, blocks)
+    count = min(num_workers, blocks)
     ends = [block_size * (blocks * (worker + 1) // count) for worker in range(count)]
     return [range(start, min(end, members)) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
 
 
-def count_tasks(members: int, workers: int) -> int:
-    """Tasks that a generation is cut into for workers of unequal speed."""
-    return workers * min(MOST_TASKS, max(1, members // (workers * ENOUGH_MEMBERS)))
+def count_tasks(members: int, num_workers: int) -> int:
+    """Returns the number of tasks that a generation is cut into for workers of unequal speed."""
+    return num_workers * min(MOST_TASKS, max(1, members // (num_workers * ENOUGH_MEMBERS)))
 
 
 class Serial:
     """One vectorised rollout in this process."""
 
     def evaluate(self, trial: Trial, generation: Generation, members: int) -> Outcome:
-        """See `Backend.evaluate`."""
+        """See `Workers.evaluate`."""
         return evaluate_members(trial, generation, range(members))
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Does nothing: there is nothing to end."""
 
 
 class Processes:
     """Worker processes on this machine; members of one that dies are evaluated by others.
 
     Args:
-        workers: How many.
+        num_workers: How many.
     """
 
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
+    def __init__(self, num_workers: int) -> None:
+        self.num_workers = num_workers
         self.pool = self._make_pool()
 
     def _make_pool(self) -> ProcessPoolExecutor:
         # not forked: threads of torch do not survive that
-        return ProcessPoolExecutor(self.workers, multiprocessing.get_context("spawn"))
+        return ProcessPoolExecutor(self.num_workers, multiprocessing.get_context("spawn"))
 
     def evaluate(self, trial: Trial, generation: Generation, members: int) -> Outcome:
-        """See `Backend.evaluate`.
+        """See `Workers.evaluate`.
 
         Raises:
             RuntimeError: If workers die again and again.
         """
-        ranges = split_members(members, trial.block_size, self.workers)
+        ranges = split_members(members, trial.block_size, self.num_workers)
         outcomes: dict[int, Outcome] = {}
         for _ in range(ATTEMPTS):
             missing = [range_ for range_ in ranges if range_.start not in outcomes]
@@ -106,7 +106,7 @@ class Processes:
         raise RuntimeError(f"worker processes died {ATTEMPTS} times while evaluating one generation")
 
     def close(self) -> None:
-        """End the processes."""
+        """Ends the processes."""
         self.pool.shutdown(wait=False, cancel_futures=True)
 
 
@@ -116,32 +116,32 @@ class Ray:
     A worker that dies is replaced, and its members evaluated anew, by Ray itself.
 
     Args:
-        workers: CPUs of a cluster that is begun here, where no address is given.
+        num_workers: CPUs of a cluster that is begun here, where no address is given.
         address: Of a running cluster, `"auto"` for the one this machine belongs to.
         announce: Told what was begun or joined.
 
     Raises:
-        ImportError: If Ray is not installed.
+        MissingPackageError: If Ray is not installed.
         ConnectionError: If there is no cluster at the address.
     """
 
-    def __init__(self, workers: int, address: str | None, announce: Callable[[str], object]) -> None:
+    def __init__(self, num_workers: int, address: str | None, announce: Callable[[str], object]) -> None:
         try:
             self.ray = importlib.import_module("ray")
         except ImportError as error:
             raise MissingPackageError(
-                "backend='ray' needs Ray: pip install 'autotrain-env[distributed]'"
+                "workers='ray' needs Ray: pip install 'autotrain-env[distributed]'"
             ) from error
         self.is_ours = not self.ray.is_initialized()
         if self.is_ours:
-            self._connect(workers, address)
+            self._connect(num_workers, address)
         announce(f"Ray: {'joined ' + address if address else 'began a cluster here'}, {self._cpus()} CPUs")
         self.task = self.ray.remote(num_cpus=1, max_retries=ATTEMPTS)(evaluate_members)
 
-    def _connect(self, workers: int, address: str | None) -> None:
+    def _connect(self, num_workers: int, address: str | None) -> None:
         options: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False}
         if address is None:
-            self.ray.init(address="local", num_cpus=workers, **options)
+            self.ray.init(address="local", num_cpus=num_workers, **options)
             return
         nobody = f"ray_address={address!r}: no Ray cluster answers there"
         try:
@@ -156,46 +156,48 @@ class Ray:
         return max(1, int(self.ray.cluster_resources().get("CPU", 1)))
 
     def evaluate(self, trial: Trial, generation: Generation, members: int) -> Outcome:
-        """See `Backend.evaluate`."""
+        """See `Workers.evaluate`."""
         sent = self.ray.put(trial), self.ray.put(generation)  # once to each node
         ranges = split_members(members, trial.block_size, count_tasks(members, self._cpus()))
         return join_outcomes(self.ray.get([self.task.remote(*sent, range_) for range_ in ranges]))
 
     def close(self) -> None:
-        """Leave the cluster, or end the one that was begun here."""
+        """Leaves the cluster, or ends the one that was begun here."""
         if self.is_ours:
             self.ray.shutdown()
 
 
-BACKENDS = ("serial", "processes", "ray")
+KINDS = ("serial", "processes", "ray")
 
 
-def make_backend(
-    name: str,
-    workers: int | None = None,
+def make_workers(
+    kind: str,
+    num_workers: int | None = None,
     address: str | None = None,
     announce: Callable[[str], object] = print,
-) -> Backend:
-    """Make a backend.
+) -> Workers:
+    """Makes workers.
 
     Args:
-        name: `"serial"`, `"processes"` or `"ray"`.
-        workers: Processes, or CPUs of a Ray cluster begun here; by default as many as there are CPUs.
+        kind: `"serial"`, `"processes"` or `"ray"`.
+        num_workers: Processes, or CPUs of a Ray cluster begun here; by default as many as there are CPUs.
         address: Of a running Ray cluster.
         announce: Told what was begun or joined.
 
     Raises:
         ConnectionError: If there is no Ray cluster at the address.
-        ImportError: If Ray is wanted but not installed.
-        ValueError: If an argument is not allowed, or goes with another backend.
+        InvalidValueError: If an argument is not allowed, or goes with another kind.
+        MissingPackageError: If Ray is wanted but not installed.
     """
-    if name not in BACKENDS:
-        raise unknown_name("backend", name, BACKENDS)
-    check(address is None or name == "ray", "ray_address", address, "None but for backend='ray'")
-    check(workers is None or name != "serial", "workers", workers, "None for backend='serial'")
-    check(workers is None or address is None, "workers", workers, "None where a cluster is joined")
-    count = workers if workers is not None else os.cpu_count() or 1
-    check_whole("workers", count, 1)
-    if name == "serial":
+    if kind not in KINDS:
+        raise unknown_name("workers", kind, KINDS)
+    check(address is None or kind == "ray", "ray_address", address, "None but for workers='ray'")
+    check(num_workers is None or kind != "serial", "num_workers", num_workers, "None for workers='serial'")
+    check(
+        num_workers is None or address is None, "num_workers", num_workers, "None where a cluster is joined"
+    )
+    count = num_workers if num_workers is not None else os.cpu_count() or 1
+    check_whole("num_workers", count, 1)
+    if kind == "serial":
         return Serial()
-    return Processes(count) if name == "processes" else Ray(count, address, announce)
+    return Processes(count) if kind == "processes" else Ray(count, address, announce)

@@ -1,8 +1,6 @@
 """The report: one self-contained page, its figures as PNG, its numbers as CSV and Markdown tables."""
 
 import base64
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from matplotlib.figure import Figure
 
 import autotrain_env
 from agents.comparing.comparison import check_pairing
-from agents.comparing.players import AGENT, CONFIGURATION, EPISODE, ONE, OTHER, OWN, WITH_HOLDOUT
+from agents.comparing.plan import AGENT, CONFIGURATION, EPISODE, ONE, OTHER, OWN, WITH_HOLDOUT
 from agents.comparing.records import Record, read_generations, training_scores
 from agents.comparing.targets import SEEN, TARGETS
 from agents.reporting.figures import (
@@ -29,6 +27,7 @@ from agents.reporting.summaries import (
     as_markdown,
     by_method,
     groups_as_markdown,
+    numbers_of,
     summarize,
     summarize_groups,
 )
@@ -76,7 +75,9 @@ def write_report(
         targets=sections,
         runs=trainings,
     )
-    _write_numbers(output / "numbers.csv", sections)
+    rows = [{"target": section["name"], **row} for section in sections for row in section["rows"]]
+    numbers = numbers_of(rows).drop(columns="is_first", errors="ignore")
+    replace_file(output / "numbers.csv", numbers.to_csv(index=False).encode())
     tables = _tables({section["name"]: section["rows"] for section in sections}, groups)
     replace_file(output / "tables.md", tables.encode())
     replace_file(output / "index.html", page.encode())
@@ -255,25 +256,3 @@ def _cost(row: dict[str, Any]) -> str:
         f"{took}; against runs at {TUNED_RATES} rates for every new network it has paid after "
         f"{cost['train_updates'] / saved:,.0f} networks, counted in updates."
     )
-
-
-def _write_numbers(path: Path, sections: list[dict[str, Any]]) -> None:
-    rows = [{"target": section["name"], **_flat(row)} for section in sections for row in section["rows"]]
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, names, restval="")
-    writer.writeheader()
-    writer.writerows(rows)
-    replace_file(path, buffer.getvalue().encode())
-
-
-def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in row.items():
-        if name == "is_first":
-            continue
-        if isinstance(value, dict):
-            flat |= {f"{name}_{key}": entry for key, entry in value.items()}
-        else:
-            flat[name] = value
-    return flat

@@ -27,6 +27,8 @@ from autotrain_env.errors import InvalidValueError, check, check_whole, unknown_
 from autotrain_env.files import is_leftover, replace_file
 from autotrain_env.policies.trained import WEIGHTS_NAME
 
+RUNS = Path("runs/agents")
+"""Where runs are written, and looked for, unless another folder is named."""
 FORMAT = 1
 PACKAGES = ("autotrain-env", "gymnasium", "numpy", "stable-baselines3", "sb3-contrib", "torch")
 KEPT_CHECKPOINTS = 2

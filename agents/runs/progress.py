@@ -1,19 +1,32 @@
-"""Progress bars of the scripts."""
+"""How far some work is: bars in a terminal, and a line now and then where there is none."""
 
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 Report = Callable[[float], None]
 """Told the share of some work that is done, 0 to 1."""
+Bar = Callable[[str], AbstractContextManager[Report]]
+"""Begins some work, described in a few words; a context that gives how to report on it."""
+
+INTERVAL = 20.0
+"""Seconds between two lines where there is no terminal."""
 
 
 @contextmanager
-def bars(console: Console) -> Iterator[Callable[[str], Any]]:
-    """Progress bars; yields a function that makes one, as a context that yields how to report."""
+def bars(console: Console, clock: Callable[[], float] = time.monotonic) -> Iterator[Bar]:
+    """Gives a function that shows how far some work is.
+
+    Args:
+        console: Where it is shown: as a bar in a terminal, elsewhere as lines.
+        clock: Tells the seconds; for lines.
+    """
+    if not console.is_terminal:
+        yield lambda description: lines(console, description, clock)
+        return
     columns = (
         TextColumn("{task.description:20}"),
         BarColumn(),
@@ -22,22 +35,52 @@ def bars(console: Console) -> Iterator[Callable[[str], Any]]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as progress:
+        yield lambda description: _bar(progress, description)
 
-        @contextmanager
-        def bar(description: str) -> Iterator[Report]:
-            task = progress.add_task(description, total=1.0)
 
-            def report(share: float) -> None:
-                progress.update(task, completed=min(share, 1.0))
+@contextmanager
+def _bar(progress: Progress, description: str) -> Iterator[Report]:
+    task = progress.add_task(description, total=1.0)
 
-            yield report
-            report(1.0)
+    def report(share: float) -> None:
+        progress.update(task, completed=min(share, 1.0))
 
-        yield bar
+    yield report
+    report(1.0)
+
+
+@contextmanager
+def lines(console: Console, description: str, clock: Callable[[], float]) -> Iterator[Report]:
+    """Prints a line at the start of some work, every 20 seconds of it, and at its end.
+
+    Args:
+        console: Where.
+        description: Of the work.
+        clock: Tells the seconds.
+    """
+    begin = told = clock()
+
+    def say(text: str) -> None:
+        console.print(f"{description}: {text}", soft_wrap=True, highlight=False)
+
+    def report(share: float) -> None:
+        nonlocal told
+        if clock() - told >= INTERVAL:
+            told = clock()
+            say(f"{min(share, 1.0):.0%} after {_in_words(told - begin)}")
+
+    say("begun")
+    yield report
+    say(f"done after {_in_words(clock() - begin)}")
+
+
+def _in_words(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def portion(report: Report, start: float, size: float, total: float) -> Report:
-    """Report a part of the work, from `start` to `start + size` of `total`."""
+    """Returns how to report a part of the work, from `start` to `start + size` of `total`."""
 
     def report_part(share: float) -> None:
         report((start + share * size) / total)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import signal
 import threading
 import time
@@ -18,6 +19,10 @@ from autotrain_env import AutoTrainConfig, AutoTrainVectorEnv
 from autotrain_env.errors import InvalidValueError
 from autotrain_env.policies.evaluation import evaluate_policy
 from autotrain_env.policies.trained import TrainedPolicy
+
+STATE_NAME = "state.pkl"
+STATE_FORMAT = 2
+"""Changes with what checkpoints hold, and where the classes live that they are made of."""
 
 
 class Interrupted(Exception):
@@ -40,17 +45,40 @@ class Stopwatch:
         return (time.monotonic() - self.begin) / 60
 
 
+def write_state(checkpoint: Path, state: dict[str, Any]) -> None:
+    """Writes what a checkpoint holds in `state.pkl`, its format before it.
+
+    Args:
+        checkpoint: Its folder.
+        state: Anything that can be pickled, by name.
+    """
+    with (checkpoint / STATE_NAME).open("wb") as file:
+        pickle.dump(STATE_FORMAT, file)
+        cloudpickle.dump(state, file)
+
+
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    """What a checkpoint holds in `state.pkl`.
+    """Returns what a checkpoint holds in `state.pkl`.
 
     Raises:
-        ValueError: If it is damaged.
+        InvalidValueError: If it is damaged, or was written by a version that writes another format.
     """
+    path = checkpoint / STATE_NAME
+    other = InvalidValueError(
+        f"{path} was made by another version of this project: go on with that version, or train anew with "
+        f"--overwrite"
+    )
     try:
-        with (checkpoint / "state.pkl").open("rb") as file:
-            return cloudpickle.load(file)
+        with path.open("rb") as file:
+            if pickle.load(file) != STATE_FORMAT:
+                raise other
+            return pickle.load(file)
+    except InvalidValueError:
+        raise
+    except (ModuleNotFoundError, AttributeError) as error:  # it names what is no longer there
+        raise other from error
     except Exception as error:  # what a damaged pickle raises may be anything
-        raise InvalidValueError(f"{checkpoint / 'state.pkl'} is damaged: {error!r}") from error
+        raise InvalidValueError(f"{path} is damaged: {error!r}") from error
 
 
 def note_evaluation(

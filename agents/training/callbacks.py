@@ -3,13 +3,20 @@
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from agents.runs.folder import RunConfig, RunFolder
 from agents.runs.progress import Report
-from agents.runs.session import Interrupted, Interruption, Stopwatch, config_of, log_sizes, note_evaluation
+from agents.runs.session import (
+    Interrupted,
+    Interruption,
+    Stopwatch,
+    config_of,
+    log_sizes,
+    note_evaluation,
+    write_state,
+)
 from agents.training.checkpoints import MONITORED, environments_of, random_state
 from agents.training.export import export_policy
 from autotrain_env import Curriculum
@@ -106,8 +113,7 @@ class Keeper(BaseCallback):
             "sizes": log_sizes((self.folder.decisions, self.folder.evaluations)),
             "minutes": self.stopwatch.minutes,
         }
-        with (folder / "state.pkl").open("wb") as file:
-            cloudpickle.dump(state, file)
+        write_state(folder, state)
 
 
 class CurriculumCallback(BaseCallback):

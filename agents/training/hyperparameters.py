@@ -15,7 +15,7 @@ RATES = ("learning_rate", "clip_range")
 LINEAR = "lin_"  # before a rate that falls to 0 during training, as RL Baselines3 Zoo writes it
 # Hyperparameters beside those of the algorithm's class, and what users do not give to that.
 OF_RUNS = ("n_envs", "n_timesteps")
-_OF_THIS_PROJECT = ("extractor", "noise_type", "noise_std")
+OF_THIS_PROJECT = ("extractor", "noise_type", "noise_std")
 _NOT_GIVEN = ("env", "seed", "device", "_init_setup_model")
 
 
@@ -61,7 +61,7 @@ def replaced_hyperparameters(given: Iterable[str], known: Mapping[str, Any]) -> 
 def check_hyperparameters(model_class: type[BaseAlgorithm], hyperparameters: Mapping[str, Any]) -> None:
     """Check the names, and that there is no text where the class's default is a number."""
     parameters = inspect.signature(model_class).parameters
-    known = {*OF_RUNS, *_OF_THIS_PROJECT, *parameters} - {*_NOT_GIVEN}
+    known = {*OF_RUNS, *OF_THIS_PROJECT, *parameters} - {*_NOT_GIVEN}
     for name, value in hyperparameters.items():
         if name not in known:
             raise unknown_name("hyperparameter", name, known)

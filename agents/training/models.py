@@ -17,7 +17,14 @@ from torch import nn
 from agents.training.algorithms import find_algorithm
 from agents.training.export import export_policy, network_of
 from agents.training.extractors import EXTRACTORS, AttentionExtractor, NormalizeExtractor
-from agents.training.hyperparameters import LINEAR, OF_RUNS, RATES, check_hyperparameters, linear_start
+from agents.training.hyperparameters import (
+    LINEAR,
+    OF_RUNS,
+    OF_THIS_PROJECT,
+    RATES,
+    check_hyperparameters,
+    linear_start,
+)
 from autotrain_env import AutoTrainConfig
 from autotrain_env.errors import InvalidValueError, check, unknown_name
 from autotrain_env.policies.spec import PolicySpec
@@ -35,7 +42,7 @@ def make_model(
     start_from: TrainedPolicy | None = None,
     **replaced: Any,
 ) -> BaseAlgorithm:
-    """Make a model that is untrained, or acts as another policy.
+    """Makes a model that is untrained, or acts as another policy.
 
     Args:
         name: Of the algorithm.
@@ -47,58 +54,82 @@ def make_model(
         replaced: Hyperparameters to use instead.
 
     Raises:
-        ValueError: If a hyperparameter is not allowed, or the model cannot act as the other policy does.
+        InvalidValueError: If a hyperparameter is not allowed, or the model cannot act as the other policy
+            does.
     """
-    arguments = {**hyperparameters, **replaced}
     model_class = find_algorithm(name).model_class
-    check_hyperparameters(model_class, arguments)
-    for of_the_run in OF_RUNS:
-        arguments.pop(of_the_run, None)
-    for rate in RATES:
-        if str(arguments.get(rate)).startswith(LINEAR):
-            arguments[rate] = LinearSchedule(linear_start(rate, arguments[rate]), 0.0, 1.0)
-    extractor = arguments.pop("extractor", "flat")
-    if extractor not in EXTRACTORS:
-        raise unknown_name("extractor", extractor, EXTRACTORS)
     config = env.get_attr("config")[0]
-    if extractor == "attention":
-        arguments["policy_kwargs"] = arguments.get("policy_kwargs", {}) | {
-            "features_extractor_class": AttentionExtractor,
-            "features_extractor_kwargs": {"rows": config.num_snapshots, "windows": config.history_length},
-        }
+    given = {**hyperparameters, **replaced}
+    check_hyperparameters(model_class, given)
+    arguments = {
+        name: _scheduled(name, value) if name in RATES else value
+        for name, value in given.items()
+        if name not in (*OF_RUNS, *OF_THIS_PROJECT)
+    }
+    arguments["policy_kwargs"] = _policy_kwargs(given, config)
     if start_from is not None:
-        for which in ("observation_space", "action_space"):
-            mine, other = getattr(env, which), getattr(start_from.spec, which)
-            check(mine == other, "start_from", f"a policy with {which} {other}", f"one for {mine}")
-        start_from.check_meaning(config.make_action_type())
-        check(extractor == "flat", "extractor", extractor, "flat with start_from")
-        arguments["policy_kwargs"] = _networks_like(start_from.spec, arguments.get("policy_kwargs", {}))
-    policy = arguments.pop("policy")
-    noise = arguments.pop("noise_std", None)
-    if arguments.pop("noise_type", None) == "normal":
-        is_box = isinstance(env.action_space, spaces.Box)
-        check(is_box, "noise_type", "normal", "left out where actions are discrete")
-        shape = env.action_space.shape
-        assert shape is not None
-        arguments["action_noise"] = NormalActionNoise(np.zeros(shape), np.full(shape, float(noise)))
+        _check_fits(start_from, env, given.get("extractor", "flat"))
+        arguments["policy_kwargs"] = _networks_like(start_from.spec, arguments["policy_kwargs"])
+    if given.get("noise_type") == "normal":
+        arguments["action_noise"] = _normal_noise(env.action_space, given.get("noise_std"))
     try:
-        model: BaseAlgorithm = model_class(policy, env, seed=seed, device="cpu", **arguments)
+        model: BaseAlgorithm = model_class(env=env, seed=seed, device="cpu", **arguments)
     except Exception as error:  # what a library raises of a value may be anything
         raise InvalidValueError(
             f"hyperparameters={dict(hyperparameters)} are not allowed: {error!r}"
         ) from error
-    actor_critic = isinstance(model.policy, (ActorCriticPolicy, MaskableActorCriticPolicy))
-    if actor_critic and config.action_type == "discrete":
-        with torch.no_grad():
-            assert isinstance(model.policy.action_net, nn.Linear)
-            model.policy.action_net.bias.copy_(torch.from_numpy(action_bias(config)))
+    if config.action_type == "discrete":
+        _set_action_bias(model, config)
     if start_from is not None:
         _copy_policy(start_from, model)
     return model
 
 
+def _scheduled(name: str, value: Any) -> Any:
+    """Returns a rate as Stable-Baselines3 takes it: a number, or a schedule that falls to 0."""
+    falls = str(value).startswith(LINEAR)
+    return LinearSchedule(linear_start(name, value), 0.0, 1.0) if falls else value
+
+
+def _policy_kwargs(given: Mapping[str, Any], config: AutoTrainConfig) -> dict[str, Any]:
+    """Returns the arguments of the policy, those of its feature extractor among them."""
+    extractor, known = given.get("extractor", "flat"), given.get("policy_kwargs") or {}
+    if extractor not in EXTRACTORS:
+        raise unknown_name("extractor", extractor, EXTRACTORS)
+    if extractor == "flat":
+        return known
+    return known | {
+        "features_extractor_class": AttentionExtractor,
+        "features_extractor_kwargs": {"rows": config.num_snapshots, "windows": config.history_length},
+    }
+
+
+def _check_fits(policy: TrainedPolicy, env: VecEnv, extractor: str) -> None:
+    """Raises an `InvalidValueError` unless a model in an environment can begin with a policy."""
+    for which in ("observation_space", "action_space"):
+        mine, other = getattr(env, which), getattr(policy.spec, which)
+        check(mine == other, "start_from", f"a policy with {which} {other}", f"one for {mine}")
+    policy.check_meaning(env.get_attr("config")[0].make_action_type())
+    check(extractor == "flat", "extractor", extractor, "flat with start_from")
+
+
+def _normal_noise(space: spaces.Space[Any], deviation: Any) -> NormalActionNoise:
+    check(isinstance(space, spaces.Box), "noise_type", "normal", "left out where actions are discrete")
+    shape = space.shape
+    assert shape is not None
+    return NormalActionNoise(np.zeros(shape), np.full(shape, float(deviation)))
+
+
+def _set_action_bias(model: BaseAlgorithm, config: AutoTrainConfig) -> None:
+    """Sets the initial logits of an actor-critic."""
+    if isinstance(model.policy, (ActorCriticPolicy, MaskableActorCriticPolicy)):
+        with torch.no_grad():
+            assert isinstance(model.policy.action_net, nn.Linear)
+            model.policy.action_net.bias.copy_(torch.from_numpy(action_bias(config)))
+
+
 def _networks_like(spec: PolicySpec, known: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of an actor-critic policy whose actor has the layers of another policy."""
+    """Returns arguments of an actor-critic policy whose actor has the layers of another policy."""
     critic = known.get("net_arch", [64, 64])
     if isinstance(critic, dict):
         check("vf" in critic, "net_arch", critic, "a list, or an object with a list named vf")
@@ -110,6 +141,11 @@ def _networks_like(spec: PolicySpec, known: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _copy_policy(policy: TrainedPolicy, model: BaseAlgorithm) -> None:
+    """Gives a model's actor the weights of a policy.
+
+    Raises:
+        InvalidValueError: If the policy is made otherwise.
+    """
     made = export_policy(model).spec
     mine, others = ([spec.head, *map(dict, spec.layers)] for spec in (made, policy.spec))
     check(mine == others, "start_from", f"a policy of {others}", f"made as the model's: {mine}")
@@ -121,7 +157,7 @@ def _copy_policy(policy: TrainedPolicy, model: BaseAlgorithm) -> None:
 
 
 def action_bias(config: AutoTrainConfig) -> np.ndarray:
-    """Initial logits of the discrete actions, float32, shape (number of actions,)."""
+    """Returns initial logits of the discrete actions, float32, shape (number of actions,)."""
     assert config.num_rewinds is not None
     rewinds = np.full(config.num_rewinds, REWIND_BIAS)
     rewinds[0] = 0.0

@@ -11,29 +11,12 @@ import torch
 
 from agents.__main__ import main
 from agents.commands import evaluate as looking
-from agents.commands.arguments import describe_arguments
+from agents.commands.arguments import described_arguments
 from agents.runs.folder import RunFolder
 from agents.training.algorithms import ALGORITHMS
 from autotrain_env import ENVIRONMENTS, AutoTrainConfig, Task
 from autotrain_env.policies.trained import load_policy
-
-ENV = ("--env.budget", "60", "--env.classifier", "mlp-6", "--env.train-size", "80")
-STEPS = (
-    *("--num-envs", "2", "--train-steps", "120"),
-    *("--checkpoint-steps", "60", "--evaluation-episodes", "2"),
-)
-Captured = pytest.CaptureFixture[str]
-
-
-def train(folder: Path, *more: str, algorithm: str = "ppo") -> None:
-    main(["train", algorithm, *ENV, *STEPS, "--output", str(folder), *more])
-
-
-def error_of(capsys: Captured, *arguments: str) -> str:
-    with pytest.raises(SystemExit) as exit_:
-        main(list(arguments))
-    assert exit_.value.code == 2
-    return " ".join(capsys.readouterr().err.split())
+from tests.helpers.commands import ENV, STEPS, Captured, error_of, train
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +202,8 @@ def test_a_policy_cannot_name_another_environment(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("train", "pppo"), "algorithm='pppo' is not a known name; the nearest known one is 'ppo'"),
+        (("train", "pppo"), "options: pppo .*subcommands: ppo, a2c, dqn"),
+        (("tune", "pppo"), "algorithm='pppo' is not a known name; the nearest known one is 'ppo'"),
         (
             ("train", "ppo", "--id", "AutoTrian-v0"),
             "id='AutoTrian-v0'.*nearest.* is 'AutoTrain-v0'",
@@ -336,11 +320,11 @@ def test_a_run_of_another_version_says_so(finished: Path, tmp_path: Path, capsys
 
 
 def test_help_says_what_every_argument_does(capsys: Captured):
-    described = describe_arguments(AutoTrainConfig) | describe_arguments(Task)
-    commands = ("train", "tune", "evaluate", "compare", "final", "report", "replay", "list")
-    for command in commands:
+    described = described_arguments(AutoTrainConfig) | described_arguments(Task)
+    commands = ("train ppo", "train es", "tune", "evaluate", "compare", "final", "report", "replay", "list")
+    for command in (*commands, "demo"):
         with pytest.raises(SystemExit):
-            main([command, "--help"])
+            main([*command.split(), "--help"])
         lines = [line.strip("│╭╮╰╯─ ") for line in capsys.readouterr().out.splitlines()]
         options = [n for n, line in enumerate(lines) if re.match("--[a-z]", line)]
         assert options
@@ -348,12 +332,12 @@ def test_help_says_what_every_argument_does(capsys: Captured):
             own = lines[n].split()[2:] + ([] if n + 1 in options else lines[n + 1].split())
             assert len(own) > 3, lines[n]
         printed = " ".join(" ".join(lines).split())
-        if command not in ("report", "list"):
+        if command not in ("report", "list", "demo"):
             for name, text in described.items():
                 if name != "log_path":
                     assert f"--env.{name.replace('_', '-')}" in printed
                     assert " ".join(text.split()[:3]) in printed
-    assert describe_arguments(AutoTrainConfig)["inner_steps"].startswith("Optimiser updates")
+    assert described_arguments(AutoTrainConfig)["inner_steps"].startswith("Optimiser updates")
 
 
 def test_replay(finished: Path, tmp_path: Path, capsys: Captured):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from agents.commands.demo import Arguments, run, summary, table
+from agents.commands.demo import Demo, summary, table
 from agents.comparing.schedule_tuning import GRID
 from autotrain_env.policies.trained import load_policy
 
@@ -15,8 +15,8 @@ from autotrain_env.policies.trained import load_policy
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[list, Path]:
     output = tmp_path_factory.mktemp("demo")
-    arguments = Arguments(train_steps=960, episodes=6, tuning_episodes=2, num_envs=8, output=output)
-    return run(arguments, Console(quiet=True)), output
+    demonstration = Demo(train_steps=960, episodes=6, tuning_episodes=2, num_envs=8, output=output)
+    return demonstration.play(Console(quiet=True)), output
 
 
 def test_rows_are_paired_and_tuned_rates_are_of_the_grid(demo: tuple[list, Path]) -> None:

@@ -13,18 +13,19 @@ import numpy as np
 import pytest
 
 from agents.__main__ import main
-from agents.comparing import players
+from agents.comparing import baseline_jobs, jobs
 from agents.comparing.comparison import check_pairing, parse_targets
-from agents.comparing.players import BASELINES, WAYS
+from agents.comparing.plan import BASELINES, OTHERS, WAYS
 from agents.comparing.records import FILE, Record, load_record, load_records
-from agents.comparing.schedule_tuning import GRID
+from agents.comparing.schedule_search import SEARCHED
+from agents.comparing.schedule_tuning import GRID, VARIANTS
 from agents.comparing.targets import FINAL, TARGETS
 from agents.reporting.report import write_report
 from agents.reporting.summaries import summarize, summarize_groups
 from agents.runs.folder import RunFolder
 from autotrain_env.policies.trained import load_policy
 from autotrain_env.process.observations import METRICS
-from tests.agents.commands.test_commands import Captured, error_of, train
+from tests.helpers.commands import Captured, error_of, train
 
 FEW = ("--episodes", "4", "--num-envs", "4", "--configuration-episodes", "2", "--one-episodes", "2")
 CONSTANT = ("--baselines", "constant", "--ways")
@@ -111,13 +112,13 @@ def test_what_is_on_record_is_not_played_again(
     main(command)
     before = {path: path.read_bytes() for path in tmp_path.rglob(FILE)}
     played = []
-    original = players.evaluate_policy
+    original = jobs.evaluate_policy
 
     def counted(*arguments: Any, **named: Any) -> Any:
         played.append(arguments)
         return original(*arguments, **named)
 
-    monkeypatch.setattr(players, "evaluate_policy", counted)
+    monkeypatch.setattr(jobs, "evaluate_policy", counted)
     main(command)
     assert not played and before == {path: path.read_bytes() for path in tmp_path.rglob(FILE)}
     main([*command, "--baselines", "constant", "random"])
@@ -130,7 +131,7 @@ def test_what_is_on_record_is_not_played_again(
     made = load_record(best).as_line()
     main([*command, "--ways", "episode"])
     assert load_record(best).as_line() == made
-    monkeypatch.setattr(players, "GRID", players.GRID * 2)
+    monkeypatch.setattr(baseline_jobs, "GRID", GRID * 2)
     main([*command, "--ways", "episode"])
     assert load_record(best).as_line() != made
     main([*command, "--episodes", "5"])
@@ -141,7 +142,7 @@ def test_a_comparison_that_is_cut_short_keeps_what_was_played(
     runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     command = ["compare", str(runs["ppo"]), str(runs["bad"]), *FEW, *CONSTANT, "own"]
-    original, calls = players.evaluate_policy, []
+    original, calls = jobs.evaluate_policy, []
 
     def interrupted(*arguments: Any, **named: Any) -> Any:
         calls.append(arguments)
@@ -149,7 +150,7 @@ def test_a_comparison_that_is_cut_short_keeps_what_was_played(
             raise KeyboardInterrupt
         return original(*arguments, **named)
 
-    monkeypatch.setattr(players, "evaluate_policy", interrupted)
+    monkeypatch.setattr(jobs, "evaluate_policy", interrupted)
     with pytest.raises(SystemExit):
         main([*command, "--output", str(tmp_path)])
     assert [record.name for record in load_records([tmp_path])] == ["own/agent.ppo.0"]
@@ -188,8 +189,8 @@ def test_every_baseline_meets_the_same_tasks(runs: dict[str, Path], tmp_path: Pa
     records = ordered(tmp_path)
     check_pairing(records)
     rows = by_label(records)
-    schedules, holdout = len(players.VARIANTS), len(players.SEARCHED)
-    assert len(rows) == 1 + 4 * schedules + holdout + len(players.OTHERS)
+    schedules, holdout = len(VARIANTS), len(SEARCHED)
+    assert len(rows) == 1 + 4 * schedules + holdout + len(OTHERS)
     kinds = {kind for kind, _ in rows}
     assert kinds == {"agent", *WAYS.values(), "no schedule"}
     assert rows["best of 8 of each episode", "population"]["updates"] == 8 * 60
@@ -207,14 +208,14 @@ def test_agents_and_schedules_make_the_same_first_observation(
 ):
     """But for the holdout, which schedules read unguarded."""
     seen: list[np.ndarray] = []
-    original = players.evaluate_policy
+    original = jobs.evaluate_policy
 
     def watched(env: Any, policy: Any, episodes: int, seed: int, **named: Any) -> Any:
         observation, _ = env.reset(seed=[seed + k for k in range(env.num_envs)])
         seen.append(observation.reshape(env.num_envs, 4, 5, 9))
         return original(env, policy, episodes, seed, **named)
 
-    monkeypatch.setattr(players, "evaluate_policy", watched)
+    monkeypatch.setattr(jobs, "evaluate_policy", watched)
     main(["compare", str(runs["ppo"]), *FEW, *CONSTANT, "own", "--output", str(tmp_path)])
     agent, schedule = seen
     guarded = [list(METRICS).index(name) for name in ("holdout_answer", "generalization_gap")]
@@ -357,7 +358,9 @@ def test_a_report_is_one_page_with_figures_and_numbers(compared: Path, tmp_path:
         assert text in page
     rows = list(csv.DictReader((tmp_path / "numbers.csv").open()))
     table = (tmp_path / "tables.md").read_text()
-    assert "| ppo | 2 |" in table and table.count("\n|") == len(rows) + 2 + len({r["kind"] for r in rows})
+    assert re.search(r"\| ppo +\| 2 ", table) and table.count("\n|") == len(rows) + 2 + len(
+        {r["kind"] for r in rows}
+    )
     expected = by_label(ordered(compared))
     assert len(rows) == len(expected)
     for row in rows:

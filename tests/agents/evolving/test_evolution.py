@@ -37,6 +37,7 @@ from autotrain_env.evolution import (
     StudentTNoise,
 )
 from autotrain_env.policies.trained import load_policy
+from tests.helpers.commands import Captured, error_of
 
 ROOT = Path(__file__).parents[3]
 SMALL = {
@@ -195,8 +196,8 @@ COMMAND = ("train", "es", *ENV, *STEPS, "--hyperparameters", *SIZES)
 COMPARISON = ("--baselines", "random", "--episodes", "2", "--num-envs", "2", "--output")
 
 
-def test_backends_leave_the_same_run(tmp_path: Path):
-    for name, more in (("serial", ()), ("processes", ("--backend", "processes", "--workers", "2"))):
+def test_all_workers_leave_the_same_run(tmp_path: Path):
+    for name, more in (("serial", ()), ("processes", ("--workers", "processes", "--num-workers", "2"))):
         main([*COMMAND, "--output", str(tmp_path / name), *more])
     assert_same_runs(RunFolder(tmp_path / "serial"), RunFolder(tmp_path / "processes"))
     main(["evaluate", str(tmp_path / "serial"), "--episodes", "2", "--num-envs", "2"])
@@ -364,8 +365,8 @@ def test_mistakes_are_named(given: dict[str, Any], message: str):
         (("--topology", "ring", "--density", "0.5"), "density=0.5.*erdos-renyi"),
         (("--topology", "erdos-renyi", "--density", "2"), r"density=2.*\(0, 1\]"),
         (("--topology", "erdos-renyi", "--density", "0.01"), "density=0.01.*falls into 3 parts"),
-        (("--backend", "mpi"), "backend='mpi'"),
-        (("--workers", "2"), "workers=2.*serial"),
+        (("--workers", "mpi"), "workers='mpi'"),
+        (("--num-workers", "2"), "num_workers=2.*serial"),
         (("--env.tasks", "curriculum"), "of 3 levels.*es follows no curriculum"),
         (("--seed", "50000"), "seed=50000.*below 50000"),
     ],
@@ -382,24 +383,19 @@ def test_mistakes_on_the_command_line(
     assert not (tmp_path / "run").exists()
 
 
-def test_arguments_of_es_are_refused_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    for arguments in (("--topology", "ring"), ("--backend", "ray"), ("--workers", "2")):
-        with pytest.raises(SystemExit):
-            main(["train", "ppo", *ENV, "--output", str(tmp_path / "run"), *arguments])
-        assert "left out but for es" in " ".join(capsys.readouterr().err.split())
-    for algorithm in ("es", "dqn"):
-        with pytest.raises(SystemExit):
-            main(
-                ["train", algorithm, *ENV, "--output", str(tmp_path / "run"), "--start-from", str(tmp_path)]
-            )
-        assert "left out but for ppo" in " ".join(capsys.readouterr().err.split())
-    with pytest.raises(SystemExit):
-        main(["train", "ppo", *ENV, "--output", str(tmp_path / "run"), "--start-from", str(tmp_path)])
-    assert "policy.json" in capsys.readouterr().err
+def test_arguments_of_others_are_refused(tmp_path: Path, capsys: Captured):
+    output = ("--output", str(tmp_path / "run"))
+    for algorithm, argument in (
+        ("ppo", ("--topology", "ring")),
+        ("ppo", ("--workers", "ray")),
+        ("es", ("--start-from", str(tmp_path))),
+        ("dqn", ("--start-from", str(tmp_path))),
+        ("es", ("--success-score", "0.5")),
+    ):
+        assert f"options: {argument[0]}" in error_of(capsys, "train", algorithm, *ENV, *output, *argument)
+    assert "policy.json" in error_of(capsys, "train", "ppo", *ENV, *output, "--start-from", str(tmp_path))
     assert not (tmp_path / "run").exists()
-    with pytest.raises(SystemExit):
-        main(["tune", "es"])
-    assert "algorithm='es'" in capsys.readouterr().err
+    assert "algorithm='es'" in error_of(capsys, "tune", "es")
 
 
 def test_a_resume_with_another_population_says_in_what(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

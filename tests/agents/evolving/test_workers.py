@@ -22,7 +22,7 @@ from agents.evolving.members import (
     join_outcomes,
     without_memory,
 )
-from agents.evolving.workers import Processes, Ray, Serial, count_tasks, make_backend, split_members
+from agents.evolving.workers import Processes, Ray, Serial, count_tasks, make_workers, split_members
 from autotrain_env import AutoTrainVectorEnv
 from autotrain_env.evolution import EvolutionStrategy, SparseEvolutionStrategy, init
 from autotrain_env.evolution.strategy import EvolutionState
@@ -156,23 +156,23 @@ def test_only_what_members_are_made_of_is_sent():
 
 
 def test_processes_give_the_same(wanted: Outcome):
-    backend = make_backend("processes", 2)
+    workers = make_workers("processes", 2)
     try:
         for _ in range(2):
-            assert_same(backend.evaluate(make_trial(), make_generation(), MEMBERS), wanted)
+            assert_same(workers.evaluate(make_trial(), make_generation(), MEMBERS), wanted)
     finally:
-        backend.close()
+        workers.close()
 
 
 def test_a_process_that_dies_changes_nothing(tmp_path: Path, wanted: Outcome):
-    backend = Processes(2)
+    workers = Processes(2)
     try:
         marker = tmp_path / "died"
-        assert_same(backend.evaluate(make_trial(), deadly(marker), MEMBERS), wanted)
+        assert_same(workers.evaluate(make_trial(), deadly(marker), MEMBERS), wanted)
         assert marker.exists()
-        assert_same(backend.evaluate(make_trial(), make_generation(), MEMBERS), wanted)
+        assert_same(workers.evaluate(make_trial(), make_generation(), MEMBERS), wanted)
     finally:
-        backend.close()
+        workers.close()
 
 
 # --- Ray ---
@@ -195,12 +195,12 @@ def cluster() -> Iterator[Any]:
 def ray(cluster: Any) -> Iterator[Ray]:
     """Tasks on that cluster; workers get this module by value, since they cannot import it."""
     said: list[str] = []
-    backend = make_backend("ray", address=cluster.address, announce=said.append)
-    assert isinstance(backend, Ray)
+    workers = make_workers("ray", address=cluster.address, announce=said.append)
+    assert isinstance(workers, Ray)
     assert said == [f"Ray: joined {cluster.address}, 2 CPUs"]
-    backend.ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    yield backend
-    backend.close()
+    workers.ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    yield workers
+    workers.close()
 
 
 def test_ray_gives_the_same(ray: Ray, wanted: Outcome):
@@ -233,22 +233,22 @@ def test_nodes_come_and_go(ray: Ray, cluster: Any, wanted: Outcome):
 def test_ray_that_is_missing_names_the_extra(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ImportError, match=r"autotrain-env\[distributed\]"):
-        make_backend("ray")
+        make_workers("ray")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("proceses",), "backend='proceses'.*nearest known one is 'processes'"),
-        (("serial", 2), "workers=2.*serial"),
-        (("processes", 0), "workers=0.*at least 1"),
+        (("proceses",), "workers='proceses'.*nearest known one is 'processes'"),
+        (("serial", 2), "num_workers=2.*serial"),
+        (("processes", 0), "num_workers=0.*at least 1"),
         (("processes", 2, "auto"), "ray_address='auto'.*ray"),
-        (("ray", 2, "auto"), "workers=2.*joined"),
+        (("ray", 2, "auto"), "num_workers=2.*joined"),
     ],
 )
 def test_mistakes_are_named(arguments: tuple[Any, ...], message: str):
     with pytest.raises(ValueError, match=message):
-        make_backend(*arguments)
+        make_workers(*arguments)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:port"])
@@ -257,5 +257,5 @@ def test_an_address_where_nobody_answers_begins_no_cluster(address: str):
     if ray.is_initialized():
         ray.shutdown()
     with pytest.raises(ConnectionError, match="ray_address='.*': no Ray cluster answers there"):
-        make_backend("ray", address=address)
+        make_workers("ray", address=address)
     assert not ray.is_initialized()

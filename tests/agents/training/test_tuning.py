@@ -23,8 +23,8 @@ from agents.training.tuning import (
     write_hyperparameters,
 )
 from autotrain_env.envs.sb3 import make_sb3_env
-from tests.agents.commands.test_commands import ENV, Captured, error_of
 from tests.helpers import tiny
+from tests.helpers.commands import ENV, Captured, error_of
 
 SMALL = ("--train-steps", "120", "--num-envs", "2", "--evaluation-episodes", "2", "--evaluations", "2")
 

@@ -1,0 +1,291 @@
+"""Baselines as jobs: schedules, tuned in each of the ways, and methods that follow no schedule."""
+
+import json
+from abc import abstractmethod
+from typing import Any
+
+from agents.comparing.jobs import Job, Setting, described, timed, vector_env_of
+from agents.comparing.plan import CONFIGURATION, EPISODE, ONE, OTHER, OWN, WAYS, WITH_HOLDOUT
+from agents.comparing.populations import Populations, train_populations
+from agents.comparing.schedule_search import SEARCHED, search_schedules
+from agents.comparing.schedule_tuning import GRID, VARIANTS, Environment, Tuned, best_of_rates, tune
+from agents.comparing.torch_optimizers import OPTIMIZERS, run_optimizer, tune_optimizer
+from agents.runs.progress import Report, portion
+from autotrain_env.policies.protocol import Policy
+from autotrain_env.policies.random_agent import RandomAgent
+from autotrain_env.policies.schedules import Schedule, as_schedule
+
+SEARCH_EPISODES = 5
+BATCH = 64
+"""Networks trained side by side, at most, when tuning for all training tasks."""
+
+
+class ScheduleJob(Job):
+    """A schedule at the rate of each task; the base of schedules whose rate is chosen.
+
+    Args:
+        setting: The target, and what is played there.
+        name: Of the schedule.
+        way: In which way its rate is chosen.
+    """
+
+    def __init__(self, setting: Setting, name: str, way: str = OWN) -> None:
+        super().__init__(setting, name, way)
+        schedule = as_schedule(name)
+        assert isinstance(schedule, Schedule)
+        self.name, self.schedule = name, schedule
+        holdout = {"train_on_holdout": True} if way == WITH_HOLDOUT else {}
+        self.env_id, self.kwargs = setting.baseline_env(**holdout)
+        self.kwargs.pop("lr_factors", None)  # schedules set rates, whatever the agents' buttons
+
+    @property
+    def setup(self) -> dict[str, Any]:
+        """The environment."""
+        return self.setting.setup(self.env_id, self.kwargs, tuning_episodes=0)
+
+    @property
+    def work(self) -> float:
+        """As many episodes as are played."""
+        return self.setting.episodes
+
+    def play(self, report: Report) -> dict[str, Any]:
+        """Plays at each task's own rate."""
+        env = self.make()
+        return described(env, *self.setting.play(env, self.schedule, report))
+
+    def make(self, num_envs: int | None = None) -> Environment:
+        """Returns an environment for schedules."""
+        return self.setting.make(self.env_id, self.kwargs, num_envs)
+
+
+class BestOfRatesJob(ScheduleJob):
+    """A schedule at the best of 8 rates, chosen for every episode anew."""
+
+    @property
+    def setup(self) -> dict[str, Any]:
+        """The environment, and the rates that are tried."""
+        return super().setup | {"tried": {"rates": GRID.tolist(), "parameters": []}}
+
+    @property
+    def work(self) -> float:
+        """Every episode is played at every rate."""
+        return len(GRID) * self.setting.episodes
+
+    def play(self, report: Report) -> dict[str, Any]:
+        """Plays at all rates, and keeps the best run of each episode."""
+        env, setting = self.make(), self.setting
+        played = timed(best_of_rates, env, self.schedule, setting.episodes, setting.plan.seed, report)
+        return described(env, *played)
+
+
+class TunedJob(ScheduleJob):
+    """A schedule whose rate and own parameters are tuned beforehand, on other episodes of the target."""
+
+    @property
+    def trials(self) -> int:
+        """Episodes of each trial."""
+        return self.setting.plan.configuration_episodes
+
+    @property
+    def setup(self) -> dict[str, Any]:
+        """The environment, and what is tried how often."""
+        tried = {"rates": GRID.tolist(), "parameters": VARIANTS[self.name] if self.trials else []}
+        return super().setup | {"tuning_episodes": self.trials, "tried": tried}
+
+    @property
+    def tuning_work(self) -> float:
+        """Roughly how many episodes tuning takes."""
+        return self.trials * (len(VARIANTS[self.name]) * 3 + len(GRID))
+
+    @property
+    def work(self) -> float:
+        """Tuning, and the episodes that are played."""
+        return self.tuning_work + self.setting.episodes
+
+    def tune(self, report: Report) -> Tuned:
+        """Returns the schedule with the parameters that were best."""
+        env = self.make(min(self.trials, self.setting.num_envs))
+        return tune(env, self.name, self.trials, report, VARIANTS[self.name])
+
+    def play(self, report: Report) -> dict[str, Any]:
+        """Tunes, and plays with what was best."""
+        env = self.make()
+        tuned = self.tune(portion(report, 0, self.tuning_work, self.work))
+        part = portion(report, self.tuning_work, self.setting.episodes, self.work)
+        played = self.setting.play(env, tuned.schedule, part)
+        chosen = {"learning_rate": tuned.learning_rate, **tuned.parameters}
+        return described(env, *played, tuned.updates) | {"chosen": chosen}
+
+
+class TunedForAllJob(TunedJob):
+    """A schedule tuned once for all tasks that agents were trained on."""
+
+    @property
+    def trials(self) -> int:
+        """Episodes of each trial."""
+        return self.setting.plan.one_episodes
+
+    @property
+    def setup(self) -> dict[str, Any]:
+        """The environment, what is tried how often, and on what."""
+        return super().setup | {"tuned_on": self.setting.training_env()}
+
+    def tune(self, report: Report) -> Tuned:
+        """Returns the schedule with the parameters that were best; what is known is not tuned again."""
+        env = self.setting.training_env()
+        known, key = self.setting.tuned, json.dumps([env, self.name, self.trials])
+        if key not in known:
+            made = self.setting.make(env.pop("id"), env, min(self.trials, BATCH))
+            known[key] = tune(made, self.name, self.trials, report, VARIANTS[self.name])
+        return known[key]
+
+
+_KINDS = {
+    OWN: ScheduleJob,
+    ONE: TunedForAllJob,
+    CONFIGURATION: TunedJob,
+    EPISODE: BestOfRatesJob,
+    WITH_HOLDOUT: TunedJob,
+}
+
+
+def schedule_jobs(setting: Setting, name: str) -> list[Job]:
+    """Returns a schedule's jobs, one for each of the plan's ways."""
+    ways = [WAYS[way] for way in setting.plan.ways]
+    return [_KINDS[way](setting, name, way) for way in ways if way != WITH_HOLDOUT or name in SEARCHED]
+
+
+class OtherJob(Job):
+    """A method that follows no schedule; the base of them all.
+
+    Args:
+        setting: The target, and what is played there.
+        name: Of the method.
+        kind: What it is.
+    """
+
+    def __init__(self, setting: Setting, name: str, kind: str = OTHER) -> None:
+        super().__init__(setting, name.replace("_", " "), kind)
+        self.name = name
+        self.env_id, self.kwargs = setting.baseline_env()
+
+    @property
+    def setup(self) -> dict[str, Any]:
+        """The environment."""
+        return self.setting.setup(self.env_id, self.kwargs, tuning_episodes=0)
+
+    @property
+    def work(self) -> float:
+        """As many episodes as are played."""
+        return self.setting.episodes
+
+    @abstractmethod
+    def play(self, report: Report) -> dict[str, Any]:
+        """Plays."""
+
+
+class PolicyJob(OtherJob):
+    """A policy that needs nothing: one that acts at random, or one that leaves the rate as it is."""
+
+    def play(self, report: Report) -> dict[str, Any]:
+        """Plays."""
+        env = self.setting.make(self.env_id, self.kwargs)
+        policy: Policy = RandomAgent() if self.name == "random" else as_schedule("constant")
+        return described(env, *self.setting.play(env, policy, report))
+
+
+class OptimizerJob(OtherJob):
+    """An optimiser of torch's interface, at the rate that was best on other episodes of the target."""
+
+    @property
+    def trials(self) -> int:
+        """Episodes of each trial."""
+        return self.setting.plan.configuration_episodes
+
+    @property
+    def setup(self) -> dict[str, Any]:
+        """The environment, and how many episodes each rate is tried on."""
+        return super().setup | {"tuning_episodes": self.trials}
+
+    @property
+    def tuning_work(self) -> int:
+        """How many episodes are played for tuning."""
+        return self.trials * len(OPTIMIZERS[self.name].rates)
+
+    @property
+    def work(self) -> float:
+        """Every episode takes as long as 8, since networks are trained one by one."""
+        return 8.0 * (self.setting.episodes + self.tuning_work)
+
+    def play(self, report: Report) -> dict[str, Any]:
+        """Tunes the rate, and plays with the best."""
+        env, setting = self.setting.make(self.env_id, self.kwargs, 1), self.setting
+        total = self.tuning_work + setting.episodes
+        tuning = portion(report, 0, self.tuning_work, total)
+        rate, updates = tune_optimizer(env, self.name, self.trials, tuning)
+        part = portion(report, self.tuning_work, setting.episodes, total)
+        played = timed(run_optimizer, env, self.name, rate, setting.episodes, setting.plan.seed, part)
+        return described(env, *played, updates) | {"chosen": {"learning_rate": rate}}
+
+
+class PopulationJob(OtherJob):
+    """Population-based training of 8 networks for every episode."""
+
+    def __init__(self, setting: Setting, name: str) -> None:
+        super().__init__(setting, name, EPISODE)
+
+    @property
+    def work(self) -> float:
+        """Every episode is played by all of a population."""
+        return float(Populations.SIZE * self.setting.episodes)
+
+    def play(self, report: Report) -> dict[str, Any]:
+        """Trains the populations, and keeps the best member of each."""
+        setting, size = self.setting, Populations.SIZE
+        env = setting.make(self.env_id, self.kwargs, max(size, setting.num_envs // size * size))
+        played = timed(train_populations, env, setting.episodes, setting.plan.seed, report)
+        return described(env, *played)
+
+
+class SearchJob(OtherJob):
+    """Random search over schedules, for every one of a few episodes anew."""
+
+    def __init__(self, setting: Setting, name: str) -> None:
+        super().__init__(setting, name, EPISODE)
+
+    @property
+    def setup(self) -> dict[str, Any]:
+        """The environment, and the updates that may be spent."""
+        return super().setup | {"search_updates": self.setting.search_updates()}
+
+    @property
+    def work(self) -> float:
+        """As many episodes as the updates would train at the default budget."""
+        return self.setting.search_updates() / 600
+
+    def play(self, report: Report) -> dict[str, Any]:
+        """Searches, and keeps the best run of each episode."""
+        setting = self.setting
+        env = setting.make(self.env_id, self.kwargs)
+        levels = vector_env_of(env).config.task_distribution.levels
+        played = timed(
+            search_schedules,
+            env,
+            min(SEARCH_EPISODES, setting.episodes),
+            setting.search_updates(),
+            int(max(levels[0].possible("budget"))),
+            setting.plan.seed,
+            report,
+        )
+        return described(env, *played)
+
+
+def other_job(setting: Setting, name: str) -> Job:
+    """Returns the job of a baseline that follows no schedule."""
+    if name in OPTIMIZERS:
+        return OptimizerJob(setting, name)
+    kinds: dict[str, type[PopulationJob] | type[SearchJob]] = {
+        "population": PopulationJob,
+        "search": SearchJob,
+    }
+    return kinds[name](setting, name) if name in kinds else PolicyJob(setting, name)
