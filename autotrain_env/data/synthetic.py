@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -68,38 +69,36 @@ def synthetic(
     return from_recipe(_make, kind, seed, num_classes, num_features, size, float(difficulty), components)
 
 
-def _make(
-    kind: str,
-    seed: int,
-    num_classes: int,
-    num_features: int,
-    size: int,
-    difficulty: float,
-    components: int,
-) -> Dataset:
-    generator = np.random.default_rng(seed)
-    features, labels = SYNTHETIC_KINDS[kind](
-        generator, num_classes, num_features, size, difficulty, components
-    )
-    pool_size = size - max(1, round(TEST_FRACTION * size))
+class _Problem(NamedTuple):
+    """The arguments of `synthetic` that its kinds differ by."""
+
+    num_classes: int
+    num_features: int
+    size: int
+    difficulty: float
+    components: int
+
+
+_Sample: TypeAlias = tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]
+"""Features, shape (size, num_features), and labels, shape (size,)."""
+
+
+def _make(kind: str, seed: int, *arguments: Any) -> Dataset:
+    problem = _Problem(*arguments)
+    features, labels = SYNTHETIC_KINDS[kind](np.random.default_rng(seed), problem)
+    pool_size = problem.size - max(1, round(TEST_FRACTION * problem.size))
     return Dataset.from_arrays(
         features[:pool_size],
         labels[:pool_size],
         name="synthetic",
-        num_classes=num_classes,
+        num_classes=problem.num_classes,
         test_images=features[pool_size:],
         test_labels=labels[pool_size:],
     )
 
 
-def _gaussian_mixture(
-    generator: np.random.Generator,
-    num_classes: int,
-    num_features: int,
-    size: int,
-    difficulty: float,
-    components: int,
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+def _gaussian_mixture(generator: np.random.Generator, problem: _Problem) -> _Sample:
+    num_classes, num_features, size, difficulty, components = problem
     labels = generator.permutation(np.arange(size, dtype=np.int64) % num_classes)
     centres = generator.standard_normal((num_classes, components, num_features))
     component = generator.integers(components, size=size)
@@ -110,15 +109,9 @@ def _gaussian_mixture(
     return features / math.sqrt(1 + noise_std**2), labels
 
 
-def _correlated_mixture(
-    generator: np.random.Generator,
-    num_classes: int,
-    num_features: int,
-    size: int,
-    difficulty: float,
-    components: int,
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    features, labels = _gaussian_mixture(generator, num_classes, num_features, size, difficulty, components)
+def _correlated_mixture(generator: np.random.Generator, problem: _Problem) -> _Sample:
+    features, labels = _gaussian_mixture(generator, problem)
+    num_features = problem.num_features
     shape = (num_features, num_features)
     left, right = (np.linalg.qr(generator.standard_normal(shape)).Q for _ in range(2))
     singular_values = 1 / np.arange(1, num_features + 1)
@@ -126,14 +119,8 @@ def _correlated_mixture(
     return features @ (left * singular_values @ right.T), labels
 
 
-def _teacher_network(
-    generator: np.random.Generator,
-    num_classes: int,
-    num_features: int,
-    size: int,
-    difficulty: float,
-    components: int,
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+def _teacher_network(generator: np.random.Generator, problem: _Problem) -> _Sample:
+    num_classes, num_features, size, difficulty, _ = problem
     features = generator.standard_normal((size, num_features))
     hidden_weights = generator.standard_normal((num_features, _TEACHER_WIDTH))
     output_weights = generator.standard_normal((_TEACHER_WIDTH, num_classes))
