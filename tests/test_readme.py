@@ -26,14 +26,7 @@ def test_there_is_a_script_for_each_way_of_use():
         assert len([line for line in script.splitlines() if line.strip()]) <= 12
 
 
-SLOW = ("make_vec", "sb3")
-
-
-@pytest.mark.parametrize(
-    "index",
-    [pytest.param(i, marks=pytest.mark.slow if way in SLOW else ()) for i, way in enumerate(WAYS)],
-    ids=list(WAYS),
-)
+@pytest.mark.parametrize("index", range(len(SCRIPTS)), ids=list(WAYS))
 def test_script_runs(
     index: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
