@@ -40,6 +40,7 @@ from autotrain_env.process.actions import Decisions
 from autotrain_env.process.config import AutoTrainConfig
 from autotrain_env.process.core import AutoTrainCore
 from autotrain_env.process.observations import METRICS
+from autotrain_env.process.situation import Situation
 from autotrain_env.process.task_distributions import (
     Choice,
     Curriculum,
@@ -96,6 +97,7 @@ __all__ = [
     "ReduceOnPlateau",
     "ResNet18",
     "Schedule",
+    "Situation",
     "Split",
     "SplitSizes",
     "StepDecay",

@@ -73,7 +73,7 @@ class Training:
         self.stack = LaneStack(
             architecture, SGD(momentum=0.9), NUM_SNAPSHOTS, "auto", torch.float32, setup.device
         )
-        self.slots = np.array([self.stack.take_slot(num_lanes) for _ in range(num_lanes)])
+        self.slots = np.array([self.stack.acquire(num_lanes) for _ in range(num_lanes)])
         for slot in self.slots:
             self.stack.set_normalization(int(slot), torch.zeros(1), torch.ones(1))
         rows = [architecture.initial_row("kaiming_uniform", generator) for _ in range(num_lanes)]

@@ -53,7 +53,7 @@ class Replay:
         table = Table("updates", "action", "learning rate", "loss", "train", "holdout", "score", "reward")
         table.box = rich.box.SIMPLE_HEAD
         for step in range(len(history["updates"])):
-            numbers = ("learning_rate", "loss", "train_score", "holdout_score", "score", "reward")
+            numbers = ("learning_rate", "loss", "train_score", "holdout_answer", "score", "reward")
             values = (float(np.ravel(history[name][step])[-1]) for name in numbers)
             table.add_row(
                 str(history["updates"][step]),

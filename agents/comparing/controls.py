@@ -5,48 +5,45 @@ is not trained again.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from autotrain_env.envs.vector_env import AutoTrainVectorEnv
 from autotrain_env.errors import check
 from autotrain_env.policies.protocol import EpisodeCounter, Policy
 from autotrain_env.process.actions import Decisions
 from autotrain_env.process.observations import METRICS
+from autotrain_env.process.situation import Situation
 
 EARLIER, PROGRESS = "earlier states", "progress"
 
 OBSERVATION_GROUPS: dict[str, tuple[str, ...]] = {
     "minibatches": ("log_loss_ratio", "batch_accuracy"),
     "learning rate": ("learning_rate",),
-    "holdout": ("holdout_score", "generalization_gap"),
+    "holdout": ("holdout_answer", "generalization_gap"),
     PROGRESS: ("budget_used", "lineage_updates"),
     "flags": ("diverged", "exists"),
 }
 """Metrics of the observation that are blanked together; `"earlier states"` are rows 1 … H − 1."""
 
 
-def _factors(env: AutoTrainVectorEnv, decisions: Decisions) -> np.ndarray:
-    return decisions.learning_rate / env.core.lanes.learning_rate
+def _half_after_rewinds(decisions: Decisions) -> Decisions:
+    half = np.where(decisions.rewind > 0, 0.5, 1.0)
+    rate = None if decisions.learning_rate is None else half * decisions.learning_rate
+    return dataclasses.replace(decisions, lr_factor=half * decisions.lr_factor, learning_rate=rate)
 
 
-def _nothing(count: int) -> np.ndarray:
-    return np.zeros(count, bool)
-
-
-CHANGES: dict[str, Callable[[AutoTrainVectorEnv, Decisions], Decisions]] = {
-    "no rewind": lambda env, d: dataclasses.replace(d, rewind=np.zeros_like(d.rewind)),
-    "no re-init": lambda env, d: dataclasses.replace(d, reinit=_nothing(env.num_envs)),
-    "no stop": lambda env, d: dataclasses.replace(d, stop=_nothing(env.num_envs)),
-    "no change of rate": lambda env, d: dataclasses.replace(
-        d, learning_rate=env.core.lanes.learning_rate.copy()
+CHANGES: dict[str, Callable[[Decisions], Decisions]] = {
+    "no rewind": lambda d: dataclasses.replace(d, rewind=np.zeros_like(d.rewind)),
+    "no re-init": lambda d: dataclasses.replace(d, reinit=np.zeros_like(d.reinit)),
+    "no stop": lambda d: dataclasses.replace(d, stop=np.zeros_like(d.stop)),
+    "no change of rate": lambda d: dataclasses.replace(
+        d, lr_factor=np.ones_like(d.lr_factor), learning_rate=None
     ),
-    "half rate after rewinds": lambda env, d: dataclasses.replace(
-        d, learning_rate=np.where(d.rewind > 0, 0.5, 1.0) * d.learning_rate
-    ),
+    "half rate after rewinds": _half_after_rewinds,
 }
 """Changes of decisions, by the name of the control."""
 
@@ -70,19 +67,50 @@ class Changed:
 
     Args:
         policy: The policy.
-        change: From the environment and a decision to another one.
+        change: From decisions to others.
     """
 
     policy: Policy
-    change: Callable[[AutoTrainVectorEnv, Decisions], Decisions]
+    change: Callable[[Decisions], Decisions]
 
-    def reset(self, env: AutoTrainVectorEnv, lanes: np.ndarray) -> None:
-        """As the policy does."""
-        self.policy.reset(env, lanes)
+    def reset(self, situation: Situation, lanes: np.ndarray) -> None:
+        """Begin new episodes as the policy does."""
+        self.policy.reset(situation, lanes)
 
-    def decide(self, env: AutoTrainVectorEnv, observation: np.ndarray) -> Decisions:
-        """As the policy does, changed."""
-        return self.change(env, self.policy.decide(env, observation))
+    def decide(self, situation: Situation) -> Decisions:
+        """Decide as the policy does, changed."""
+        return self.change(self.policy.decide(situation))
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a policy decided for one env step of one lane.
+
+    Args:
+        lr_factor: What the learning rate is multiplied by.
+        rewind: How far to rewind [env steps].
+        reinit: Whether to draw new networks.
+        stop: Whether to end the episode.
+        learning_rate: The rate in place of the factor; NaN where the factor counts.
+    """
+
+    lr_factor: float
+    rewind: int
+    reinit: bool
+    stop: bool
+    learning_rate: float
+
+    @classmethod
+    def of(cls, decisions: Decisions, lane: int) -> "Step":
+        """Returns what was decided for one lane."""
+        rates = decisions.learning_rate
+        return cls(
+            lr_factor=float(decisions.lr_factor[lane]),
+            rewind=int(decisions.rewind[lane]),
+            reinit=bool(decisions.reinit[lane]),
+            stop=bool(decisions.stop[lane]),
+            learning_rate=math.nan if rates is None else float(rates[lane]),
+        )
 
 
 @dataclass
@@ -93,44 +121,41 @@ class Recorder:
         policy: The policy.
         episodes: How many `evaluate_policy` plays.
 
-    After an evaluation, `factors`, `rewind`, `reinit` and `stop` hold the decisions, shape (episodes, env
-    steps), and `mean_observation` the mean of what was seen at each env step, shape (env steps, H, K, M).
+    After an evaluation, `steps` holds the decisions of each episode, and `mean_observation` the mean of
+    what was seen at each env step, shape (env steps, H, K, M).
     """
 
     policy: Policy
     episodes: int
     counter: EpisodeCounter = field(default_factory=EpisodeCounter)
-    rows: list[list[tuple[float, int, bool, bool]]] = field(default_factory=list)
+    steps: list[list[Step]] = field(default_factory=list)
     _sums: list[np.ndarray] = field(default_factory=list)
     _counts: list[int] = field(default_factory=list)
 
-    def reset(self, env: AutoTrainVectorEnv, lanes: np.ndarray) -> None:
+    def reset(self, situation: Situation, lanes: np.ndarray) -> None:
         """Begin new rows."""
-        if not self.rows:
-            self.rows = [[] for _ in range(self.episodes)]
-        self.counter.reset(env, lanes)
-        self.policy.reset(env, lanes)
+        if not self.steps:
+            self.steps = [[] for _ in range(self.episodes)]
+        self.counter.reset(situation, lanes)
+        self.policy.reset(situation, lanes)
 
-    def decide(self, env: AutoTrainVectorEnv, observation: np.ndarray) -> Decisions:
-        """As the policy does."""
-        decisions = self.policy.decide(env, observation)
-        factors, state = _factors(env, decisions), env.core.lanes
-        stacked = env.core.metrics.rows
-        for lane in np.flatnonzero(state.running & (self.counter.episode < self.episodes)).tolist():
-            step = int(state.steps[lane])
+    def decide(self, situation: Situation) -> Decisions:
+        """Decide as the policy does, and take note of it."""
+        decisions = self.policy.decide(situation)
+        counted = situation.running & (self.counter.episode < self.episodes)
+        for lane in np.flatnonzero(counted).tolist():
+            step = int(situation.steps[lane])
             while len(self._sums) <= step:
-                self._sums.append(np.zeros(stacked.shape[1:]))
+                self._sums.append(np.zeros(situation.rows.shape[1:]))
                 self._counts.append(0)
-            self._sums[step] += stacked[lane]
+            self._sums[step] += situation.rows[lane]
             self._counts[step] += 1
-            self.rows[self.counter.episode[lane]].append(
-                (factors[lane], decisions.rewind[lane], decisions.reinit[lane], decisions.stop[lane])
-            )
+            self.steps[self.counter.episode[lane]].append(Step.of(decisions, lane))
         return decisions
 
     @property
     def mean_observation(self) -> np.ndarray:
-        """Means over the episodes that made each env step, float32, shape (env steps, H, K, M)."""
+        """Returns means over the episodes that made each env step, float32, shape (env steps, H, K, M)."""
         pairs = zip(self._sums, self._counts, strict=True)
         return np.stack([total / count for total, count in pairs]).astype(np.float32)
 
@@ -140,27 +165,29 @@ class OpenLoop:
     """Does in episode k what a policy did in episode k + 1, whatever it sees.
 
     Args:
-        rows: Decisions of each episode, as `Recorder` keeps them.
+        steps: Decisions of each episode, as `Recorder` keeps them.
     """
 
-    rows: list[list[tuple[float, int, bool, bool]]]
+    steps: list[list[Step]]
     counter: EpisodeCounter = field(default_factory=EpisodeCounter)
 
-    def reset(self, env: AutoTrainVectorEnv, lanes: np.ndarray) -> None:
+    def reset(self, situation: Situation, lanes: np.ndarray) -> None:
         """Go on to the next episode in the given lanes."""
-        self.counter.reset(env, lanes)
+        self.counter.reset(situation, lanes)
 
-    def decide(self, env: AutoTrainVectorEnv, observation: np.ndarray) -> Decisions:
-        """The recorded decision; where the record has ended, train on at the same rate."""
-        state = env.core.lanes
-        decisions = Decisions.train(state.learning_rate.copy())
-        reinit, stop = _nothing(env.num_envs), _nothing(env.num_envs)
-        for lane in np.flatnonzero(state.running).tolist():
-            row = self.rows[(self.counter.episode[lane] + 1) % len(self.rows)]
-            if state.steps[lane] < len(row):
-                factor, decisions.rewind[lane], reinit[lane], stop[lane] = row[state.steps[lane]]
-                decisions.learning_rate[lane] *= factor
-        return dataclasses.replace(decisions, reinit=reinit, stop=stop)
+    def decide(self, situation: Situation) -> Decisions:
+        """Returns what was recorded; where the record has ended, training goes on at the same rate."""
+        has_rates = not math.isnan(self.steps[0][0].learning_rate)
+        decisions = Decisions.scale(np.ones(situation.num_envs))
+        if has_rates:
+            decisions = Decisions.set_rate(situation.learning_rate.copy())
+        for lane in np.flatnonzero(situation.running).tolist():
+            recorded = self.steps[(self.counter.episode[lane] + 1) % len(self.steps)]
+            if situation.steps[lane] < len(recorded):
+                step = recorded[situation.steps[lane]]
+                for name in ("lr_factor", "rewind", "reinit", "stop", *["learning_rate"] * has_rates):
+                    getattr(decisions, name)[lane] = getattr(step, name)
+        return decisions
 
 
 @dataclass
@@ -185,16 +212,14 @@ class Blanked:
         known = (*OBSERVATION_GROUPS, EARLIER)
         check(self.group in known, "group", self.group, f"one of {', '.join(known)}")
 
-    def reset(self, env: AutoTrainVectorEnv, lanes: np.ndarray) -> None:
-        """As the policy does."""
-        self.policy.reset(env, lanes)
+    def reset(self, situation: Situation, lanes: np.ndarray) -> None:
+        """Begin new episodes as the policy does."""
+        self.policy.reset(situation, lanes)
 
-    def decide(self, env: AutoTrainVectorEnv, observation: np.ndarray) -> Decisions:
-        """As the policy does, of what it is shown."""
-        step = np.minimum(env.core.lanes.steps, len(self.mean_observation) - 1)
-        shape = (env.num_envs, *self.mean_observation.shape[1:])
-        shown = observation.reshape(shape).copy()
-        mean = self.mean_observation[step]
+    def decide(self, situation: Situation) -> Decisions:
+        """Decide as the policy does, of what it is shown."""
+        step = np.minimum(situation.steps, len(self.mean_observation) - 1)
+        shown, mean = situation.rows.copy(), self.mean_observation[step]
         if self.group == EARLIER:
             shown[:, 1:] = mean[:, 1:]
         else:
@@ -202,7 +227,7 @@ class Blanked:
                 mean = np.broadcast_to(self.mean_observation.mean(0), mean.shape)
             at = [list(METRICS).index(name) for name in OBSERVATION_GROUPS[self.group]]
             shown[..., at] = mean[..., at]
-        return self.policy.decide(env, shown.reshape(observation.shape))
+        return self.policy.decide(dataclasses.replace(situation, rows=shown))
 
 
 def control_names() -> list[str]:
@@ -229,5 +254,5 @@ def make_control(name: str, policy: Policy, recorder: Callable[[], Recorder]) ->
     if name in CHANGES:
         return Changed(policy, CHANGES[name])
     if name == OPEN_LOOP:
-        return OpenLoop(recorder().rows)
+        return OpenLoop(recorder().steps)
     return Blanked(policy, name.removeprefix(BLANKED), recorder().mean_observation)

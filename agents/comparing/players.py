@@ -198,7 +198,7 @@ class Player:
             of_training()
             env = self.make(config.env_id, kwargs).unwrapped
             assert isinstance(env, AutoTrainVectorEnv)
-            load_policy(run.path).check_env(env)
+            load_policy(run.path).check_fits(env.single_observation_space, env.core.action_type)
 
         def play(report: Report) -> dict[str, Any]:
             env = self.make(config.env_id, kwargs)
@@ -391,7 +391,7 @@ def _core_of(env: Environment) -> Any:
 
 
 def _chance(env: Environment) -> float:
-    return float(np.mean(1 / _core_of(env).lanes.num_classes))
+    return float(np.mean(1 / _core_of(env).lineage.num_classes))
 
 
 def _budget(env: Environment) -> int:

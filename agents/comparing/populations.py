@@ -1,6 +1,7 @@
 """Population-based training of the learning rate."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
@@ -10,65 +11,77 @@ from autotrain_env.envs.vector_env import AutoTrainVectorEnv
 from autotrain_env.errors import check
 from autotrain_env.policies.evaluation import evaluate_policy
 from autotrain_env.process.actions import Decisions
+from autotrain_env.process.situation import Situation
 
 
-@dataclass(frozen=True)
+@dataclass
 class Populations:
-    """Population-based training of the learning rate (Jaderberg et al., arXiv:1711.09846) as a policy.
+    """Population-based training of the learning rate (Jaderberg et al., arXiv:1711.09846).
 
     Lanes 8 j … 8 j + 7 are a population, which begins at the 8 rates of the grid. After every interval,
     each member among the worst quarter by validation score becomes a copy of one among the best quarter,
     weights, optimiser state and all, and multiplies its rate by 0.8 or 1.25.
 
+    It is a driver of the environment (`exchange`), since it copies lanes and reads validation scores, and
+    the policy that sets the rates.
+
     Args:
         interval: Env steps between two exchanges.
-        seed: Of the choices.
+        seed: Seed of the choices.
     """
 
     interval: int = 3
     seed: int = 0
+    rates: np.ndarray = field(default_factory=lambda: np.empty(0))
 
-    SIZE = len(GRID)
+    SIZE: ClassVar[int] = len(GRID)
 
-    def reset(self, env: AutoTrainVectorEnv, lanes: np.ndarray) -> None:
-        """Nothing is kept of lanes: their rates are those of the environment."""
-        check(env.num_envs % self.SIZE == 0, "num_envs", env.num_envs, f"a multiple of {self.SIZE}")
+    def reset(self, situation: Situation, lanes: np.ndarray) -> None:
+        """Let the given lanes (bool, shape (N,)) begin at the rates of the grid."""
+        count = situation.num_envs
+        check(count % self.SIZE == 0, "num_envs", count, f"a multiple of {self.SIZE}")
+        if len(self.rates) != count:
+            self.rates = np.empty(count)
+        self.rates[lanes] = np.resize(GRID, count)[lanes]
 
-    def decide(self, env: AutoTrainVectorEnv, observation: np.ndarray) -> Decisions:
-        """Exchange members where it is time, and go on."""
-        core = env.core
-        state = core.lanes
-        rates = np.where(state.steps == 0, np.resize(GRID, env.num_envs), state.learning_rate)
+    def decide(self, situation: Situation) -> Decisions:
+        """Go on at each member's rate."""
+        self.rates = np.clip(self.rates, *situation.lr_bounds)
+        return Decisions.set_rate(self.rates)
+
+    def exchange(self, env: AutoTrainVectorEnv) -> None:
+        """Exchange members of the populations for which it is time; called before each decision."""
+        state = env.core.lanes
         for first in range(0, env.num_envs, self.SIZE):
             members = np.arange(first, first + self.SIZE)
             step = int(state.steps[first])
             if state.running[members].all() and step > 0 and step % self.interval == 0:
-                self._exchange(env, members, rates)
-        return Decisions.train(np.clip(rates, *env.config.lr_bounds))
+                self._exchange_members(env, members)
 
-    def _exchange(self, env: AutoTrainVectorEnv, members: np.ndarray, rates: np.ndarray) -> None:
+    def _exchange_members(self, env: AutoTrainVectorEnv, members: np.ndarray) -> None:
         state = env.core.lanes
         order = members[np.argsort(state.score[members], kind="stable")]
         quarter = self.SIZE // 4
-        first = env.core.episodes[int(members[0])]
-        assert first is not None
-        generator = np.random.default_rng([self.seed, first.seed, int(state.steps[members[0]])])
+        seed = env.core.stacks.episode(int(members[0])).seed
+        generator = np.random.default_rng([self.seed, seed, int(state.steps[members[0]])])
         for worse in order[:quarter].tolist():
             better = int(generator.choice(order[-quarter:]))
-            env.core.copy_lane(better, worse)
-            rates[worse] = rates[better] * generator.choice((0.8, 1.25))
+            env.copy_lane(better, worse)
+            self.rates[worse] = self.rates[better] * generator.choice((0.8, 1.25))
 
 
 def train_populations(env: Environment, episodes: int, seed: int, report: Report) -> Results:
     """Train a population of 8 on each episode, and keep the member that is best on validation.
 
     Args:
-        env: In autoreset mode `DISABLED`; its number of lanes is a multiple of 8.
+        env: A vector environment in autoreset mode `DISABLED`; its number of lanes is a multiple of 8.
         episodes: How many.
-        seed: Of the first.
+        seed: Seed of the first.
         report: Told how far it is.
     """
-    policy = Populations()
-    seeds = np.repeat(seed + np.arange(episodes), policy.SIZE).tolist()
-    results = evaluate_policy(env, policy, len(seeds), seeds, history=True, progress=report)
-    return best_run({name: values.reshape(episodes, policy.SIZE) for name, values in results.items()})
+    driver = Populations()
+    seeds = np.repeat(seed + np.arange(episodes), driver.SIZE).tolist()
+    results = evaluate_policy(
+        env, driver, len(seeds), seeds, history=True, progress=report, before_step=driver.exchange
+    )
+    return best_run({name: values.reshape(episodes, driver.SIZE) for name, values in results.items()})

@@ -38,7 +38,7 @@ PICTURED = (
     "learning_rate",
     "loss",
     "train_score",
-    "holdout_score",
+    "holdout_answer",
     "score",
     "rewind",
     "reinit",
@@ -228,18 +228,11 @@ def _shares_of_actions(histories: np.ndarray) -> dict[str, list[float]]:
     names = ("lower the rate", "keep it", "raise it", "rewind", "re-init", "stop")
     counts = np.zeros((len(names), steps))
     for history in histories:
-        ratio = history["learning_rate"][1:] / history["learning_rate"][:-1]
+        factor = history["lr_factor"][1:]
         verbs = (history["stop"][1:], history["reinit"][1:], history["rewind"][1:] > 0)
         stop, reinit, rewind = (np.asarray(verb, bool) for verb in verbs)
         other = stop | reinit | rewind
-        taken = (
-            ~other & (ratio < 1 - 1e-9),
-            ~other & (np.abs(ratio - 1) <= 1e-9),
-            ~other & (ratio > 1 + 1e-9),
-            rewind,
-            reinit,
-            stop,
-        )
+        taken = (~other & (factor < 1), ~other & (factor == 1), ~other & (factor > 1), rewind, reinit, stop)
         counts[:, : len(stop)] += taken
     return {name: (row / len(histories)).tolist() for name, row in zip(names, counts, strict=True)}
 

@@ -5,10 +5,10 @@ import numpy as np
 from agents.comparing.schedule_tuning import GRID, VARIANTS, Environment, Results, best_run
 from agents.runs.progress import Report
 from agents.runs.seeds import TUNING_SEED
-from autotrain_env.envs.vector_env import AutoTrainVectorEnv
 from autotrain_env.policies.evaluation import evaluate_policy
 from autotrain_env.policies.protocol import EpisodeCounter
 from autotrain_env.policies.schedules import SCHEDULES, BudgetSchedule, Schedule
+from autotrain_env.process.situation import Situation
 
 
 class RateTable(Schedule):
@@ -22,14 +22,14 @@ class RateTable(Schedule):
         self.rates = rates
         self.counter = EpisodeCounter()
 
-    def reset(self, env: AutoTrainVectorEnv, lanes: np.ndarray) -> None:
+    def reset(self, situation: Situation, lanes: np.ndarray) -> None:
         """Go on to the next episode in the given lanes."""
-        self.counter.reset(env, lanes)
+        self.counter.reset(situation, lanes)
 
-    def learning_rates(self, env: AutoTrainVectorEnv) -> np.ndarray:
-        """The table's."""
+    def learning_rates(self, situation: Situation) -> np.ndarray:
+        """Returns the table's rates for the coming env step."""
         episode = np.minimum(self.counter.episode, len(self.rates) - 1)
-        return self.rates[episode, np.minimum(env.core.lanes.steps, self.rates.shape[1] - 1)]
+        return self.rates[episode, np.minimum(situation.steps, self.rates.shape[1] - 1)]
 
     def with_learning_rate(self, learning_rate: float | None) -> "RateTable":
         """Not possible."""

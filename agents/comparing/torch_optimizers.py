@@ -137,7 +137,7 @@ class _Parts:
         self.train = self._part(split.train_index, split.train_labels)
         self.measured = {
             "train_score": self._part(split.train_index[subset], split.train_labels[subset]),
-            "holdout_score": self._part(split.holdout_index, split.holdout_labels),
+            "holdout_answer": self._part(split.holdout_index, split.holdout_labels),
             "score": self._part(split.validation_index, split.validation_labels),
         }
         self.test = self._part(split.test_index, split.test_labels)
@@ -154,7 +154,7 @@ def _run(env: AutoTrainVectorEnv, kind: TorchOptimizer, learning_rate: float) ->
     parts = _Parts(episode)
     architecture = episode.architecture
     network = architecture.classifier.build(architecture.image_shape, architecture.num_classes)
-    network.load_state_dict(core.weights_of(0), strict=False)
+    network.load_state_dict(core.stacks.weights_of(0), strict=False)
     optimizer = kind.make(network.parameters(), learning_rate)
     images, labels = parts.train
     batch_size, inner_steps = episode.task.batch_size, config.inner_steps
@@ -174,14 +174,14 @@ def _run(env: AutoTrainVectorEnv, kind: TorchOptimizer, learning_rate: float) ->
         history["learning_rate"].append(optimizer.param_groups[0]["lr"])
         for name, part in parts.measured.items():
             history[name].append(_accuracy(network, *part))
-        if history["holdout_score"][-1] > best:
-            best, best_test = history["holdout_score"][-1], _accuracy(network, *parts.test)
+        if history["holdout_answer"][-1] > best:
+            best, best_test = history["holdout_answer"][-1], _accuracy(network, *parts.test)
     return {
         "test_accuracy": _accuracy(network, *parts.test),
         "best_holdout_test_accuracy": best_test,
         "score": history["score"][-1],
         "train_score": history["train_score"][-1],
-        "initial_train_score": float(core.lanes.train_score[0]),
+        "initial_train_score": float(core.lineage.train_score[0]),
         "updates": episode.task.budget,
         "history": {name: np.array(values) for name, values in history.items()},
     }

@@ -70,7 +70,7 @@ def make_model(
         for which in ("observation_space", "action_space"):
             mine, other = getattr(env, which), getattr(start_from.spec, which)
             check(mine == other, "start_from", f"a policy with {which} {other}", f"one for {mine}")
-        start_from.check_meanings(config)
+        start_from.check_meaning(config.make_action_type())
         check(extractor == "flat", "extractor", extractor, "flat with start_from")
         arguments["policy_kwargs"] = _networks_like(start_from.spec, arguments.get("policy_kwargs", {}))
     policy = arguments.pop("policy")

@@ -14,6 +14,7 @@ from autotrain_env.process.actions import check_actions
 from autotrain_env.process.config import make_config
 from autotrain_env.process.core import AutoTrainCore
 from autotrain_env.process.observations import observation_space
+from autotrain_env.process.situation import Situation
 from autotrain_env.process.tasks import Task
 from autotrain_env.viewing.run import render_rgb
 from autotrain_env.viewing.text import render_ansi
@@ -109,10 +110,11 @@ class AutoTrainEnv(gymnasium.Env[np.ndarray, Any]):
     Terminated by stop, or when the budget is spent. Truncated only where `truncate_after=` is given.
 
     ## Information
-    `info` holds at every step: `score` (on the reward's split), `train_score`, `holdout_score` (the guarded
-    answer, 0 to 1), `learning_rate`, `updates`, `holdout_queries`, `holdout_exhausted`, `diverged`,
-    `rewind` (distance really rewound), `rewind_impossible`, `action` in words, `reward_terms`. At the end
-    also `test_accuracy` and `test_loss` of the last weights, `best_holdout_test_accuracy` and
+    `info` holds at every step: `score` (on the reward's split), `train_score`, `holdout_answer` (what
+    Thresholdout said, 0 to 1), `learning_rate`, `lr_factor` (what it changed by), `updates`,
+    `holdout_queries`, `holdout_exhausted`, `diverged`, `rewind` (distance really rewound),
+    `rewind_impossible`, `reinit`, `stop`, `action` in words, `reward_terms`. At the end also
+    `test_accuracy` and `test_loss` of the last weights, `best_holdout_test_accuracy` and
     `best_holdout_test_loss` of those with the best guarded holdout answer, and `history`: arrays with one
     entry per decision, the reset first.
 
@@ -169,8 +171,8 @@ class AutoTrainEnv(gymnasium.Env[np.ndarray, Any]):
 
         Raises:
             ResetNeeded: Before the first `reset` and after the end of an episode.
-            TypeError: If the action is of the wrong kind.
-            ValueError: If it has the wrong shape or lies outside the action space.
+            InvalidTypeError: If the action is of the wrong kind.
+            InvalidValueError: If it has the wrong shape or lies outside the action space.
         """
         if not self.core.lanes.running[0]:
             raise ResetNeeded("step() was called before reset(), or after the end of the episode")
@@ -185,11 +187,15 @@ class AutoTrainEnv(gymnasium.Env[np.ndarray, Any]):
         )
 
     def action_masks(self) -> np.ndarray:
-        """Which discrete actions are possible now, bool, shape (number of actions,)."""
+        """Returns which discrete actions are possible now, bool, shape (number of actions,)."""
         return self.core.action_masks()[0]
 
+    def situation(self) -> Situation:
+        """Returns what policies decide on, of one lane."""
+        return self.core.situation()
+
     def network(self, *, best: bool = False) -> nn.Module:
-        """The network in training as a module of its own, with the normalisation of its images in front.
+        """Returns the network in training as a module, with the normalisation of its images in front.
 
         Args:
             best: Whether with the weights that were best on the guarded holdout, or the current ones.
@@ -204,7 +210,7 @@ class AutoTrainEnv(gymnasium.Env[np.ndarray, Any]):
         self.core.set_task_level(level)
 
     def render(self) -> Any:
-        """The run so far: text (`"ansi"`), or a picture, uint8, shape (height, width, 3)."""
+        """Returns the run so far: text (`"ansi"`), or a picture, uint8, shape (height, width, 3)."""
         if self.render_mode is None:
             return None
         return render_lane(self.core, 0, self.render_mode)
@@ -215,7 +221,7 @@ class AutoTrainEnv(gymnasium.Env[np.ndarray, Any]):
 
 
 def render_lane(core: AutoTrainCore, lane: int, render_mode: str) -> Any:
-    """Render one lane's episode so far.
+    """Returns one lane's episode so far, rendered.
 
     Raises:
         ResetNeeded: If no episode has begun.
@@ -226,10 +232,10 @@ def render_lane(core: AutoTrainCore, lane: int, render_mode: str) -> Any:
 
 
 def check_render_mode(render_mode: str | None) -> str | None:
-    """Return a render mode that is known.
+    """Returns a render mode that is known.
 
     Raises:
-        ValueError: If it is not.
+        InvalidValueError: If it is not.
     """
     if render_mode is not None and render_mode not in RENDER_MODES:
         raise unknown_name("render_mode", render_mode, RENDER_MODES)
@@ -237,10 +243,10 @@ def check_render_mode(render_mode: str | None) -> str | None:
 
 
 def check_options(options: dict[str, Any] | None, known: tuple[str, ...]) -> dict[str, Any]:
-    """Return the options of `reset`, all of them known.
+    """Returns the options of `reset`, all of them known.
 
     Raises:
-        ValueError: If one is not.
+        InvalidValueError: If one is not.
     """
     options = options or {}
     for name in options:
@@ -250,10 +256,10 @@ def check_options(options: dict[str, Any] | None, known: tuple[str, ...]) -> dic
 
 
 def check_task(task: Any) -> Task | None:
-    """Return a task, or `None`.
+    """Returns a task, or `None`.
 
     Raises:
-        TypeError: If it is something else.
+        InvalidTypeError: If it is something else.
     """
     if task is not None and not isinstance(task, Task):
         raise InvalidTypeError(f"options['task']={task!r} must be an autotrain_env.Task")
@@ -261,12 +267,12 @@ def check_task(task: Any) -> Task | None:
 
 
 def draw_episode_seed(generator: np.random.Generator) -> int:
-    """Draw the one number that decides everything random in an episode."""
+    """Returns the one number, freshly drawn, that decides everything random in an episode."""
     return int(generator.integers(2**63))
 
 
 def first_lane(info: dict[str, Any]) -> dict[str, Any]:
-    """The first lane's information, as plain Python values."""
+    """Returns the first lane's information, as plain Python values."""
     plain = {}
     for name, value in info.items():
         if isinstance(value, dict):

@@ -24,6 +24,7 @@ from autotrain_env.process.actions import Decisions, check_actions
 from autotrain_env.process.config import make_config
 from autotrain_env.process.core import AutoTrainCore
 from autotrain_env.process.observations import observation_space
+from autotrain_env.process.situation import Situation
 from autotrain_env.process.tasks import Task
 
 
@@ -184,8 +185,8 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
 
         Raises:
             ResetNeeded: If a lane was never reset, or none is left that runs.
-            TypeError: If the actions are of the wrong kind.
-            ValueError: If they have the wrong shape or lie outside the action space.
+            InvalidTypeError: If the actions are of the wrong kind.
+            InvalidValueError: If they have the wrong shape or lie outside the action space.
         """
         checked = check_actions(self.action_space, actions)
         self._check_started()
@@ -241,15 +242,19 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
     # --- beyond Gymnasium ---
 
     def action_masks(self) -> np.ndarray:
-        """Which discrete actions are possible now, bool, shape (N, number of actions)."""
+        """Returns which discrete actions are possible now, bool, shape (N, number of actions)."""
         return self.core.action_masks()
+
+    def situation(self) -> Situation:
+        """Returns what policies decide on; every lane must have been reset."""
+        return self.core.situation()
 
     def set_task_level(self, level: int) -> None:
         """Set the curriculum's level for episodes that begin from now on."""
         self.core.set_task_level(level)
 
     def network(self, lane: int, *, best: bool = False) -> nn.Module:
-        """The network of a lane as a module of its own, with the normalisation of its images in front.
+        """Returns the network of a lane as a module, with the normalisation of its images in front.
 
         A lane that has been reset holds the next episode's: for trained ones use the autoreset mode
         `DISABLED`, as `evaluate_policy` does.
@@ -271,7 +276,7 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         self.core.copy_lane(source, target)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that changes while it runs, as a copy that can be pickled."""
+        """Returns everything that changes while it runs, as a copy that can be pickled."""
         generators = copy.deepcopy(self._generators)
         return {"core": self.core.state_dict(), "generators": generators, "seeds": list(self._seeds)}
 
@@ -279,7 +284,7 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         """Continue, bit for bit, from what `state_dict` of an environment with equal arguments returned.
 
         Raises:
-            ValueError: If it is of another number of lanes or has other entries.
+            InvalidValueError: If it is of another number of lanes or has other entries.
         """
         known = {"core", "generators", "seeds"}
         check(set(state) == known, "state", sorted(state), "what state_dict() returned")
@@ -288,7 +293,7 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         self._seeds = list(state["seeds"])
 
     def render(self) -> tuple[Any, ...] | None:
-        """The runs so far: a text or a picture for every lane."""
+        """Returns the runs so far: a text or a picture for every lane."""
         if self.render_mode is None:
             return None
         return tuple(render_lane(self.core, lane, self.render_mode) for lane in range(self.num_envs))

@@ -12,17 +12,16 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from autotrain_env.envs.vector_env import AutoTrainVectorEnv
 from autotrain_env.errors import InvalidTypeError, check, check_whole
 from autotrain_env.policies.protocol import Policy
-
-FINAL_COLUMNS = ("test_accuracy", "test_loss", "best_holdout_test_accuracy", "best_holdout_test_loss")
+from autotrain_env.process.record import FINAL_COLUMNS
 
 
 def make_evaluation_env(env_id: str, num_envs: int, **kwargs: Any) -> VectorEnv[Any, Any, Any]:
-    """A vector environment for `evaluate_policy`; of a curriculum it draws the hardest tasks.
+    """Returns a vector environment for `evaluate_policy`; of a curriculum it draws the hardest tasks.
 
     Args:
-        env_id: Such as `"AutoTrain-v0"`.
+        env_id: Id of the environment, such as `"AutoTrain-v0"`.
         num_envs: Lanes (N).
-        kwargs: Of the environment.
+        kwargs: Arguments of the environment.
     """
     env = gymnasium.make_vec(
         env_id, num_envs=num_envs, autoreset_mode=AutoresetMode.DISABLED.value, **kwargs
@@ -40,6 +39,7 @@ def evaluate_policy(
     *,
     history: bool = False,
     progress: Callable[[float], object] | None = None,
+    before_step: Callable[[AutoTrainVectorEnv], object] | None = None,
 ) -> dict[str, np.ndarray]:
     """Play a fixed set of episodes.
 
@@ -52,7 +52,7 @@ def evaluate_policy(
     | `test_accuracy`, `test_loss` | of the last weights |
     | `best_holdout_test_accuracy`, `best_holdout_test_loss` | of those best on the guarded holdout |
     | `score`, `train_score` | at the end: on the reward's split, and on the train subset |
-    | `holdout_score` | at the end: the guarded answer |
+    | `holdout_answer` | at the end: what Thresholdout said |
     | `initial_train_score` | of the untrained network: tells whether two methods met the same tasks |
     | `return` | sum of rewards |
     | `updates`, `steps` | optimiser updates used, env steps |
@@ -69,13 +69,15 @@ def evaluate_policy(
             differ in the policy's decisions alone.
         history: Whether to keep histories.
         progress: Called after each env step with the share of the work that is done, 0 to 1.
+        before_step: Called with the environment before each decision, for drivers that act on its lanes
+            (population-based training copies some); policies themselves see no environment.
 
     Returns:
         Arrays of shape (episodes,) by name.
 
     Raises:
-        TypeError: If the environment is of another kind.
-        ValueError: If it resets by itself, `episodes` is below 1, or there are not as many seeds.
+        InvalidTypeError: If the environment is of another kind.
+        InvalidValueError: If it resets by itself, `episodes` is below 1, or there are not as many seeds.
     """
     check_whole("episodes", episodes, 1)
     seeds = _episode_seeds(seed, episodes)
@@ -90,15 +92,17 @@ def evaluate_policy(
         if due.any():
             # a lane without an episode plays the last one, and is stopped at once
             chosen = seeds[np.minimum(episode, episodes - 1)].tolist()
-            observation, _ = vector_env.reset(seed=chosen, options={"reset_mask": due})
-            policy.reset(vector_env, due.copy())
+            vector_env.reset(seed=chosen, options={"reset_mask": due})
+            policy.reset(vector_env.situation(), due.copy())
             returns[due] = 0
         elif not state.running.any():
             return _as_columns(rows, history)
+        if before_step is not None:
+            before_step(vector_env)
         ran = state.running.copy()
-        decisions = policy.decide(vector_env, observation)
+        decisions = policy.decide(vector_env.situation())
         decisions = dataclasses.replace(decisions, stop=decisions.stop | surplus)
-        observation, reward, _, _, info = vector_env.step_decisions(decisions)
+        _, reward, _, _, info = vector_env.step_decisions(decisions)
         returns += reward
         ended = ran & ~state.running
         for lane in np.flatnonzero(ended & ~surplus).tolist():
@@ -106,8 +110,8 @@ def evaluate_policy(
         episode[ended] += num_envs
         due = ended & (episode < episodes)
         if progress is not None:
-            finished = sum(map(bool, rows))
-            progress((finished + float((state.updates / state.budget)[state.running].sum())) / episodes)
+            share = (vector_env.core.lineage.updates / vector_env.core.lineage.budget)[state.running]
+            progress((sum(map(bool, rows)) + float(share.sum())) / episodes)
 
 
 def _episode_seeds(seed: int | Sequence[int], episodes: int) -> np.ndarray:
@@ -138,7 +142,7 @@ def _episode_row(info: dict[str, Any], lane: int, episode_return: float) -> dict
         **{name: info[name][lane] for name in FINAL_COLUMNS},
         "score": past["score"][-1],
         "train_score": past["train_score"][-1],
-        "holdout_score": past["holdout_score"][-1],
+        "holdout_answer": past["holdout_answer"][-1],
         "initial_train_score": past["train_score"][0],
         "return": episode_return,
         "updates": past["updates"][-1],
@@ -162,7 +166,7 @@ def _as_columns(rows: list[dict[str, Any]], history: bool) -> dict[str, np.ndarr
 
 
 def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
-    """Mean of a sample with its 95% interval (bias-corrected and accelerated bootstrap, seeded).
+    """Returns the mean of a sample with its 95% interval (accelerated bootstrap, seeded).
 
     Args:
         values: The sample, shape (n,).

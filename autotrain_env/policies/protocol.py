@@ -4,31 +4,30 @@ from typing import Protocol
 
 import numpy as np
 
-from autotrain_env.envs.vector_env import AutoTrainVectorEnv
 from autotrain_env.process.actions import Decisions
+from autotrain_env.process.situation import Situation
 
 
 class Policy(Protocol):
     """Something that decides in all lanes at once: an agent or a schedule.
 
-    An agent that chooses actions returns `env.core.decode(actions)`. A policy serves one environment at a
-    time.
+    It sees a situation and no environment, so that it serves wherever somebody makes updates. One that
+    chooses actions returns `situation.decode(actions)`. A policy serves one set of lanes at a time.
     """
 
-    def reset(self, env: AutoTrainVectorEnv, lanes: np.ndarray) -> None:
+    def reset(self, situation: Situation, lanes: np.ndarray) -> None:
         """Forget what was kept of lanes in which a new episode has just begun.
 
         Args:
-            env: The environment, already reset.
+            situation: The beginning.
             lanes: Which lanes, bool, shape (N,).
         """
 
-    def decide(self, env: AutoTrainVectorEnv, observation: np.ndarray) -> Decisions:
+    def decide(self, situation: Situation) -> Decisions:
         """Decide for one env step. Called once per env step.
 
         Args:
-            env: The environment.
-            observation: Observations of all lanes, shape (N, …).
+            situation: What is known of all lanes.
 
         Returns:
             Decisions for all lanes; lanes that have ended ignore theirs.
@@ -41,8 +40,8 @@ class EpisodeCounter:
     def __init__(self) -> None:
         self.episode = np.empty(0, np.int64)
 
-    def reset(self, env: AutoTrainVectorEnv, lanes: np.ndarray) -> None:
+    def reset(self, situation: Situation, lanes: np.ndarray) -> None:
         """Go on to the next episode in the given lanes (bool, shape (N,))."""
-        if len(self.episode) != env.num_envs:
-            self.episode = np.arange(env.num_envs) - env.num_envs
-        self.episode[lanes] += env.num_envs
+        if len(self.episode) != situation.num_envs:
+            self.episode = np.arange(situation.num_envs) - situation.num_envs
+        self.episode[lanes] += situation.num_envs

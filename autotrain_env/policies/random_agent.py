@@ -1,25 +1,24 @@
 """An agent that draws its actions."""
 
-import copy
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from autotrain_env.envs.vector_env import AutoTrainVectorEnv
 from autotrain_env.errors import check_whole
 from autotrain_env.process.actions import Decisions
+from autotrain_env.process.situation import Situation
 
 
 @dataclass(frozen=True)
 class RandomAgent:
-    """Actions drawn uniformly from those that are possible.
+    """An agent whose actions are drawn uniformly from those that are possible.
 
     Each episode has a stream of its own, made of `seed` and the episode's seed; so what is drawn does not
     depend on the number of lanes.
 
     Args:
-        seed: Of all streams.
+        seed: Seed of all streams.
     """
 
     seed: int = 0
@@ -29,21 +28,20 @@ class RandomAgent:
         """Check the seed."""
         check_whole("seed", self.seed, 0)
 
-    def reset(self, env: AutoTrainVectorEnv, lanes: np.ndarray) -> None:
+    def reset(self, situation: Situation, lanes: np.ndarray) -> None:
         """Begin new streams in the given lanes."""
         for lane in np.flatnonzero(lanes).tolist():
-            episode = env.core.episodes[lane]
-            assert episode is not None
-            seed = np.random.SeedSequence([self.seed, episode.seed]).generate_state(1)[0]
-            self._spaces[lane] = copy.deepcopy(env.single_action_space)
-            self._spaces[lane].seed(int(seed))
+            entropy = [self.seed, int(situation.episode_seed[lane])]
+            self._spaces[lane] = situation.action_type.space()
+            self._spaces[lane].seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
 
-    def decide(self, env: AutoTrainVectorEnv, observation: np.ndarray) -> Decisions:
+    def decide(self, situation: Situation) -> Decisions:
         """Draw an action in every lane."""
-        discrete = env.config.action_type in ("discrete", "multi_discrete")
-        masks = env.action_masks().astype(np.int8) if discrete else [None] * env.num_envs
-        actions = [self._draw(self._spaces[lane], masks[lane]) for lane in range(env.num_envs)]
-        return env.core.decode(np.stack(actions))
+        count, possible = situation.num_envs, situation.action_masks
+        masks = [None] * count if possible is None else possible.astype(np.int8)
+        return situation.decode(
+            np.stack([self._draw(self._spaces[lane], masks[lane]) for lane in range(count)])
+        )
 
     @staticmethod
     def _draw(space: Any, mask: np.ndarray | None) -> np.ndarray:

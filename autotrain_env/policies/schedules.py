@@ -12,31 +12,31 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from autotrain_env.envs.vector_env import AutoTrainVectorEnv
 from autotrain_env.errors import InvalidTypeError, check, check_whole, unknown_name
 from autotrain_env.policies.protocol import Policy
 from autotrain_env.policies.random_agent import RandomAgent
 from autotrain_env.process.actions import Decisions
+from autotrain_env.process.situation import Situation
 
 
 class Schedule(ABC):
-    """A policy that sets the learning rate; see `evaluation.Policy` for the arguments of its methods."""
+    """A policy that sets the learning rate; see `Policy` for the arguments of its methods."""
 
-    def reset(self, env: AutoTrainVectorEnv, lanes: np.ndarray) -> None:
+    def reset(self, situation: Situation, lanes: np.ndarray) -> None:
         """Forget what was kept of lanes in which a new episode has just begun; here nothing is."""
         return
 
-    def decide(self, env: AutoTrainVectorEnv, observation: np.ndarray) -> Decisions:
-        """Go on training at this env step's rates, held to the environment's bounds."""
-        return Decisions.train(np.clip(self.learning_rates(env), *env.config.lr_bounds))
+    def decide(self, situation: Situation) -> Decisions:
+        """Go on training at this env step's rates, held to the bounds."""
+        return Decisions.set_rate(np.clip(self.learning_rates(situation), *situation.lr_bounds))
 
     @abstractmethod
-    def learning_rates(self, env: AutoTrainVectorEnv) -> np.ndarray:
-        """Rates of the coming env step before they are held to bounds, float64, shape (N,)."""
+    def learning_rates(self, situation: Situation) -> np.ndarray:
+        """Returns the rates of the coming env step before they are held to bounds, float64, shape (N,)."""
 
     @abstractmethod
     def with_learning_rate(self, learning_rate: float | None) -> "Schedule":
-        """The same schedule with another peak rate; `None` for each task's own initial rate."""
+        """Returns the same schedule with another peak rate; `None` for each task's own initial rate."""
 
 
 @dataclass(frozen=True)
@@ -53,20 +53,19 @@ class BudgetSchedule(Schedule):
         """Check the parameters."""
         _check_rate(self.learning_rate)
 
-    def learning_rates(self, env: AutoTrainVectorEnv) -> np.ndarray:
-        """Peak rates times the factors of the coming env step."""
-        lanes = env.core.lanes
-        num_steps = np.maximum(lanes.budget // env.config.inner_steps, 1)
-        step = np.minimum(lanes.steps, num_steps - 1)  # lanes that have ended have no next step
-        return _peak_rates(env, self.learning_rate) * self.factors(step, num_steps)
+    def learning_rates(self, situation: Situation) -> np.ndarray:
+        """Returns peak rates times the factors of the coming env step."""
+        num_steps = np.maximum(situation.budget // situation.inner_steps, 1)
+        step = np.minimum(situation.steps, num_steps - 1)  # lanes that have ended have no next step
+        return _peak_rates(situation, self.learning_rate) * self.factors(step, num_steps)
 
     def with_learning_rate(self, learning_rate: float | None) -> "BudgetSchedule":
-        """The same schedule with another peak rate."""
+        """Returns the same schedule with another peak rate."""
         return dataclasses.replace(self, learning_rate=learning_rate)
 
     @abstractmethod
     def factors(self, step: np.ndarray, num_steps: np.ndarray) -> np.ndarray:
-        """Rates as shares of the peak rate.
+        """Returns rates as shares of the peak rate.
 
         Args:
             step: Env steps made so far, int64, shape (N,).
@@ -86,7 +85,7 @@ class Constant(BudgetSchedule):
     """
 
     def factors(self, step: np.ndarray, num_steps: np.ndarray) -> np.ndarray:
-        """One."""
+        """Returns one for every lane."""
         return np.ones(len(step))
 
 
@@ -110,7 +109,7 @@ class StepDecay(BudgetSchedule):
         _check_share("every", self.every)
 
     def factors(self, step: np.ndarray, num_steps: np.ndarray) -> np.ndarray:
-        """`factor` to the power of the drops so far."""
+        """Returns `factor` to the power of the drops so far."""
         step_size = np.maximum(np.rint(self.every * num_steps), 1)
         return self.factor ** (step // step_size)
 
@@ -132,7 +131,7 @@ class Exponential(BudgetSchedule):
         _check_share("final_factor", self.final_factor)
 
     def factors(self, step: np.ndarray, num_steps: np.ndarray) -> np.ndarray:
-        """A geometric sequence."""
+        """Returns terms of a geometric sequence."""
         return self.final_factor ** (step / num_steps)
 
 
@@ -153,7 +152,7 @@ class Cosine(BudgetSchedule):
         _check_share("final_factor", self.final_factor, zero=True)
 
     def factors(self, step: np.ndarray, num_steps: np.ndarray) -> np.ndarray:
-        """From 1 towards `final_factor`."""
+        """Returns shares that fall from 1 towards `final_factor`."""
         return _cosine(1.0, self.final_factor, step / num_steps)
 
 
@@ -183,7 +182,7 @@ class OneCycle(BudgetSchedule):
         _check_share("final_factor", self.final_factor)
 
     def factors(self, step: np.ndarray, num_steps: np.ndarray) -> np.ndarray:
-        """From `initial_factor` to 1 and on to `final_factor`."""
+        """Returns shares that go from `initial_factor` to 1 and on to `final_factor`."""
         top, end = self.rise * num_steps - 1, num_steps - 1
         up = _cosine(self.initial_factor, 1.0, step / np.where(top > 0, top, 1))
         down = _cosine(1.0, self.final_factor, (step - top) / (end - top))
@@ -214,7 +213,7 @@ class WarmupCosine(BudgetSchedule):
         _check_share("final_factor", self.final_factor, zero=True)
 
     def factors(self, step: np.ndarray, num_steps: np.ndarray) -> np.ndarray:
-        """From `initial_factor` to 1 and on towards `final_factor`."""
+        """Returns shares that go from `initial_factor` to 1 and on towards `final_factor`."""
         rise = np.minimum(np.rint(self.warmup * num_steps), num_steps - 1)
         linear = self.initial_factor + (1 - self.initial_factor) * step / np.maximum(rise, 1)
         cosine = _cosine(1.0, self.final_factor, (step - rise) / (num_steps - rise))
@@ -223,7 +222,7 @@ class WarmupCosine(BudgetSchedule):
 
 @dataclass(frozen=True)
 class ReduceOnPlateau(Schedule):
-    """Lower the rate when the guarded holdout score has stopped rising (`ReduceLROnPlateau`, mode `max`).
+    """Lower the rate when the guarded holdout answer has stopped rising (`ReduceLROnPlateau`, mode `max`).
 
     It reads that score alone, once after each env step.
 
@@ -251,18 +250,18 @@ class ReduceOnPlateau(Schedule):
         _check_threshold("threshold", self.threshold)
         check_whole("cooldown", self.cooldown, 0)
 
-    def reset(self, env: AutoTrainVectorEnv, lanes: np.ndarray) -> None:
+    def reset(self, situation: Situation, lanes: np.ndarray) -> None:
         """Start anew in the given lanes."""
         _restart(self._state, lanes, best=-np.inf, stale=0, cooldown=0, reductions=0)
 
-    def learning_rates(self, env: AutoTrainVectorEnv) -> np.ndarray:
-        """Peak rates times `factor` to the power of the reductions so far."""
-        self._look(env)
-        return _peak_rates(env, self.learning_rate) * self.factor ** self._state["reductions"]
+    def learning_rates(self, situation: Situation) -> np.ndarray:
+        """Returns peak rates times `factor` to the power of the reductions so far."""
+        self._look(situation)
+        return _peak_rates(situation, self.learning_rate) * self.factor ** self._state["reductions"]
 
-    def _look(self, env: AutoTrainVectorEnv) -> None:
+    def _look(self, situation: Situation) -> None:
         state = self._state
-        seen = _count_stale(state, env, self.threshold)
+        seen = _count_stale(state, situation, self.threshold)
         cooling = seen & (state["cooldown"] > 0)
         state["cooldown"][cooling] -= 1
         state["stale"][cooling] = 0
@@ -272,13 +271,13 @@ class ReduceOnPlateau(Schedule):
         state["stale"][reduce] = 0
 
     def with_learning_rate(self, learning_rate: float | None) -> "ReduceOnPlateau":
-        """The same schedule with another rate at the start."""
+        """Returns the same schedule with another rate at the start."""
         return dataclasses.replace(self, learning_rate=learning_rate)
 
 
 @dataclass(frozen=True)
 class EarlyStopping(Schedule):
-    """Follow another schedule, and stop when the guarded holdout score has not risen for some time.
+    """Follow another schedule, and stop when the guarded holdout answer has not risen for some time.
 
     It reads that score alone, once after each env step. The weights are those of the last env step; the
     results of the best are reported beside them (`best_holdout_test_accuracy`).
@@ -310,23 +309,23 @@ class EarlyStopping(Schedule):
         assert isinstance(self.schedule, Schedule)
         return self.schedule
 
-    def reset(self, env: AutoTrainVectorEnv, lanes: np.ndarray) -> None:
+    def reset(self, situation: Situation, lanes: np.ndarray) -> None:
         """Start anew in the given lanes."""
-        self.followed.reset(env, lanes)
+        self.followed.reset(situation, lanes)
         _restart(self._state, lanes, best=-np.inf, stale=0)
 
-    def decide(self, env: AutoTrainVectorEnv, observation: np.ndarray) -> Decisions:
+    def decide(self, situation: Situation) -> Decisions:
         """Stop, or do what the schedule does."""
-        _count_stale(self._state, env, self.threshold)
-        decisions = self.followed.decide(env, observation)
+        _count_stale(self._state, situation, self.threshold)
+        decisions = self.followed.decide(situation)
         return dataclasses.replace(decisions, stop=self._state["stale"] >= self.patience)
 
-    def learning_rates(self, env: AutoTrainVectorEnv) -> np.ndarray:
-        """Rates of the schedule that is followed."""
-        return self.followed.learning_rates(env)
+    def learning_rates(self, situation: Situation) -> np.ndarray:
+        """Returns the rates of the schedule that is followed."""
+        return self.followed.learning_rates(situation)
 
     def with_learning_rate(self, learning_rate: float | None) -> "EarlyStopping":
-        """The same, following the schedule with another peak rate."""
+        """Returns the same, following the schedule with another peak rate."""
         return dataclasses.replace(self, schedule=self.followed.with_learning_rate(learning_rate))
 
 
@@ -364,11 +363,11 @@ def as_schedule(schedule: str | Policy) -> Policy:
     return schedule
 
 
-def _peak_rates(env: AutoTrainVectorEnv, learning_rate: float | None) -> np.ndarray:
+def _peak_rates(situation: Situation, learning_rate: float | None) -> np.ndarray:
     """The given rate, or what each lane's episode began with; float64, shape (N,)."""
     if learning_rate is None:
-        return env.core.history.columns["learning_rate"][:, 0].copy()
-    return np.full(env.num_envs, float(learning_rate))
+        return situation.initial_learning_rate
+    return np.full(situation.num_envs, float(learning_rate))
 
 
 def _cosine(start: float, end: float, share: np.ndarray) -> np.ndarray:
@@ -384,21 +383,21 @@ def _restart(state: dict[str, np.ndarray], lanes: np.ndarray, **initial: float) 
         state[name][lanes] = value
 
 
-def _count_stale(state: dict[str, np.ndarray], env: AutoTrainVectorEnv, threshold: float) -> np.ndarray:
-    """Count env steps since the guarded holdout score last rose above its best.
+def _count_stale(state: dict[str, np.ndarray], situation: Situation, threshold: float) -> np.ndarray:
+    """Count env steps since the guarded holdout answer last rose above its best.
 
     Args:
         state: Holds the best score and the count of each lane.
-        env: The environment.
+        situation: What is known of the lanes.
         threshold: By how much a score must exceed the best.
 
     Returns:
         Which lanes have trained since they were reset and go on, bool, shape (N,).
     """
-    lanes = env.core.lanes
-    seen = lanes.running & (lanes.steps > 0)
-    better = seen & (lanes.holdout_score > state["best"] + threshold)
-    state["best"][better] = lanes.holdout_score[better]
+    answer = situation.holdout_answer
+    seen = situation.running & (situation.steps > 0)
+    better = seen & (answer > state["best"] + threshold)
+    state["best"][better] = answer[better]
     state["stale"][seen] += 1
     state["stale"][better] = 0
     return seen

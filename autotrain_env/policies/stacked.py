@@ -8,7 +8,6 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from autotrain_env.envs.vector_env import AutoTrainVectorEnv
 from autotrain_env.errors import check, check_whole
 from autotrain_env.evolution.layout import Layout
 from autotrain_env.evolution.noise import Normal, Uniform, draw_noise
@@ -18,6 +17,7 @@ from autotrain_env.policies.protocol import EpisodeCounter
 from autotrain_env.policies.spec import PolicySpec
 from autotrain_env.policies.trained import TrainedPolicy
 from autotrain_env.process.actions import Decisions
+from autotrain_env.process.situation import Situation
 
 HEADS = ("categorical", "gaussian", "deterministic")
 ACTION_STREAM = 1
@@ -164,24 +164,30 @@ class StackedPolicies(EpisodeCounter):
         self._state = torch.zeros(len(blocks) * block_size, hidden)
         self._step = np.zeros(self.count, np.int64)
 
-    def reset(self, env: AutoTrainVectorEnv, lanes: np.ndarray) -> None:
+    def reset(self, situation: Situation, lanes: np.ndarray) -> None:
         """Forget the recurrent state of lanes in which a new episode has begun."""
         check(
-            env.num_envs == self.count, "env.num_envs", env.num_envs, f"{self.count}, one for each policy"
+            situation.num_envs == self.count,
+            "env.num_envs",
+            situation.num_envs,
+            f"{self.count}, one for each policy",
         )
-        for name in ("observation_space", "action_space"):
-            found, wanted = getattr(env, f"single_{name}"), getattr(self.spec, name)
+        for name, found in (
+            ("observation_space", situation.observation_space),
+            ("action_space", situation.action_type.space()),
+        ):
+            wanted = getattr(self.spec, name)
             check(found == wanted, f"env.{name}", found, f"{wanted}, as the policies were made for")
-        super().reset(env, lanes)
+        super().reset(situation, lanes)
         self._step[lanes] = 0
         self._state[: self.count][torch.from_numpy(lanes)] = 0
 
     @torch.no_grad()
-    def decide(self, env: AutoTrainVectorEnv, observation: np.ndarray) -> Decisions:
+    def decide(self, situation: Situation) -> Decisions:
         """Decide for one env step, and take note of what is observed where an episode goes on."""
-        running = env.core.lanes.running
-        flat = observation.reshape(self.count, -1)
-        mask = env.action_masks() if self.spec.masked else None
+        running = situation.running
+        flat = situation.rows.reshape(self.count, -1)
+        mask = situation.action_masks if self.spec.masked else None
         noise = None if self.deterministic else self._noise()
         actions = []
         for number, start in enumerate(range(0, self.count, self.block_size)):
@@ -190,7 +196,7 @@ class StackedPolicies(EpisodeCounter):
             values = self._forward(number, flat[block])
             actions.append(self._act(number, values, _part(mask, block), _part(noise, block)))
         self._step += 1
-        return env.core.decode(np.concatenate(actions))
+        return situation.decode(np.concatenate(actions))
 
     def _forward(self, number: int, observation: np.ndarray) -> Tensor:
         """Numbers for the head of a block's policies, padded, shape (block_size, ...)."""

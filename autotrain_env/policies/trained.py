@@ -4,9 +4,9 @@ A saved policy is a folder with two files, neither of which can run code when it
 (spaces, environment, layers, versions) and `policy.safetensors` (weights).
 """
 
-import itertools
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from os import PathLike
 from pathlib import Path
 from typing import Any, cast
@@ -19,23 +19,15 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from autotrain_env.envs.vector_env import AutoTrainVectorEnv
 from autotrain_env.errors import InvalidValueError, check
 from autotrain_env.files import replace_file
 from autotrain_env.policies.layers import PolicyNetwork
 from autotrain_env.policies.spec import RECURRENT, PolicySpec
-from autotrain_env.process.actions import Decisions
+from autotrain_env.process.actions import ACTION_TYPES, ActionType, Decisions
 from autotrain_env.process.config import AutoTrainConfig
+from autotrain_env.process.situation import Situation
 
 JSON_NAME, WEIGHTS_NAME = "policy.json", "policy.safetensors"
-# What decides the meaning of actions, and need not show in their space.
-_TABLE = ("lr_factors", "num_rewinds", "reinit", "stop")
-_MEANINGS: dict[str, tuple[str, ...]] = {
-    "discrete": _TABLE,
-    "multi_discrete": _TABLE,
-    "continuous": ("max_lr_factor",),
-    "learning_rate": ("lr_bounds",),
-}
 State = tuple[np.ndarray, ...]
 """Of a recurrent layer: hidden state, and for an lstm its cell, each of shape (n, hidden)."""
 PRETRAINED = {"many": Path(__file__).parent / "pretrained" / "many"}
@@ -51,7 +43,7 @@ class TrainedPolicy:
         deterministic: Whether `decide` takes the likeliest action, or draws.
 
     Raises:
-        ValueError: If a weight is missing, unknown or of another shape or type.
+        InvalidValueError: If a weight is missing, unknown or of another shape or type.
     """
 
     def __init__(self, spec: PolicySpec, weights: Mapping[str, Tensor], deterministic: bool = True) -> None:
@@ -74,7 +66,7 @@ class TrainedPolicy:
 
     @property
     def hidden_size(self) -> int | None:
-        """Width of the recurrent layer, `None` where there is none."""
+        """Returns the width of the recurrent layer, `None` where there is none."""
         sizes = [int(layer["hidden"]) for layer in self.spec.layers if layer["type"] in RECURRENT]
         return sizes[0] if sizes else None
 
@@ -107,7 +99,7 @@ class TrainedPolicy:
             state, `None` where the policy has none.
 
         Raises:
-            ValueError: If a shape does not fit.
+            InvalidValueError: If a shape does not fit.
         """
         shape = self.spec.observation_space.shape
         single = observation.shape == shape
@@ -184,52 +176,67 @@ class TrainedPolicy:
 
     # --- as a policy of `evaluate_policy` ---
 
-    def check_env(self, env: AutoTrainVectorEnv) -> None:
-        """Raise a `ValueError` unless an environment has the spaces that this policy was trained for.
+    def check_fits(self, observation_space: spaces.Space[Any], action_type: ActionType) -> None:
+        """Check that this policy was trained for what it is to see and to do.
 
-        Its actions must mean the same, too, where the policy says which environment it was trained in.
+        Args:
+            observation_space: Space of one lane's observation.
+            action_type: What actions there are, and what they mean.
+
+        Raises:
+            InvalidValueError: If a space is another one, or actions of the same space mean something else.
         """
-        for name in ("observation_space", "action_space"):
-            found, wanted = getattr(env, f"single_{name}"), getattr(self.spec, name)
+        for name, found in (
+            ("observation_space", observation_space),
+            ("action_space", action_type.space()),
+        ):
+            wanted = getattr(self.spec, name)
             described, allowed = _in_words(found), _in_words(wanted)
             if described == allowed:
                 allowed += ", with the same bounds"
             check(found == wanted, f"env.{name}", described, f"{allowed}: the policy was trained for that")
-        self.check_meanings(env.config)
+        self.check_meaning(action_type)
 
-    def check_meanings(self, config: AutoTrainConfig) -> None:
-        """Raise a `ValueError` if actions of the same space mean something else than in training.
+    def check_meaning(self, action_type: ActionType) -> None:
+        """Check that actions mean what they meant in training.
 
         Args:
-            config: Of the environment that the policy is to act in. Nothing is checked where the policy
-                does not say which environment it was trained in.
+            action_type: What actions there are. Nothing is checked where the policy does not say which
+                environment it was trained in.
+
+        Raises:
+            InvalidValueError: If they mean something else.
         """
         environment = self.spec.environment
         registered = gymnasium.registry.get(str(environment.get("id")))
         if registered is None or not isinstance(environment.get("kwargs"), Mapping):
             return
         given = {**registered.kwargs, **environment["kwargs"]}
-        names = ("action_type", "num_snapshots", *itertools.chain(*_MEANINGS.values()))
-        trained = AutoTrainConfig(**{name: given[name] for name in names if name in given})
-        for name in ("action_type", *_MEANINGS[trained.action_type]):
-            found, wanted = getattr(config, name), getattr(trained, name)
-            check(found == wanted, f"env.{name}", found, f"{wanted}: the policy was trained for that")
+        names = {entry.name for kind in ACTION_TYPES.values() for entry in fields(kind)}  # type: ignore[arg-type]
+        names |= {"action_type", "num_snapshots"}
+        trained = AutoTrainConfig(
+            **{name: given[name] for name in names if name in given}
+        ).make_action_type()
+        for name in ("name", *trained.meaning):
+            found, wanted = getattr(action_type, name, None), getattr(trained, name)
+            argument = "action_type" if name == "name" else name
+            check(found == wanted, f"env.{argument}", found, f"{wanted}: the policy was trained for that")
 
-    def reset(self, env: AutoTrainVectorEnv, lanes: np.ndarray) -> None:
+    def reset(self, situation: Situation, lanes: np.ndarray) -> None:
         """Forget the recurrent state of lanes in which a new episode has begun."""
-        self.check_env(env)
+        self.check_fits(situation.observation_space, situation.action_type)
         if self._starts is None or len(self._starts) != len(lanes):
             self._state, self._starts = None, np.zeros(len(lanes), bool)
         self._starts |= lanes
 
-    def decide(self, env: AutoTrainVectorEnv, observation: np.ndarray) -> Decisions:
+    def decide(self, situation: Situation) -> Decisions:
         """Decide for one env step."""
-        mask = env.action_masks() if self.spec.masked else None
+        mask = situation.action_masks if self.spec.masked else None
         actions, self._state = self.predict(
-            observation, mask, self._state, self._starts, deterministic=self.deterministic
+            situation.observation, mask, self._state, self._starts, deterministic=self.deterministic
         )
-        self._starts = np.zeros(len(observation), bool)
-        return env.core.decode(actions)
+        self._starts = np.zeros(situation.num_envs, bool)
+        return situation.decode(actions)
 
     # --- files ---
 
@@ -259,8 +266,8 @@ def load_policy(folder: str | PathLike[str], *, deterministic: bool = True) -> T
 
     Raises:
         FileNotFoundError: If a file is missing.
-        ValueError: If a file is damaged, of another format, or the two do not belong together; the message
-            names the file.
+        InvalidValueError: If a file is damaged, of another format, or the two do not belong together; the
+            message names the file.
     """
     folder = Path(folder)
     if str(folder) in PRETRAINED and not folder.exists():

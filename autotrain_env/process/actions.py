@@ -2,13 +2,12 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium import spaces
 
-from autotrain_env.errors import InvalidTypeError, InvalidValueError
-from autotrain_env.process.config import AutoTrainConfig
+from autotrain_env.errors import InvalidTypeError, InvalidValueError, check
 
 REINIT_THRESHOLD = 0.9  # of a continuous action
 STOP_THRESHOLD = 0.95
@@ -20,183 +19,247 @@ class Decisions:
     """What to do in each lane in one env step; the core takes nothing else.
 
     Args:
-        learning_rate: Rate of the coming updates, float64, shape (N,); the core clips it to its bounds.
+        lr_factor: What the learning rate is multiplied by, float64, shape (N,).
         rewind: How far to rewind first [env steps], int64, shape (N,); 0 for not at all.
         reinit: Whether to draw new networks first, bool, shape (N,); then `rewind` is ignored.
         stop: Whether to end the episode before any update, bool, shape (N,).
+        learning_rate: The rate itself, which then takes the place of the factor in every lane, float64,
+            shape (N,); `None` where the factor counts.
     """
 
-    learning_rate: np.ndarray
+    lr_factor: np.ndarray
     rewind: np.ndarray
     reinit: np.ndarray
     stop: np.ndarray
+    learning_rate: np.ndarray | None = None
 
     @classmethod
-    def train(cls, learning_rate: np.ndarray) -> "Decisions":
-        """Go on training at these rates, float64, shape (N,)."""
+    def scale(cls, lr_factor: np.ndarray) -> "Decisions":
+        """Returns decisions to go on training at the rates times these factors, float64, shape (N,)."""
+        count = len(lr_factor)
+        nothing = np.zeros(count, bool)
+        return cls(np.asarray(lr_factor, float), np.zeros(count, np.int64), nothing, nothing.copy())
+
+    @classmethod
+    def set_rate(cls, learning_rate: np.ndarray) -> "Decisions":
+        """Returns decisions to go on training at these rates, float64, shape (N,)."""
         count = len(learning_rate)
-        nothing = np.zeros(count, dtype=bool)
-        return cls(np.asarray(learning_rate, float), np.zeros(count, np.int64), nothing, nothing)
+        nothing = np.zeros(count, bool)
+        rates = np.asarray(learning_rate, float)
+        return cls(np.ones(count), np.zeros(count, np.int64), nothing, nothing.copy(), rates)
+
+    def check(self, lanes: np.ndarray) -> None:
+        """Raise unless the decisions can be carried out.
+
+        Args:
+            lanes: Which lanes are to carry theirs out, bool, shape (N,).
+
+        Raises:
+            InvalidValueError: If an array has another shape, a factor or rate is not above 0, or a distance
+                is below 0.
+        """
+        for name, value in vars(self).items():
+            if value is not None:
+                check(value.shape == lanes.shape, f"decisions.{name}", value, f"of shape {lanes.shape}")
+        factors, rewind = self.lr_factor[lanes], self.rewind[lanes]
+        check(bool(np.all(factors > 0)), "decisions.lr_factor", factors, "above 0")
+        check(bool(np.all(rewind >= 0)), "decisions.rewind", rewind, "at least 0")
+        if self.learning_rate is not None:
+            rates = self.learning_rate[lanes]
+            check(bool(np.all(rates > 0)), "decisions.learning_rate", rates, "above 0")
 
 
 class ActionType(ABC):
-    """A space of actions, next to the code that decodes it.
+    """A space of actions, next to the code that decodes it; its fields are arguments of the environment."""
 
-    Args:
-        config: The environment's arguments.
-    """
+    name: ClassVar[str]
+    """As users write it."""
 
-    def __init__(self, config: AutoTrainConfig) -> None:
-        assert config.num_rewinds is not None
-        self.config = config
-        self.lr_factors = np.array(config.lr_factors)
-        self.num_rewinds = config.num_rewinds
+    has_masks: ClassVar[bool] = True
+    """Whether actions are discrete, so that impossible ones can be masked out."""
+
+    meaning: ClassVar[tuple[str, ...]]
+    """Fields that decide what an action means, and need not show in the space."""
 
     @abstractmethod
     def space(self) -> spaces.Space[Any]:
-        """The space of one lane's action."""
+        """Returns the space of one lane's action."""
 
     @abstractmethod
     def decode(
-        self,
-        actions: np.ndarray,
-        learning_rates: np.ndarray,
-        rewindable: np.ndarray,
-        generators: list[np.random.Generator],
+        self, actions: np.ndarray, rewindable: np.ndarray, generators: list[np.random.Generator]
     ) -> Decisions:
         """Turn actions into decisions.
 
         Args:
             actions: One action per lane, shape (N, …).
-            learning_rates: Current rates, float64, shape (N,).
-            rewindable: Which rows exist, bool, shape (N, H).
+            rewindable: Which rows a lane can rewind to, bool, shape (N, H).
             generators: The lanes' streams for drawing actions.
         """
 
     def masks(self, rewindable: np.ndarray) -> np.ndarray:
-        """Which discrete actions are possible now, bool, shape (N, number of actions).
+        """Say which discrete actions are possible now.
 
         Args:
-            rewindable: Which rows exist, bool, shape (N, H).
+            rewindable: Which rows a lane can rewind to, bool, shape (N, H).
+
+        Returns:
+            Bool, shape (N, number of actions).
 
         Raises:
-            TypeError: If the actions are continuous.
+            InvalidTypeError: If the actions are continuous.
         """
-        raise InvalidTypeError(f"action_masks: action_type={self.config.action_type!r} has no masks")
-
-    def _rewind_masks(self, rewindable: np.ndarray) -> np.ndarray:
-        masks = rewindable[:, : self.num_rewinds].copy()
-        masks[:, 0] = True  # not rewinding is always possible
-        return masks
+        raise InvalidTypeError(f"action_masks: action_type={self.name!r} has no masks")
 
 
+def _rewind_masks(rewindable: np.ndarray, num_rewinds: int) -> np.ndarray:
+    masks = rewindable[:, :num_rewinds].copy()
+    masks[:, 0] = True  # not rewinding is always possible
+    return masks
+
+
+@dataclass(frozen=True)
 class DiscreteActions(ActionType):
     """`Discrete(len(lr_factors) * num_rewinds + 2)`: index = rewind * len(lr_factors) + factor.
 
     The last two are re-init and stop, as far as they are switched on.
+
+    Args:
+        lr_factors: Factors of the learning rate to choose from.
+        num_rewinds: Rewind distances to choose from, 0 (none) included.
+        reinit: Whether the agent may re-initialise.
+        stop: Whether the agent may stop.
     """
+
+    lr_factors: tuple[float, ...]
+    num_rewinds: int
+    reinit: bool
+    stop: bool
+
+    name = "discrete"
+    meaning = ("lr_factors", "num_rewinds", "reinit", "stop")
 
     @property
     def num_actions(self) -> int:
-        """Size of the table."""
-        config = self.config
-        return len(self.lr_factors) * self.num_rewinds + config.reinit + config.stop
+        """Number of actions."""
+        return len(self.lr_factors) * self.num_rewinds + self.reinit + self.stop
 
     def space(self) -> spaces.Space[Any]:
-        """The space of one lane's action."""
+        """Returns the space of one lane's action."""
         return spaces.Discrete(self.num_actions)
 
     def decode(
-        self,
-        actions: np.ndarray,
-        learning_rates: np.ndarray,
-        rewindable: np.ndarray,
-        generators: list[np.random.Generator],
+        self, actions: np.ndarray, rewindable: np.ndarray, generators: list[np.random.Generator]
     ) -> Decisions:
-        """Turn actions into decisions."""
+        """Turn actions into decisions; see `ActionType.decode`."""
         table_size = len(self.lr_factors) * self.num_rewinds
         in_table = actions < table_size
         entry = np.where(in_table, actions, 0)
-        factors = np.where(in_table, self.lr_factors[entry % len(self.lr_factors)], 1.0)
         return Decisions(
-            learning_rate=learning_rates * factors,
+            lr_factor=np.where(in_table, np.array(self.lr_factors)[entry % len(self.lr_factors)], 1.0),
             rewind=np.where(in_table, entry // len(self.lr_factors), 0),
-            reinit=(actions == table_size) & self.config.reinit,
-            stop=(actions == table_size + self.config.reinit) & self.config.stop,
+            reinit=(actions == table_size) & self.reinit,
+            stop=(actions == table_size + self.reinit) & self.stop,
         )
 
     def masks(self, rewindable: np.ndarray) -> np.ndarray:
-        """Which actions are possible now."""
-        table = np.repeat(self._rewind_masks(rewindable), len(self.lr_factors), axis=1)
+        """Say which actions are possible now; see `ActionType.masks`."""
+        table = np.repeat(_rewind_masks(rewindable, self.num_rewinds), len(self.lr_factors), axis=1)
         always = np.ones((len(table), self.num_actions - table.shape[1]), dtype=bool)
         return np.concatenate((table, always), axis=1)
 
 
+@dataclass(frozen=True)
 class MultiDiscreteActions(ActionType):
-    """`MultiDiscrete`: which factor, which rewind, and one of go on, re-init and stop."""
+    """`MultiDiscrete`: which factor, which rewind, and one of go on, re-init and stop.
+
+    Args:
+        lr_factors: Factors of the learning rate to choose from.
+        num_rewinds: Rewind distances to choose from, 0 (none) included.
+        reinit: Whether the agent may re-initialise.
+        stop: Whether the agent may stop.
+    """
+
+    lr_factors: tuple[float, ...]
+    num_rewinds: int
+    reinit: bool
+    stop: bool
+
+    name = "multi_discrete"
+    meaning = ("lr_factors", "num_rewinds", "reinit", "stop")
 
     def _verbs(self) -> list[str]:
-        return ["go on"] + ["reinit"] * self.config.reinit + ["stop"] * self.config.stop
+        return ["go on"] + ["reinit"] * self.reinit + ["stop"] * self.stop
 
     def space(self) -> spaces.Space[Any]:
-        """The space of one lane's action."""
+        """Returns the space of one lane's action."""
         return spaces.MultiDiscrete([len(self.lr_factors), self.num_rewinds, len(self._verbs())])
 
     def decode(
-        self,
-        actions: np.ndarray,
-        learning_rates: np.ndarray,
-        rewindable: np.ndarray,
-        generators: list[np.random.Generator],
+        self, actions: np.ndarray, rewindable: np.ndarray, generators: list[np.random.Generator]
     ) -> Decisions:
-        """Turn actions into decisions."""
+        """Turn actions into decisions; see `ActionType.decode`."""
         verbs = np.array(self._verbs())[actions[:, 2]]
         return Decisions(
-            learning_rate=learning_rates * self.lr_factors[actions[:, 0]],
+            lr_factor=np.array(self.lr_factors)[actions[:, 0]],
             rewind=actions[:, 1].astype(np.int64),
             reinit=verbs == "reinit",
             stop=verbs == "stop",
         )
 
     def masks(self, rewindable: np.ndarray) -> np.ndarray:
-        """Masks of the three parts, one after another."""
-        rewinds = self._rewind_masks(rewindable)
+        """Returns masks of the three parts, one after another; see `ActionType.masks`."""
+        rewinds = _rewind_masks(rewindable, self.num_rewinds)
         before = np.ones((len(rewinds), len(self.lr_factors)), dtype=bool)
         after = np.ones((len(rewinds), len(self._verbs())), dtype=bool)
         return np.concatenate((before, rewinds, after), axis=1)
 
 
+@dataclass(frozen=True)
 class ContinuousActions(ActionType):
     """`Box(-1, 1, (num_rewinds + 3,))`: factor, rewind logits, re-init, stop.
 
     The factor is `max_lr_factor ** a`. The rewind follows softmax(10 * logits) over the rows that exist.
+
+    Args:
+        num_rewinds: Rewind distances to choose from, 0 (none) included.
+        max_lr_factor: Largest factor of the learning rate.
+        rewind_sampling: Whether the rewind is drawn (`"sample"`) or the likeliest (`"argmax"`).
+        reinit: Whether the agent may re-initialise.
+        stop: Whether the agent may stop.
     """
 
+    num_rewinds: int
+    max_lr_factor: float
+    rewind_sampling: str
+    reinit: bool
+    stop: bool
+
+    name = "continuous"
+    has_masks = False
+    meaning = ("max_lr_factor",)
+
     def space(self) -> spaces.Space[Any]:
-        """The space of one lane's action."""
+        """Returns the space of one lane's action."""
         return spaces.Box(-1.0, 1.0, (self.num_rewinds + 3,), np.float32)
 
     def decode(
-        self,
-        actions: np.ndarray,
-        learning_rates: np.ndarray,
-        rewindable: np.ndarray,
-        generators: list[np.random.Generator],
+        self, actions: np.ndarray, rewindable: np.ndarray, generators: list[np.random.Generator]
     ) -> Decisions:
-        """Turn actions into decisions."""
-        config = self.config
+        """Turn actions into decisions; see `ActionType.decode`."""
         actions = actions.astype(np.float64)
-        logits = np.where(self._rewind_masks(rewindable), REWIND_SHARPNESS * actions[:, 1:-2], -np.inf)
-        stop = (actions[:, -1] > STOP_THRESHOLD) & config.stop
+        possible = _rewind_masks(rewindable, self.num_rewinds)
+        logits = np.where(possible, REWIND_SHARPNESS * actions[:, 1:-2], -np.inf)
+        stop = (actions[:, -1] > STOP_THRESHOLD) & self.stop
         return Decisions(
-            learning_rate=learning_rates * config.max_lr_factor ** actions[:, 0],
+            lr_factor=self.max_lr_factor ** actions[:, 0],
             rewind=self._choose(logits, generators),
-            reinit=(actions[:, -2] > REINIT_THRESHOLD) & ~stop & config.reinit,
+            reinit=(actions[:, -2] > REINIT_THRESHOLD) & ~stop & self.reinit,
             stop=stop,
         )
 
     def _choose(self, logits: np.ndarray, generators: list[np.random.Generator]) -> np.ndarray:
-        if self.config.rewind_sampling == "argmax":
+        if self.rewind_sampling == "argmax":
             return logits.argmax(1)
         weights = np.exp(logits - logits.max(1, keepdims=True))
         cumulative = weights.cumsum(1)
@@ -204,37 +267,38 @@ class ContinuousActions(ActionType):
         return (drawn * cumulative[:, -1:] >= cumulative).sum(1)
 
 
+@dataclass(frozen=True)
 class LearningRateActions(ActionType):
-    """`Box(-1, 1, (1,))`: the learning rate itself, on a log scale between its bounds."""
+    """`Box(-1, 1, (1,))`: the learning rate itself, on a log scale between its bounds.
+
+    Args:
+        lr_bounds: Smallest and largest learning rate.
+    """
+
+    lr_bounds: tuple[float, float]
+
+    name = "learning_rate"
+    has_masks = False
+    meaning = ("lr_bounds",)
 
     def space(self) -> spaces.Space[Any]:
-        """The space of one lane's action."""
+        """Returns the space of one lane's action."""
         return spaces.Box(-1.0, 1.0, (1,), np.float32)
 
     def decode(
-        self,
-        actions: np.ndarray,
-        learning_rates: np.ndarray,
-        rewindable: np.ndarray,
-        generators: list[np.random.Generator],
+        self, actions: np.ndarray, rewindable: np.ndarray, generators: list[np.random.Generator]
     ) -> Decisions:
-        """Turn actions into decisions."""
-        low, high = np.log(self.config.lr_bounds)
+        """Turn actions into decisions; see `ActionType.decode`."""
+        low, high = np.log(self.lr_bounds)
         share = (actions[:, 0].astype(np.float64) + 1) / 2
-        return Decisions.train(np.exp(low + share * (high - low)))
+        return Decisions.set_rate(np.exp(low + share * (high - low)))
 
 
-_ACTION_TYPES: dict[str, type[ActionType]] = {
-    "discrete": DiscreteActions,
-    "multi_discrete": MultiDiscreteActions,
-    "continuous": ContinuousActions,
-    "learning_rate": LearningRateActions,
+ACTION_TYPES: dict[str, type[ActionType]] = {
+    kind.name: kind
+    for kind in (DiscreteActions, MultiDiscreteActions, ContinuousActions, LearningRateActions)
 }
-
-
-def make_action_type(config: AutoTrainConfig) -> ActionType:
-    """The action type that a configuration asks for."""
-    return _ACTION_TYPES[config.action_type](config)
+"""Action types by the names that users write."""
 
 
 def check_actions(space: spaces.Space[Any], actions: Any) -> np.ndarray:
@@ -248,8 +312,8 @@ def check_actions(space: spaces.Space[Any], actions: Any) -> np.ndarray:
         The actions as an array of the space's dtype.
 
     Raises:
-        TypeError: If they are of the wrong kind.
-        ValueError: If shape or range are wrong.
+        InvalidTypeError: If they are of the wrong kind.
+        InvalidValueError: If shape or range are wrong.
     """
     try:
         given = np.asarray(actions)
@@ -269,32 +333,39 @@ def check_actions(space: spaces.Space[Any], actions: Any) -> np.ndarray:
     return converted
 
 
-def in_words(
-    before: np.ndarray,
-    after: np.ndarray,
-    distance: np.ndarray,
-    reinit: np.ndarray,
-    stop: np.ndarray,
-) -> np.ndarray:
-    """Say what was done.
+@dataclass(frozen=True)
+class Executed:
+    """What was really done, arrays over all N lanes.
 
     Args:
-        before: Learning rates before, float64, shape (N,).
-        after: Learning rates after, float64, shape (N,).
-        distance: How far each lane rewound [env steps], int64, shape (N,).
-        reinit: Which lanes drew new networks, bool, shape (N,).
-        stop: Which lanes stopped, bool, shape (N,).
-
-    Returns:
-        Strings (object), shape (N,), such as `"rewind 2, lr x0.8"`.
+        lr_factor: What the learning rate changed by, float64: the decision's own factor, or, where a bound
+            held the rate or a rate was set, the new rate over the old one.
+        rewind: Distance rewound [env steps], int64.
+        rewind_impossible: Whether another distance was asked for, bool.
+        reinit: Whether new networks were drawn, bool.
+        stop: Whether the episode was ended, bool.
     """
-    words = np.empty(len(before), dtype=object)
-    for lane in range(len(before)):
-        if stop[lane]:
-            words[lane] = "stop"
-            continue
-        parts = ["reinit"] if reinit[lane] else []
-        parts += [f"rewind {distance[lane]}"] if distance[lane] else []
-        factor = after[lane] / before[lane]
-        words[lane] = ", ".join([*parts, "lr kept" if factor == 1 else f"lr x{factor:.3g}"])
-    return words
+
+    lr_factor: np.ndarray
+    rewind: np.ndarray
+    rewind_impossible: np.ndarray
+    reinit: np.ndarray
+    stop: np.ndarray
+
+    @classmethod
+    def nothing(cls, count: int) -> "Executed":
+        """Returns what was done where nothing was, in each of `count` lanes."""
+        flags = np.zeros((3, count), bool)
+        return cls(np.ones(count), np.zeros(count, np.int64), *flags)
+
+    def in_words(self) -> np.ndarray:
+        """Returns strings (object), shape (N,), such as `"rewind 2, lr x0.8"`."""
+        words = np.empty(len(self.stop), dtype=object)
+        for lane, factor in enumerate(self.lr_factor.tolist()):
+            if self.stop[lane]:
+                words[lane] = "stop"
+                continue
+            parts = ["reinit"] if self.reinit[lane] else []
+            parts += [f"rewind {self.rewind[lane]}"] if self.rewind[lane] else []
+            words[lane] = ", ".join([*parts, "lr kept" if factor == 1 else f"lr x{factor:.3g}"])
+        return words

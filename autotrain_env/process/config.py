@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
@@ -11,31 +11,20 @@ import torch
 
 from autotrain_env.data.registry import load_dataset
 from autotrain_env.errors import InvalidTypeError, InvalidValueError, check, check_whole, unknown_name
+from autotrain_env.process.actions import ACTION_TYPES, ActionType
+from autotrain_env.process.lineage import SCORES
+from autotrain_env.process.observations import OBSERVATION_LAYOUTS
+from autotrain_env.process.rewards import Baseline, RewardSettings
 from autotrain_env.process.task_distributions import Curriculum, Sampler, TaskDistribution, as_distribution
 from autotrain_env.process.tasks import Task
 from autotrain_env.training.networks import BACKENDS
 
-ACTION_TYPES = ("discrete", "multi_discrete", "continuous", "learning_rate")
-OBSERVATION_LAYOUTS = ("stacked", "flat")
 INITIAL_STATES = ("random_inits", "zeros")
-SCORES = ("accuracy", "neg_log_loss")
 REWARD_SPLITS = ("validation", "holdout")
 TERMINAL_STATES = ("last", "best_holdout")
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
-REWARD_TERMS = (
-    "improvement",
-    "improvement_sign",
-    "time_cost",
-    "elapsed_cost",
-    "terminal_score",
-    "divergence",
-    "baseline_improvement",
-)
-
 TASK_FIELDS = tuple(f.name for f in dataclasses.fields(Task))
-
-Curve = tuple[Any, Any]  # updates used and score, two sequences of equal length
 
 
 @dataclass(frozen=True)
@@ -165,7 +154,7 @@ class AutoTrainConfig:
     step_cost: float | None = None
     divergence_penalty: float = 0.0
     time_cost: float = 0.0
-    baseline: Curve | Mapping[Task, Curve] | Callable[[Task], Curve] | None = None
+    baseline: Baseline | None = None
     truncate_after: int | None = None
 
     backend: str = "auto"
@@ -178,7 +167,7 @@ class AutoTrainConfig:
         self._check_sizes()
         self._check_choices()
         self._check_rates()
-        self._check_reward()
+        self.reward_settings()
         check_device(self.device)
         if self.dataset is not None and not isinstance(self.dataset, (str, Sampler)):
             object.__setattr__(self, "dataset", load_dataset(self.dataset))
@@ -253,32 +242,6 @@ class AutoTrainConfig:
         for name in ("thresholdout_threshold", "thresholdout_sigma", "rewind_noise"):
             check(0 <= getattr(self, name) < math.inf, name, getattr(self, name), "finite, at least 0")
 
-    def _check_reward(self) -> None:
-        for name in ("inter_reward", "final_reward_scale", "divergence_penalty", "time_cost"):
-            check(0 <= getattr(self, name) < math.inf, name, getattr(self, name), "finite, at least 0")
-        if self.step_cost is not None:
-            check(0 <= self.step_cost < math.inf, "step_cost", self.step_cost, "finite, at least 0")
-        if isinstance(self.reward, str):
-            presets = ("delta", "sign", "risa", "terminal", "baseline")
-            if self.reward not in presets:
-                raise unknown_name("reward", self.reward, presets)
-        else:
-            for name, weight in self.reward.items():
-                if name not in REWARD_TERMS:
-                    raise unknown_name("reward", name, REWARD_TERMS)
-                check(math.isfinite(weight), f"reward[{name!r}]", weight, "finite")
-        needs_baseline = (
-            self.reward == "baseline"
-            if isinstance(self.reward, str)
-            else "baseline_improvement" in self.reward
-        )
-        check(
-            not needs_baseline or self.baseline is not None,
-            "baseline",
-            self.baseline,
-            f"a recorded curve where reward={self.reward!r}",
-        )
-
     def check_budget(self, budget: int) -> None:
         """Raise unless an episode's budget is a multiple of `inner_steps`."""
         check(
@@ -300,6 +263,18 @@ class AutoTrainConfig:
     def torch_dtype(self) -> torch.dtype:
         """`dtype` as torch has it."""
         return DTYPES[self.dtype]
+
+    def make_action_type(self) -> ActionType:
+        """Returns the action type that is asked for, with its arguments taken from here."""
+        return self._gather(ACTION_TYPES[self.action_type])
+
+    def reward_settings(self) -> RewardSettings:
+        """Returns what decides the reward, checked."""
+        return self._gather(RewardSettings)
+
+    def _gather(self, kind: type[Any]) -> Any:
+        """A dataclass whose fields are arguments of the environment."""
+        return kind(**{entry.name: getattr(self, entry.name) for entry in dataclasses.fields(kind)})
 
 
 def check_device(device: str) -> None:

@@ -17,12 +17,13 @@ from autotrain_env.data.sampling import EpochSampler
 from autotrain_env.data.split import Split, split_dataset
 from autotrain_env.errors import check
 from autotrain_env.process.config import AutoTrainConfig
-from autotrain_env.process.lanes import GROUPS
 from autotrain_env.process.rewards import baseline_curve
 from autotrain_env.process.tasks import Task
-from autotrain_env.process.thresholdout import Thresholdout
 from autotrain_env.training.architecture import Architecture
 from autotrain_env.training.classifiers import MLP
+
+GROUPS = ("stack", "training", "evaluation", "test")
+"""For what lanes can be computed together or not."""
 
 _STREAMS = {
     "task": 0,
@@ -35,7 +36,7 @@ _STREAMS = {
 
 
 def stream(episode_seed: int, name: str, *more: int) -> np.random.Generator:
-    """One of an episode's separate random streams.
+    """Returns one of an episode's separate random streams.
 
     Args:
         episode_seed: The number drawn for the episode.
@@ -56,13 +57,12 @@ class Episode:
     dataset: Dataset
     split: Split
     architecture: Architecture
-    groups: tuple[int, ...]  # by `lanes.GROUPS`: equal for lanes that can be computed together
+    groups: tuple[int, ...]  # by `GROUPS`: equal for lanes that can be computed together
     offset: int  # of the dataset in the pool
     evaluation_index: np.ndarray  # in the pool: train subset, holdout and validation together, int32
     evaluation_labels: np.ndarray  # int32
     evaluation_sizes: tuple[int, int, int]
     sampler: EpochSampler
-    thresholdout: Thresholdout
     action_generator: np.random.Generator
     noise_generator: np.random.Generator
     curve: tuple[np.ndarray, np.ndarray] | None
@@ -91,7 +91,7 @@ class EpisodeMaker:
         config: The environment's arguments.
 
     Raises:
-        ValueError: If a task that can be drawn does not fit its data.
+        InvalidValueError: If a task that can be drawn does not fit its data.
         FileNotFoundError: If a dataset is missing.
     """
 
@@ -112,14 +112,14 @@ class EpisodeMaker:
             level: From 0, the easiest.
 
         Raises:
-            ValueError: If there is no such level.
+            InvalidValueError: If there is no such level.
         """
         highest = len(self.distribution.levels) - 1
         check(0 <= level <= highest, "level", level, f"from 0 to {highest}")
         self.task_level = int(level)
 
     def _pool_offset(self, dataset: Dataset) -> int:
-        """Position of a dataset's first image in the pool of its number of features."""
+        """Returns the position of a dataset's first image in the pool of its number of features."""
         datasets = self.datasets.setdefault(dataset.num_features, [])
         if dataset not in datasets:
             datasets.append(dataset)
@@ -128,7 +128,7 @@ class EpisodeMaker:
         return sum(len(other.labels) for other in before)
 
     def pool(self, num_features: int) -> Tensor:
-        """All images of that many features, shape (total, features)."""
+        """Returns all images of that many features, shape (total, features)."""
         if num_features not in self._pools:
             datasets = tuple(self.datasets[num_features])
             self._pools[num_features] = image_pool(
@@ -137,14 +137,14 @@ class EpisodeMaker:
         return self._pools[num_features]
 
     def make(self, seed: int, task: Task | None) -> Episode:
-        """Make an episode.
+        """Returns a new episode.
 
         Args:
             seed: The number drawn for it; decides everything random in it.
             task: Its task, or `None` for one drawn at the level that is set.
 
         Raises:
-            ValueError: If the task does not fit its data or the environment.
+            InvalidValueError: If the task does not fit its data or the environment.
         """
         config = self.config
         if task is None:
@@ -173,16 +173,9 @@ class EpisodeMaker:
             ).astype(np.int32),
             evaluation_sizes=sizes,
             sampler=EpochSampler(stream(seed, "minibatches"), len(split.train_index)),
-            thresholdout=Thresholdout(
-                stream(seed, "thresholdout"),
-                config.thresholdout_threshold,
-                config.thresholdout_sigma,
-                config.thresholdout_budget,
-                config.thresholdout,
-            ),
             action_generator=stream(seed, "actions"),
             noise_generator=stream(seed, "rewind_noise"),
-            curve=baseline_curve(config, task),
+            curve=baseline_curve(config.baseline, task),
         )
 
     def _group_numbers(

@@ -2,39 +2,18 @@
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
 from autotrain_env.errors import InvalidValueError, check
-
-LOG_COLUMNS = (
-    "episode_seed",  # names the episode, together with its task
-    "lane",
-    "step",  # env steps since the episode began, from 1
-    "action",  # in words
-    "learning_rate",  # of this step's updates
-    "rewind",  # distance rewound [env steps]
-    "reinit",
-    "stop",
-    "updates",  # of the budget used
-    "loss",  # mean minibatch log loss of this step's last window [nats]
-    "train_score",
-    "holdout_score",  # Thresholdout's answer
-    "holdout_queries",
-    "score",
-    "reward",
-    "diverged",
-    "terminated",
-    "truncated",
-    "test_accuracy",  # at the end of an episode, else empty
-)
+from autotrain_env.process.record import log_columns
 
 
 class MDPLog:
-    """Writes rows to a `.jsonl` or `.csv` file; both are read by pandas.
+    """Writes rows to a `.jsonl` or `.csv` file, which pandas reads; `record.COLUMNS` says what is in them.
 
     Each reward term has a column of its own, named `reward_` and the term. Rows are on disk when `write`
     returns. An existing file is continued; one with other columns is refused.
@@ -44,13 +23,13 @@ class MDPLog:
         reward_terms: Names of the reward terms.
 
     Raises:
-        ValueError: If the ending is not known or the file has other columns.
+        InvalidValueError: If the ending is not known or the file has other columns.
         OSError: If the file cannot be written.
     """
 
     def __init__(self, path: str | PathLike[str], reward_terms: tuple[str, ...]) -> None:
         self.path = Path(path)
-        self.columns = LOG_COLUMNS + tuple(f"reward_{name}" for name in reward_terms)
+        self.columns = log_columns(reward_terms)
         check(self.path.suffix in (".jsonl", ".csv"), "log_path", str(path), "a .jsonl or .csv file")
         try:
             self._file: TextIO = self.path.open("a+", newline="", encoding="utf-8")
@@ -74,7 +53,7 @@ class MDPLog:
             found = _json_names(first)
         check(found == self.columns, "log_path", str(self.path), f"a file with columns {self.columns}")
 
-    def write(self, rows: list[Mapping[str, Any]]) -> None:
+    def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write rows.
 
         Args:
@@ -92,7 +71,7 @@ class MDPLog:
         self._file.close()
 
     def __enter__(self) -> "MDPLog":
-        """Return itself, to be closed at the end of a `with` block."""
+        """Returns itself, to be closed at the end of a `with` block."""
         return self
 
     def __exit__(
@@ -106,7 +85,7 @@ class MDPLog:
 
 
 def read_rows(path: Path, names: Iterable[str] = (), *, whole: bool = False) -> Iterator[dict[str, Any]]:
-    """Rows of a file with a JSON object in each line.
+    """Yields the rows of a file with a JSON object in each line.
 
     Args:
         path: The file.
@@ -116,7 +95,7 @@ def read_rows(path: Path, names: Iterable[str] = (), *, whole: bool = False) -> 
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If a line is damaged; the message names the file and the line.
+        InvalidValueError: If a line is damaged; the message names the file and the line.
     """
     names = set(names)
     with path.open("rb") as file:
@@ -134,7 +113,7 @@ def read_rows(path: Path, names: Iterable[str] = (), *, whole: bool = False) -> 
 
 
 def _json_names(line: str) -> tuple[str, ...]:
-    """Names in a line of JSON, none where it is something else."""
+    """Returns the names in a line of JSON, none where it is something else."""
     try:
         row = json.loads(line)
     except ValueError:

@@ -1,12 +1,98 @@
 """Reward: named terms, weighted and summed."""
 
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from autotrain_env.errors import check
-from autotrain_env.process.config import REWARD_TERMS, AutoTrainConfig, Curve
+from autotrain_env.errors import check, unknown_name
 from autotrain_env.process.tasks import Task
+
+REWARD_TERMS = (
+    "improvement",
+    "improvement_sign",
+    "time_cost",
+    "elapsed_cost",
+    "terminal_score",
+    "divergence",
+    "baseline_improvement",
+)
+
+REWARD_PRESETS = ("delta", "sign", "risa", "terminal", "baseline")
+
+Curve = tuple[Any, Any]
+"""Updates used and score, two sequences of equal length."""
+
+Baseline = Curve | Mapping[Task, Curve] | Callable[[Task], Curve]
+"""A recorded curve to be measured against, or where one is found for each task."""
+
+
+@dataclass(frozen=True)
+class RewardSettings:
+    """What decides the reward; its fields are arguments of the environment, where they are described.
+
+    Args:
+        reward: A preset, or weights of named terms.
+        inter_reward: Size of the `sign` preset's reward in each step.
+        final_reward_scale: Weight of the score in the end (presets `sign`, `terminal`).
+        step_cost: The `risa` preset's cost per update; `None` for 1 / budget.
+        divergence_penalty: Cost of each divergence, in every preset.
+        time_cost: Cost per update, in every preset.
+        baseline: What the `baseline` preset measures against; `None` for nothing.
+
+    Raises:
+        InvalidValueError: If a value is not allowed.
+    """
+
+    reward: str | Mapping[str, float]
+    inter_reward: float
+    final_reward_scale: float
+    step_cost: float | None
+    divergence_penalty: float
+    time_cost: float
+    baseline: Baseline | None
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        for name in ("inter_reward", "final_reward_scale", "divergence_penalty", "time_cost"):
+            check(0 <= getattr(self, name) < math.inf, name, getattr(self, name), "finite, at least 0")
+        if self.step_cost is not None:
+            check(0 <= self.step_cost < math.inf, "step_cost", self.step_cost, "finite, at least 0")
+        if isinstance(self.reward, str):
+            if self.reward not in REWARD_PRESETS:
+                raise unknown_name("reward", self.reward, REWARD_PRESETS)
+        else:
+            for name, weight in self.reward.items():
+                if name not in REWARD_TERMS:
+                    raise unknown_name("reward", name, REWARD_TERMS)
+                check(math.isfinite(weight), f"reward[{name!r}]", weight, "finite")
+        check(
+            "baseline_improvement" not in self.weights() or self.baseline is not None,
+            "baseline",
+            self.baseline,
+            f"a recorded curve where reward={self.reward!r}",
+        )
+
+    def weights(self) -> dict[str, float | None]:
+        """Returns the weight of every term that counts; `None` stands for 1 / budget."""
+        weights = self._preset() if isinstance(self.reward, str) else dict(self.reward)
+        if self.divergence_penalty:
+            weights["divergence"] = self.divergence_penalty
+        if self.time_cost:
+            weights["time_cost"] = self.time_cost
+        return {name: weights[name] for name in REWARD_TERMS if name in weights}
+
+    def _preset(self) -> dict[str, float | None]:
+        presets: dict[str, dict[str, float | None]] = {
+            "delta": {"improvement": 1.0},
+            "sign": {"improvement_sign": self.inter_reward, "terminal_score": self.final_reward_scale},
+            "risa": {"improvement_sign": 1.0, "elapsed_cost": self.step_cost},
+            "terminal": {"terminal_score": self.final_reward_scale},
+            "baseline": {"baseline_improvement": 1.0},
+        }
+        return presets[str(self.reward)]
 
 
 @dataclass(frozen=True)
@@ -34,33 +120,6 @@ class Transition:
     baseline: np.ndarray
 
 
-def reward_weights(config: AutoTrainConfig) -> dict[str, float | None]:
-    """Weight of every term that counts; `None` stands for 1 / budget.
-
-    Args:
-        config: The environment's arguments.
-    """
-    if not isinstance(config.reward, str):
-        weights: dict[str, float | None] = dict(config.reward)
-    else:
-        presets: dict[str, dict[str, float | None]] = {
-            "delta": {"improvement": 1.0},
-            "sign": {
-                "improvement_sign": config.inter_reward,
-                "terminal_score": config.final_reward_scale,
-            },
-            "risa": {"improvement_sign": 1.0, "elapsed_cost": config.step_cost},
-            "terminal": {"terminal_score": config.final_reward_scale},
-            "baseline": {"baseline_improvement": 1.0},
-        }
-        weights = presets[config.reward]
-    if config.divergence_penalty:
-        weights["divergence"] = config.divergence_penalty
-    if config.time_cost:
-        weights["time_cost"] = config.time_cost
-    return {name: weights[name] for name in REWARD_TERMS if name in weights}
-
-
 def reward_terms(
     transition: Transition, weights: dict[str, float | None], budget: np.ndarray
 ) -> dict[str, np.ndarray]:
@@ -68,7 +127,7 @@ def reward_terms(
 
     Args:
         transition: What happened.
-        weights: What `reward_weights` returned.
+        weights: What `RewardSettings.weights` returned.
         budget: Updates per episode, shape (n,).
 
     Returns:
@@ -100,7 +159,7 @@ def check_curve(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
         Both as float64 arrays.
 
     Raises:
-        ValueError: If lengths differ, updates do not rise or something is not finite.
+        InvalidValueError: If lengths differ, updates do not rise or something is not finite.
     """
     updates, scores = (np.asarray(part, dtype=float) for part in curve)
     good = (
@@ -114,13 +173,16 @@ def check_curve(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
     return updates, scores
 
 
-def baseline_curve(config: AutoTrainConfig, task: Task) -> tuple[np.ndarray, np.ndarray] | None:
-    """The recorded run for a task, or `None` where no baseline is given.
+def baseline_curve(source: Baseline | None, task: Task) -> tuple[np.ndarray, np.ndarray] | None:
+    """Returns the recorded run for a task, or `None` where no baseline is given.
+
+    Args:
+        source: A curve, or where one is found for each task.
+        task: The task.
 
     Raises:
-        ValueError: If there is no curve for this task, or it is not one.
+        InvalidValueError: If there is no curve for this task, or it is not one.
     """
-    source = config.baseline
     if source is None:
         return None
     if callable(source):
@@ -132,5 +194,5 @@ def baseline_curve(config: AutoTrainConfig, task: Task) -> tuple[np.ndarray, np.
 
 
 def baseline_at(curve: tuple[np.ndarray, np.ndarray] | None, updates: float) -> float:
-    """Score of a recorded run after so many updates; held after its end, 0 without a curve."""
+    """Returns the score of a recorded run after so many updates; held after its end, 0 without a curve."""
     return 0.0 if curve is None else float(np.interp(updates, *curve))

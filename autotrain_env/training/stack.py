@@ -91,7 +91,7 @@ class LaneStack:
 
     # --- slots ---
 
-    def take_slot(self, at_least: int = 1) -> int:
+    def acquire(self, at_least: int = 1) -> int:
         """Give out the lowest free slot, after making `at_least` new ones where none is free."""
         if not self.free:
             old = len(self.state)
@@ -106,7 +106,7 @@ class LaneStack:
                 self.set_lane_values(slot, self.optimizer)
         return self.free.pop()
 
-    def give_slot(self, slot: int) -> None:
+    def release(self, slot: int) -> None:
         """Take a slot back."""
         self.free.append(slot)
         self.free.sort(reverse=True)

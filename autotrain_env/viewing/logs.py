@@ -11,6 +11,7 @@ from matplotlib.figure import Figure, SubFigure
 
 from autotrain_env.errors import check
 from autotrain_env.process.log import read_rows
+from autotrain_env.process.record import HISTORY, LOG, Column, columns_of
 from autotrain_env.viewing.run import plot_episode
 
 
@@ -42,7 +43,7 @@ def plot_log(
 def history_of_log(
     log: str | PathLike[str] | Any, episode_seed: int | None = None
 ) -> dict[str, np.ndarray]:
-    """Columns of an episode of an MDP log, as `plot_episode` takes them.
+    """Returns the columns of an episode of an MDP log, as `plot_episode` takes them.
 
     The log has no row for the state at reset, whose values are missing (NaN), and one loss per env step.
 
@@ -58,20 +59,25 @@ def history_of_log(
         episode_seed = seeds[0]
     check(episode_seed in seeds, "episode_seed", episode_seed, f"one of {_some(seeds)}")
     run = _last_run([row for row in rows if int(row["episode_seed"]) == episode_seed])
-    numbers = ("learning_rate", "score", "train_score", "holdout_score", "reward")
-    history = {name: np.array([np.nan, *(float(row[name]) for row in run)]) for name in numbers}
-    history |= {name: np.array([0, *(int(row[name]) for row in run)]) for name in ("updates", "rewind")}
-    history |= {
-        name: np.array([False, *(bool(row[name]) for row in run)])
-        for name in ("reinit", "stop", "diverged")
+    return {
+        column.name: _history_column(column, run) for column in columns_of(HISTORY) if LOG in column.places
     }
-    history["loss"] = np.array([np.nan, *(float(row["loss"]) for row in run)])[:, None]
-    history["action"] = np.array(["reset", *(row["action"] for row in run)], dtype=object)
-    return history
+
+
+_EARLIER_NAMES = {"holdout_answer": "holdout_score"}
+_AT_RESET: dict[Any, Any] = {np.float64: np.nan, np.int64: 0, bool: False, object: "reset"}
+
+
+def _history_column(column: Column, run: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """A column of a history, the state at reset first; NaN where an earlier version's log lacks it."""
+    earlier = _EARLIER_NAMES.get(column.name, column.name)
+    values = [row.get(column.name, row.get(earlier, np.nan)) for row in run]
+    found: np.ndarray = np.array([_AT_RESET[column.dtype], *values], column.dtype)
+    return found[:, None] if column.per_window else found
 
 
 def read_log(path: str | PathLike[str]) -> list[dict[str, Any]]:
-    """Rows of an MDP log, with values of their own types; `None` where a value is missing.
+    """Returns the rows of an MDP log, with values of their own types; `None` where a value is missing.
 
     Args:
         path: A `.jsonl` or `.csv` file.

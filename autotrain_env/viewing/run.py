@@ -160,7 +160,7 @@ def _draw_loss(axes: Axes, run: _Run) -> None:
 def _draw_scores(axes: Axes, run: _Run, score_label: str) -> None:
     handles = [
         _line(axes, run, "train_score", "train", color=SKY, linestyle="-"),
-        _line(axes, run, "holdout_score", "holdout (guarded)", color=ORANGE, linestyle="--"),
+        _line(axes, run, "holdout_answer", "holdout (guarded)", color=ORANGE, linestyle="--"),
     ]
     axes.set_ylim(0, 1.02)
     # Minus the log loss is below 0, and has an axis of its own: the other two are mapped to [0, 1].

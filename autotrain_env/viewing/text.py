@@ -27,7 +27,7 @@ def render_ansi(history: History) -> str:
     )
 
 
-_SCORE_COLUMNS = (("train", "train_score"), ("holdout", "holdout_score"), ("score", "score"))
+_SCORE_COLUMNS = (("train", "train_score"), ("holdout", "holdout_answer"), ("score", "score"))
 
 
 def sparkline(values: np.ndarray) -> str:

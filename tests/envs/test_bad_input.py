@@ -437,7 +437,7 @@ def test_wrong_actions_of_a_vector_environment(tiny_vec: Any, action_type: str):
 def test_wrong_decisions_are_refused(tiny_vec: Any):
     env = tiny_vec(2)
     env.reset(seed=0)
-    good = autotrain_env.Decisions.train(np.array([0.1, 0.1]))
+    good = autotrain_env.Decisions.set_rate(np.array([0.1, 0.1]))
     for change, message in (
         ({"learning_rate": np.array([0.1, 0.0])}, r"decisions.learning_rate=.* must be above 0"),
         ({"learning_rate": np.array([0.1, NAN])}, r"decisions.learning_rate=.* must be above 0"),
@@ -448,7 +448,7 @@ def test_wrong_decisions_are_refused(tiny_vec: Any):
         decisions = autotrain_env.Decisions(**(vars(good) | change))
         with pytest.raises(ValueError, match=message):
             env.unwrapped.step_decisions(decisions)
-    assert env.unwrapped.core.lanes.updates.tolist() == [0, 0]
+    assert env.unwrapped.core.lineage.updates.tolist() == [0, 0]
 
 
 # Steps out of order --------------------------------------------------------------------------------

@@ -21,9 +21,8 @@ from gymnasium.wrappers import RecordEpisodeStatistics
 import autotrain_env
 from autotrain_env import AutoTrainEnv, Task
 from autotrain_env.process.config import AutoTrainConfig
-from autotrain_env.process.history import History
 from autotrain_env.process.observations import METRICS
-from autotrain_env.process.rewards import reward_weights
+from autotrain_env.process.record import History
 from tests.helpers import ACTION_TYPES, IDS, Actions, assert_same, leaves, tiny, weights
 
 # All ids, and all action types that they do not have by themselves.
@@ -44,14 +43,17 @@ clones = pytest.mark.parametrize("clone", [copy.deepcopy, lambda env: pickle.loa
 STEP_KEYS = {
     "score": float,
     "train_score": float,
-    "holdout_score": float,
+    "holdout_answer": float,
     "learning_rate": float,
+    "lr_factor": float,
     "updates": int,
     "holdout_queries": int,
     "holdout_exhausted": bool,
     "diverged": bool,
     "rewind": int,
     "rewind_impossible": bool,
+    "reinit": bool,
+    "stop": bool,
     "action": str,
     "reward_terms": dict,
 }
@@ -423,7 +425,7 @@ def test_information_has_the_documented_keys_and_types(env_id: str, kwargs: dict
             _, reward, ended, _, info = env.step(draw())
             check_keys(info, ended)
             assert reward == pytest.approx(sum(info["reward_terms"].values()), abs=1e-12)
-            assert info["reward_terms"].keys() == reward_weights(env.config).keys()
+            assert info["reward_terms"].keys() == env.config.reward_settings().weights().keys()
 
 
 def test_the_history_at_the_end_repeats_what_was_shown(tiny_env: Any):
@@ -436,7 +438,7 @@ def test_the_history_at_the_end_repeats_what_was_shown(tiny_env: Any):
         rewards.append(reward)
     assert ended
     history = info["history"]
-    for key in ("score", "train_score", "holdout_score", "learning_rate", "updates", "rewind", "diverged"):
+    for key in ("score", "train_score", "holdout_answer", "learning_rate", "updates", "rewind", "diverged"):
         assert history[key].tolist() == [step[key] for step in shown], key
     assert history["action"].tolist() == [step["action"] for step in shown]
     assert history["reward"].tolist() == rewards
@@ -455,7 +457,7 @@ def test_information_at_the_end_is_of_the_last_and_of_the_best_weights(tiny_env:
 
     def figures_by_hand() -> tuple[float, float]:
         """Test accuracy and loss, computed here."""
-        named = env.core.weights_of(0)
+        named = env.core.stacks.weights_of(0)
         images = (dataset.images[dataset.pool_size :] - mean) / std
         hidden = (images @ named["1.weight"].T + named["1.bias"]).clip(min=0)
         logits = (hidden @ named["3.weight"].T + named["3.bias"]).double().numpy()
@@ -463,11 +465,11 @@ def test_information_at_the_end_is_of_the_last_and_of_the_best_weights(tiny_env:
         losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(len(labels)), labels]
         return float((logits.argmax(1) == labels).mean()), float(losses.mean())
 
-    best, figures = info["holdout_score"], figures_by_hand()
+    best, figures = info["holdout_answer"], figures_by_hand()
     for action in (4, 4, 4, 15, 0, 0):
         *_, info = env.step(action)
-        if info["holdout_score"] > best:
-            best, figures = info["holdout_score"], figures_by_hand()
+        if info["holdout_answer"] > best:
+            best, figures = info["holdout_answer"], figures_by_hand()
     last = figures_by_hand()
     assert last != figures  # else nothing is seen
     assert (info["test_accuracy"], info["test_loss"]) == pytest.approx(last, rel=1e-5)

@@ -774,7 +774,7 @@ def test_lanes_of_a_mixture_are_the_scalar_environments_with_their_tasks(tasks: 
             assert_same(mine, other, f"lane {lane}")
     for name in ("dataset", "classifier", "optimizer", "batch_size", "train_size", "label_noise"):
         assert len({getattr(task, name) for task in met}) > 1, name
-    assert len(env.core.stacks) > 3
+    assert len(env.core.stacks.stacks) > 3
 
 
 def test_images_and_vectors_with_any_momentum_are_trained_in_one_stack(tiny_vec: Any, tiny_env: Any):
@@ -788,8 +788,8 @@ def test_images_and_vectors_with_any_momentum_are_trained_in_one_stack(tiny_vec:
     ]
     env = tiny_vec(4, autoreset_mode="Disabled").unwrapped
     observations, _ = env.reset(seed=3, options={"task": tasks})
-    (stack,) = env.core.stacks.values()
-    assert stack.lane_values[env.core.lanes.slot, 0].tolist() == [0.9, 0.5, 0.99, 0.9]
+    (stack,) = env.core.stacks.stacks.values()
+    assert stack.lane_values[env.core.stacks.slot, 0].tolist() == [0.9, 0.5, 0.99, 0.9]
     steps = [env.step(np.full(4, action)) for action in (3, 2, 7, 2)]  # one rewinds
     for lane, task in enumerate(tasks):
         single = tiny_env()
@@ -799,9 +799,9 @@ def test_images_and_vectors_with_any_momentum_are_trained_in_one_stack(tiny_vec:
             assert_same(expected[lane], observation)
             assert rewards[lane] == reward
         assert_same(weights(env, lane), weights(single))
-        assert env.network(lane)(single.core._episode(0).dataset.images[:5]).shape == (5, 4)
+        assert env.network(lane)(single.core.stacks.episode(0).dataset.images[:5]).shape == (5, 4)
     env.reset(options={"task": tiny_task(optimizer="sgd"), "reset_mask": np.arange(4) == 0})
-    assert len(env.core.stacks) == 2  # without momentum there is nothing to remember
+    assert len(env.core.stacks.stacks) == 2  # without momentum there is nothing to remember
 
 
 def test_a_lane_may_change_its_network_with_every_episode(tiny_vec: Any, tiny_env: Any):
@@ -831,7 +831,7 @@ def test_a_lane_may_change_its_network_with_every_episode(tiny_vec: Any, tiny_en
             assert_same(results[0][lane], observation)
             assert results[1][lane] == reward
             assert_same(weights(env, int(lane)), weights(single))
-    slots = sum(len(stack.state) for stack in env.core.stacks.values())
+    slots = sum(len(stack.state) for stack in env.core.stacks.stacks.values())
     assert slots <= 6 * 4  # they do not pile up
 
 

@@ -101,7 +101,7 @@ def leaves(data: Any) -> list[Any]:
 
 def weights(env: gymnasium.Env[Any, Any] | Any, lane: int = 0) -> dict[str, np.ndarray]:
     """Copies of one lane's parameters and buffers."""
-    named = env.unwrapped.core.weights_of(lane)
+    named = env.unwrapped.core.stacks.weights_of(lane)
     return {name: tensor.numpy() for name, tensor in named.items()}
 
 

@@ -487,7 +487,7 @@ class Reference:
         return {
             "score": self.score,
             "train_score": self.train_score,
-            "holdout_score": self.answer,
+            "holdout_answer": self.answer,
             "learning_rate": self.learning_rate,
             "updates": self.updates,
             "holdout_queries": self.queries,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
 
-from autotrain_env import AutoTrainEnv, AutoTrainVectorEnv, Choice, Decisions
+from autotrain_env import AutoTrainEnv, AutoTrainVectorEnv, Choice, Decisions, Situation
 from autotrain_env.policies.evaluation import evaluate_policy, make_evaluation_env, mean_interval
 from autotrain_env.policies.random_agent import RandomAgent
 from autotrain_env.policies.schedules import EarlyStopping, as_schedule
@@ -35,12 +35,11 @@ class Script:
         self.actions = actions
         self.resets: list[list[int]] = []
 
-    def reset(self, env: AutoTrainVectorEnv, lanes: np.ndarray) -> None:
+    def reset(self, situation: Situation, lanes: np.ndarray) -> None:
         self.resets.append(np.flatnonzero(lanes).tolist())
 
-    def decide(self, env: AutoTrainVectorEnv, observation: np.ndarray) -> Decisions:
-        assert observation.shape[0] == env.num_envs
-        return env.core.decode(np.array(self.actions)[env.core.lanes.steps % len(self.actions)])
+    def decide(self, situation: Situation) -> Decisions:
+        return situation.decode(np.array(self.actions)[situation.steps % len(self.actions)])
 
 
 def assert_same(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> None:
@@ -112,7 +111,7 @@ def test_lanes_start_their_next_episode_as_soon_as_they_can() -> None:
     agent, env = Script([2]), make_env(4, budget=12)
     evaluate_policy(env, agent, 2)
     assert agent.resets == [[0, 1, 2, 3]]
-    np.testing.assert_array_equal(env.core.lanes.updates, [12, 12, 0, 0])  # two have nothing to play
+    np.testing.assert_array_equal(env.core.lineage.updates, [12, 12, 0, 0])  # two have nothing to play
 
 
 def test_stop_and_divergence_are_counted() -> None:

@@ -64,22 +64,21 @@ def play(
         holdout_scores: What the guarded holdout answers after each env step, shape (steps, N). Then all
             other scores are nonsense, as no schedule may look at them.
     """
-    observation, _ = env.reset(seed=0, options={"task": tasks})
-    lanes = env.core.lanes
-    schedule.reset(env, np.ones(env.num_envs, bool))
+    env.reset(seed=0, options={"task": tasks})
+    lanes, lineage = env.core.lanes, env.core.lineage
+    schedule.reset(env.situation(), np.ones(env.num_envs, bool))
     rates: list[list[float]] = [[] for _ in tasks]
     step = 0
     while lanes.running.any():
         ran = lanes.running.copy()
-        decisions = schedule.decide(env, observation)
-        observation, *_, info = env.step_decisions(decisions)
+        decisions = schedule.decide(env.situation())
+        *_, info = env.step_decisions(decisions)
         for lane in np.flatnonzero(ran & ~decisions.stop):
             rates[lane].append(info["learning_rate"][lane])
         if holdout_scores is not None:
-            lanes.holdout_score[:] = holdout_scores[step]
-            for nonsense in (lanes.score, lanes.train_score, lanes.best_holdout_score):
+            lineage.holdout_answer[:] = holdout_scores[step]
+            for nonsense in (lanes.score, lineage.train_score, lanes.best_holdout_answer, lineage.rows):
                 nonsense[:] = np.nan
-            observation = np.full_like(observation, np.nan)
         step += 1
     return [np.array(lane_rates) for lane_rates in rates]
 
@@ -211,16 +210,16 @@ def test_plateau_equal_to_torch_on_random_scores(patience: int, threshold: float
 def test_plateau_starts_anew_in_the_lane_that_is_reset() -> None:
     env = make_env(2)
     schedule = ReduceOnPlateau(factor=0.1, patience=1)
-    observation, _ = env.reset(seed=0, options={"task": task(50, 1.0)})
-    schedule.reset(env, np.ones(2, bool))
+    env.reset(seed=0, options={"task": task(50, 1.0)})
+    schedule.reset(env.situation(), np.ones(2, bool))
     for _ in range(5):
-        env.step_decisions(schedule.decide(env, observation))
-        env.core.lanes.holdout_score[:] = 0.5
-    np.testing.assert_allclose(schedule.decide(env, observation).learning_rate, 0.01)
+        env.step_decisions(schedule.decide(env.situation()))
+        env.core.lineage.holdout_answer[:] = 0.5
+    np.testing.assert_allclose(schedule.decide(env.situation()).learning_rate, 0.01)
     mask = np.array([True, False])
     env.reset(options={"task": task(50, 1.0), "reset_mask": mask})
-    schedule.reset(env, mask)
-    np.testing.assert_allclose(schedule.decide(env, observation).learning_rate, [1.0, 0.01])
+    schedule.reset(env.situation(), mask)
+    np.testing.assert_allclose(schedule.decide(env.situation()).learning_rate, [1.0, 0.01])
 
 
 def test_a_rate_that_vanishes_stops_at_the_lower_bound() -> None:
@@ -284,22 +283,21 @@ def test_parameters_are_all_that_makes_a_schedule() -> None:
 
 
 def draw(env: AutoTrainVectorEnv, agent: RandomAgent, steps: int) -> list[Decisions]:
-    observation, _ = env.reset(seed=5)
-    agent.reset(env, np.ones(env.num_envs, bool))
-    return [agent.decide(env, observation) for _ in range(steps)]
+    env.reset(seed=5)
+    situation = env.situation()
+    agent.reset(situation, np.ones(env.num_envs, bool))
+    return [agent.decide(situation) for _ in range(steps)]
 
 
 def test_random_agent_draws_every_possible_action_equally_often() -> None:
     env = make_env(4, initial_states="zeros", lr_factors=(0.5, 1.0, 2.0))
     decisions = draw(env, RandomAgent(), 1000)
-    rates = env.core.lanes.learning_rate
     # No row to rewind to: three factors, re-init and stop.
     counts = np.zeros(5)
     for made in decisions:
         assert not made.rewind.any()
         going = ~made.reinit & ~made.stop
-        factors = np.round(made.learning_rate / rates, 6)
-        counts += [(going & (factors == factor)).sum() for factor in (0.5, 1, 2)] + [
+        counts += [(going & (made.lr_factor == factor)).sum() for factor in (0.5, 1, 2)] + [
             made.reinit.sum(),
             made.stop.sum(),
         ]
@@ -313,7 +311,8 @@ def test_random_agent_of_every_action_type(action_type: str) -> None:
     first = draw(env, RandomAgent(), 50)
     again = draw(env, RandomAgent(), 50)
     other = draw(env, RandomAgent(seed=1), 50)
-    rates = [np.stack([made.learning_rate for made in run]) for run in (first, again, other)]
+    name = "learning_rate" if action_type == "learning_rate" else "lr_factor"
+    rates = [np.stack([getattr(made, name) for made in run]) for run in (first, again, other)]
     if action_type != "continuous":  # there the lane's own stream, which goes on, chooses the rewind
         assert all(np.array_equal(a.rewind, b.rewind) for a, b in zip(first, again, strict=True))
     np.testing.assert_array_equal(rates[0], rates[1])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from autotrain_env import AutoTrainVectorEnv
+from autotrain_env import AutoTrainVectorEnv, Situation
 from autotrain_env.policies.evaluation import evaluate_policy
 from autotrain_env.policies.moments import Moments
 from autotrain_env.policies.spec import PolicySpec
@@ -99,9 +99,9 @@ def test_moments_are_those_of_every_observation_that_was_decided_on():
     seen: list[np.ndarray] = []
 
     class Spy(StackedPolicies):
-        def decide(self, env: AutoTrainVectorEnv, observation: np.ndarray) -> Any:
-            seen.append(observation[env.core.lanes.running].copy())
-            return super().decide(env, observation)
+        def decide(self, situation: Situation) -> Any:
+            seen.append(situation.observation[situation.running].copy())
+            return super().decide(situation)
 
     stack = Spy(spec, parameters, moments, block_size=2)
     results = play(stack, env, [1, 2])

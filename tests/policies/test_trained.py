@@ -321,12 +321,12 @@ def test_an_environment_in_which_actions_mean_something_else_is_refused(
     environment = {"id": "AutoTrain-v0", "kwargs": trained}
     weights = {"layers.1.weight": torch.zeros(count, 6), "layers.1.bias": torch.zeros(count)}
     policy = TrainedPolicy(dataclasses.replace(made, environment=environment), weights)
-    policy.check_meanings(AutoTrainConfig(**trained))
+    policy.check_meaning(AutoTrainConfig(**trained).make_action_type())
     if name is None:
-        policy.check_meanings(AutoTrainConfig(**other))
+        policy.check_meaning(AutoTrainConfig(**other).make_action_type())
     else:
         with pytest.raises(ValueError, match=f"env.{name}.*: the policy was trained for that"):
-            policy.check_meanings(AutoTrainConfig(**other))
+            policy.check_meaning(AutoTrainConfig(**other).make_action_type())
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

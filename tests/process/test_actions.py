@@ -1,5 +1,6 @@
 """Actions: spaces, the decisions they decode to, masks, and their words."""
 
+import dataclasses
 import itertools
 from typing import Any
 
@@ -9,30 +10,30 @@ import pytest
 from gymnasium import spaces
 
 from autotrain_env import ENVIRONMENTS, AutoTrainConfig, Decisions
-from autotrain_env.process.actions import check_actions, in_words, make_action_type
+from autotrain_env.process.actions import Executed, check_actions
 from tests.helpers import tiny
 
 RATES = np.array([1.0, 0.25, 3.0])
 
 
 def make(env_id: str = "AutoTrain-v0", **kwargs: Any) -> Any:
-    return make_action_type(AutoTrainConfig(**(ENVIRONMENTS[env_id] | kwargs)))
+    return AutoTrainConfig(**(ENVIRONMENTS[env_id] | kwargs)).make_action_type()
 
 
 def decode(actions_type: Any, actions: Any, rewindable: Any = None, seed: int = 0) -> Decisions:
-    """Decode actions of lanes whose rates are 1."""
+    """Decode actions of some lanes."""
     actions = np.asarray(actions)
     count = len(actions)
     if rewindable is None:
-        rewindable = np.ones((count, actions_type.config.num_snapshots), bool)
+        rewindable = np.ones((count, getattr(actions_type, "num_rewinds", 1)), bool)
     generators = [np.random.default_rng([seed, lane]) for lane in range(count)]
-    return actions_type.decode(actions, np.ones(count), rewindable, generators)
+    return actions_type.decode(actions, rewindable, generators)
 
 
 def table(actions_type: Any) -> list[tuple[float, int, bool, bool]]:
     """What each discrete action decodes to: factor, rewind, re-init, stop."""
     found = decode(actions_type, np.arange(actions_type.num_actions))
-    columns = (found.learning_rate, found.rewind, found.reinit, found.stop)
+    columns = (found.lr_factor, found.rewind, found.reinit, found.stop)
     return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
@@ -86,10 +87,10 @@ def test_reinit_and_stop_can_be_switched_off():
     ]
 
 
-def test_a_factor_multiplies_the_lanes_own_rate():
+def test_a_decision_carries_the_factor_of_its_action():
     actions = make()
-    found = actions.decode(np.array([0, 8, 20]), RATES, np.ones((3, 4), bool), [])
-    assert found.learning_rate.tolist() == [1.0 * 0.2, 0.25 * 1.2, 3.0]
+    found = actions.decode(np.array([0, 8, 20]), np.ones((3, 4), bool), [])
+    assert found.lr_factor.tolist() == [0.2, 1.2, 1.0] and found.learning_rate is None
     assert found.rewind.tolist() == [0, 1, 0]
 
 
@@ -114,7 +115,7 @@ def test_multi_discrete_is_factor_rewind_and_verb():
     assert space == spaces.MultiDiscrete([4, 3, 3])
     all_actions = np.array(list(itertools.product(range(4), range(3), range(3))))
     found = decode(actions, all_actions)
-    assert found.learning_rate.tolist() == [(0.5, 1, 2, 4)[factor] for factor, _, _ in all_actions]
+    assert found.lr_factor.tolist() == [(0.5, 1, 2, 4)[factor] for factor, _, _ in all_actions]
     assert found.rewind.tolist() == all_actions[:, 1].tolist()
     assert found.reinit.tolist() == [verb == 1 for _, _, verb in all_actions]
     assert found.stop.tolist() == [verb == 2 for _, _, verb in all_actions]
@@ -161,9 +162,9 @@ def test_continuous_factor_is_a_power_of_the_largest(largest: float):
     actions = np.zeros((5, 7), np.float32)
     actions[:, 0], actions[:, 1] = levels, 1
     found = continuous(actions, max_lr_factor=largest)
-    assert found.learning_rate == pytest.approx(largest**levels)
+    assert found.lr_factor == pytest.approx(largest**levels)
     default = continuous(actions)
-    assert default.learning_rate == pytest.approx(5.0**levels)
+    assert default.lr_factor == pytest.approx(5.0**levels)
 
 
 def test_continuous_thresholds_are_exact():
@@ -193,9 +194,7 @@ def test_continuous_rewinds_are_drawn_from_the_softmax_over_existing_rows():
         [True, True, False, False],
     ):
         rewindable = np.tile(exists, (draws, 1))
-        found = made.decode(
-            np.tile(action, (draws, 1)), np.ones(draws), rewindable, [generator] * draws
-        ).rewind
+        found = made.decode(np.tile(action, (draws, 1)), rewindable, [generator] * draws).rewind
         expected = np.exp(10 * logits.astype(float)) * exists
         expected /= expected.sum()
         frequencies = np.bincount(found, minlength=4) / draws
@@ -209,10 +208,10 @@ def test_a_draw_comes_from_the_lanes_own_stream():
     actions = np.zeros((3, 7), np.float32)
     rewindable = np.ones((3, 4), bool)
     streams = [np.random.default_rng(seed) for seed in (5, 6, 7)]
-    together = [made.decode(actions, RATES, rewindable, streams).rewind for _ in range(20)]
+    together = [made.decode(actions, rewindable, streams).rewind for _ in range(20)]
     for lane, seed in enumerate((5, 6, 7)):
         stream = [np.random.default_rng(seed)]
-        alone = [made.decode(actions[:1], RATES[:1], rewindable[:1], stream).rewind[0] for _ in range(20)]
+        alone = [made.decode(actions[:1], rewindable[:1], stream).rewind[0] for _ in range(20)]
         assert alone == [drawn[lane] for drawn in together]
     assert len({drawn[0] for drawn in together}) > 1
 
@@ -228,7 +227,7 @@ def test_continuous_argmax_takes_the_likeliest_existing_row_and_draws_nothing():
         ([False, False, False, False], 0),
         ([False, True, False, False], 1),
     ):
-        found = made.decode(action, np.ones(1), np.array([exists]), [])
+        found = made.decode(action, np.array([exists]), [])
         assert found.rewind.tolist() == [expected]
 
 
@@ -269,12 +268,16 @@ def test_a_learning_rate_action_does_not_depend_on_the_rate_before(tiny_env: Any
 # Decisions -----------------------------------------------------------------------------------------
 
 
-def test_train_decides_nothing_but_rates():
-    decisions = Decisions.train(RATES)
-    assert decisions.learning_rate.tolist() == RATES.tolist()
+@pytest.mark.parametrize("make_decisions", [Decisions.scale, Decisions.set_rate])
+def test_nothing_is_decided_but_rates(make_decisions: Any):
+    decisions = make_decisions(RATES)
+    is_rate = make_decisions == Decisions.set_rate
+    assert decisions.lr_factor.tolist() == ([1, 1, 1] if is_rate else RATES.tolist())
+    assert decisions.learning_rate is None or decisions.learning_rate.tolist() == RATES.tolist()
+    assert (decisions.learning_rate is not None) == is_rate
     assert decisions.rewind.dtype == np.int64 and not decisions.rewind.any()
     assert not decisions.reinit.any() and not decisions.stop.any()
-    assert Decisions.train(np.array([1, 2])).learning_rate.dtype == np.float64
+    assert make_decisions(np.array([1, 2])).lr_factor.dtype == np.float64
 
 
 @pytest.mark.parametrize("action_type", ["discrete", "multi_discrete", "continuous", "learning_rate"])
@@ -283,7 +286,7 @@ def test_decisions_have_their_types(action_type: str):
     space = gymnasium.vector.utils.batch_space(made.space(), 3)
     found = decode(made, space.sample())
     for name, kind in (
-        ("learning_rate", np.float64),
+        ("lr_factor", np.float64),
         ("rewind", np.int64),
         ("reinit", np.bool_),
         ("stop", np.bool_),
@@ -305,13 +308,14 @@ def test_check_actions_gives_an_array_of_the_spaces_type():
 
 
 def test_words_say_what_was_done():
-    words = in_words(
-        before=np.array([1.0, 1.0, 1.0, 2.0, 1.0, 1.0]),
-        after=np.array([1.0, 0.8, 1.2, 2.0, 3.0, 1.0]),
-        distance=np.array([0, 0, 2, 3, 0, 0]),
+    executed = Executed(
+        lr_factor=np.array([1, 0.8, 1.2, 1, 3, 1]),
+        rewind=np.array([0, 0, 2, 3, 0, 0]),
+        rewind_impossible=np.zeros(6, bool),
         reinit=np.array([False, False, False, False, True, True]),
         stop=np.zeros(6, bool),
     )
+    words = executed.in_words()
     assert words.tolist() == [
         "lr kept",
         "lr x0.8",
@@ -320,8 +324,8 @@ def test_words_say_what_was_done():
         "reinit, lr x3",
         "reinit, lr kept",
     ]
-    nothing = np.zeros(1, bool)
-    assert in_words(np.ones(1), np.ones(1), np.zeros(1, int), nothing, ~nothing).tolist() == ["stop"]
+    stopped = dataclasses.replace(Executed.nothing(1), stop=np.ones(1, bool))
+    assert stopped.in_words().tolist() == ["stop"]
 
 
 def test_words_in_the_information_tell_the_factor_that_was_left_by_the_bounds():

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from autotrain_env import ENVIRONMENTS, AutoTrainConfig, Choice, Dataset, TaskDistribution
-from autotrain_env.process.config import REWARD_TERMS, TASK_FIELDS, make_config
+from autotrain_env.process.config import TASK_FIELDS, make_config
+from autotrain_env.process.rewards import REWARD_TERMS
 from autotrain_env.process.task_distributions import PRESETS
 from tests.helpers import tiny, tiny_data
 

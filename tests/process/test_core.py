@@ -34,13 +34,20 @@ def start(core: AutoTrainCore, seed: int = 0, task: Task | None = None) -> dict[
 
 
 def decide(
-    core: AutoTrainCore, rate: Any = 0.1, rewind: Any = 0, reinit: Any = False, stop: Any = False
+    core: AutoTrainCore,
+    rate: Any = 0.1,
+    rewind: Any = 0,
+    reinit: Any = False,
+    stop: Any = False,
+    factor: float | None = None,
 ) -> Any:
-    """One env step; every argument for all lanes or one by one."""
+    """One env step; every argument for all lanes or one by one; a factor takes the rate's place."""
     shape = (core.num_envs,)
+    rates = np.broadcast_to(np.asarray(rate, float), shape).copy()
     return core.step(
         Decisions(
-            learning_rate=np.broadcast_to(np.asarray(rate, float), shape).copy(),
+            lr_factor=np.full(shape, 1.0 if factor is None else factor),
+            learning_rate=rates if factor is None else None,
             rewind=np.broadcast_to(np.asarray(rewind, np.int64), shape).copy(),
             reinit=np.broadcast_to(np.asarray(reinit, bool), shape).copy(),
             stop=np.broadcast_to(np.asarray(stop, bool), shape).copy(),
@@ -49,14 +56,14 @@ def decide(
 
 
 def weights(core: AutoTrainCore, lane: int = 0) -> dict[str, np.ndarray]:
-    return {name: tensor.numpy() for name, tensor in core.weights_of(lane).items()}
+    return {name: tensor.numpy() for name, tensor in core.stacks.weights_of(lane).items()}
 
 
 def forward(core: AutoTrainCore, lane: int = 0) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Logits and labels of the train subset, holdout and validation part, computed here."""
     episode = core.episodes[lane]
     split, images = episode.split, episode.dataset.images
-    named = core.weights_of(lane)
+    named = core.stacks.weights_of(lane)
     subset = split.train_subset
     parts = {
         "train": (split.train_index[subset], split.train_labels[subset]),
@@ -170,7 +177,7 @@ class Bookkeeping:
     def chance_row(self, lineage: int) -> np.ndarray:
         ends = np.array([-2, 0])
         row = np.zeros((2, len(NAMES)), np.float32)
-        row[:, NAMES.index("batch_accuracy")] = row[:, NAMES.index("holdout_score")] = 0.25
+        row[:, NAMES.index("batch_accuracy")] = row[:, NAMES.index("holdout_answer")] = 0.25
         row[:, NAMES.index("learning_rate")] = self.mapped_rate()
         row[:, NAMES.index("budget_used")] = (self.updates + ends) / TINY["budget"]
         row[:, NAMES.index("lineage_updates")] = (lineage + ends) / TINY["budget"]
@@ -187,7 +194,7 @@ class Bookkeeping:
             "log_loss_ratio": np.log(history["loss"][-1] / np.log(4)).clip(-8, 8),
             "batch_accuracy": history["batch_accuracy"][-1],
             "learning_rate": [self.mapped_rate()] * 2,
-            "holdout_score": [measured["holdout"]] * 2,
+            "holdout_answer": [measured["holdout"]] * 2,
             "generalization_gap": [measured["train"] - measured["holdout"]] * 2,
             "budget_used": (self.updates + ends) / TINY["budget"],
             "lineage_updates": (lineage + ends) / TINY["budget"],
@@ -261,7 +268,7 @@ def test_the_untrained_rows_are_networks_that_a_rewind_brings(row: int):
     decide(core, FREEZE, rewind=row)
     observation = core.observation()[0]
     assert_same(observation[1], shown)
-    for name in ("holdout_score", "generalization_gap"):
+    for name in ("holdout_answer", "generalization_gap"):
         assert observation[0, 0, NAMES.index(name)] == shown[0, NAMES.index(name)]
     drawn = core.episodes[0].architecture
     schemes = ("kaiming_uniform", "xavier_uniform", "orthogonal")
@@ -279,8 +286,8 @@ def test_a_rewind_keeps_the_rate_and_draws_fresh_minibatches():
     once = weights(core)
     decide(core, 0.05, rewind=1)  # the same state, rate and number of updates as in the step before
     again = weights(core)
-    assert core.lanes.learning_rate.tolist() == [0.05]
-    assert core.lanes.updates.tolist() == [12]
+    assert core.lineage.learning_rate.tolist() == [0.05]
+    assert core.lineage.updates.tolist() == [12]
     assert any(not np.array_equal(once[name], again[name]) for name in once)
 
 
@@ -376,7 +383,7 @@ def test_the_rate_after_a_reinit_follows_its_rule_and_then_the_decisions_factor(
     core = make_core(reinit_learning_rate=rule, initial_learning_rate=0.2)
     start(core)
     decide(core, 0.05)
-    result = decide(core, 0.1, reinit=True)  # twice as much
+    result = decide(core, factor=2.0, reinit=True)
     assert result.info["learning_rate"].tolist() == [expected]
     shown = core.observation()[0, :2, 0, NAMES.index("learning_rate")]
     assert shown == pytest.approx((np.log10(expected) + 100) / 130 * 2 - 1)
@@ -388,7 +395,7 @@ def test_initial_states_zeros_holds_for_a_reinit_too():
     start(core)
     decide(core, 0.05)
     result = decide(core, 0.05, reinit=True)
-    assert core.metrics.exists().tolist() == [[True, True, False]]
+    assert core.lineage.exists().tolist() == [[True, True, False]]
     assert result.info["holdout_queries"].tolist() == [1 + 1 + 2]  # the untrained row's and the new one's
 
 
@@ -416,12 +423,12 @@ def test_stop_goes_before_everything_else():
     core = make_core()
     start(core)
     decide(core, 0.05)
-    before, rows, info = weights(core), core.observation(), core.lanes.learning_rate.copy()
+    before, rows, info = weights(core), core.observation(), core.lineage.learning_rate.copy()
     result = decide(core, 0.7, rewind=1, reinit=True, stop=True)
     assert result.terminated.tolist() == [True] and result.truncated.tolist() == [False]
     assert result.reward.tolist() == [0]
     assert result.info["rewind"].tolist() == [0] and result.info["action"].tolist() == ["stop"]
-    assert_same(core.lanes.learning_rate, info)
+    assert_same(core.lineage.learning_rate, info)
     assert_same(weights(core), before)
     assert_same(core.observation(), rows)
     assert result.info["updates"].tolist() == [4] and result.info["holdout_queries"].tolist() == [4]
@@ -454,7 +461,7 @@ CAUSES: dict[str, Callable[[AutoTrainCore], None]] = {
     # a rate that overflows the weights
     "rate": lambda core: None,
     # something that is not a number among the weights
-    "nan": lambda core: core._stack(1).state[1, 3].fill_(torch.nan),
+    "nan": lambda core: core.stacks._of(1)[0].state[1, 3].fill_(torch.nan),
 }
 
 
@@ -494,7 +501,7 @@ def test_row_0_of_a_diverged_lane_reads_as_chance_and_the_others_stay(score: str
     start(core)
     decide(core, 0.05)
     before = core.observation()[0]
-    queries = int(core.episodes[0].thresholdout.queries)
+    queries = int(core.lineage.thresholdout[0].queries)
     for step in range(2, 4):  # it stays so while nothing is done about it
         result = decide(core, HUGE if step == 2 else 0.05)
         row = dict(zip(NAMES, core.observation()[0, 0].T, strict=True))
@@ -504,7 +511,7 @@ def test_row_0_of_a_diverged_lane_reads_as_chance_and_the_others_stay(score: str
         assert result.info["diverged"].tolist() == [True]
         assert row["log_loss_ratio"] == pytest.approx(0, abs=1e-6)
         assert row["batch_accuracy"] == pytest.approx([0.25, 0.25])
-        assert row["holdout_score"] == pytest.approx([unit, unit])
+        assert row["holdout_answer"] == pytest.approx([unit, unit])
         assert row["generalization_gap"].tolist() == [0, 0]
         assert row["budget_used"] == pytest.approx(np.array([4 * step - 2, 4 * step]) / 24)
         assert row["diverged"].tolist() == [1, 1] and row["exists"].tolist() == [1, 1]
@@ -512,7 +519,7 @@ def test_row_0_of_a_diverged_lane_reads_as_chance_and_the_others_stay(score: str
         assert result.info["updates"].tolist() == [4 * step]  # skipped, but counted
         assert result.info["holdout_queries"].tolist() == [queries]  # no question about such a state
         # row 0 is no target of a rewind, and all others are
-        assert core.metrics.rewindable().tolist() == [[False, True, True]]
+        assert core.lineage.rewindable().tolist() == [[False, True, True]]
 
 
 def test_a_diverged_lane_comes_back_by_rewind_and_by_reinit():
@@ -529,7 +536,7 @@ def test_a_diverged_lane_comes_back_by_rewind_and_by_reinit():
         rows = core.observation()[0]
         decide(core, HUGE)
         decide(core, 0.05)
-        assert core.lanes.diverged.tolist() == [True]
+        assert core.lineage.diverged.tolist() == [True]
         result = decide(core, 0.05, **decision)
         assert result.info["diverged"].tolist() == [False]
         assert result.info["rewind"].tolist() == [distance]
@@ -559,8 +566,8 @@ def test_a_diverged_end_is_tested_as_chance_and_the_best_weights_as_they_are():
     best, info = -1.0, None
     for rate in (0.1, 0.1, HUGE):
         result = decide(core, rate)
-        if result.info["holdout_score"][0] > best and rate != HUGE:
-            best, info = result.info["holdout_score"][0], weights(core)
+        if result.info["holdout_answer"][0] > best and rate != HUGE:
+            best, info = result.info["holdout_answer"][0], weights(core)
     result = decide(core, 0.1, stop=True)
     assert info is not None
     assert result.final["test_accuracy"].tolist() == [0.25]
@@ -596,7 +603,7 @@ def test_after_the_budget_of_disagreements_only_the_train_score_is_returned():
         info = decide(core, 0.1).info
         flags.append(bool(info["holdout_exhausted"][0]))
         if flags[-2]:  # exhausted before this step's question
-            assert info["holdout_score"][0] == info["train_score"][0]
+            assert info["holdout_answer"][0] == info["train_score"][0]
             differ.append(accuracies(core)["holdout"] != info["train_score"][0])
     assert flags[-1] and flags == sorted(flags)
     assert any(differ)  # the unguarded answer would have been another
@@ -604,7 +611,7 @@ def test_after_the_budget_of_disagreements_only_the_train_score_is_returned():
     start(free)
     info = decide(free, 0.1).info
     assert not info["holdout_exhausted"][0]
-    assert info["holdout_score"][0] == accuracies(free)["holdout"]
+    assert info["holdout_answer"][0] == accuracies(free)["holdout"]
 
 
 def test_thresholdouts_noise_has_a_stream_of_its_own():
@@ -628,7 +635,7 @@ def test_the_observation_is_of_holdout_and_train_and_the_reward_of_validation():
     measured = accuracies(core)
     assert len(set(measured.values())) == 3  # else nothing is seen
     shown = core.observation()[0, 0, 0]
-    assert shown[NAMES.index("holdout_score")] == pytest.approx(measured["holdout"])
+    assert shown[NAMES.index("holdout_answer")] == pytest.approx(measured["holdout"])
     assert result.info["score"].tolist() == [measured["validation"]]
     assert result.info["train_score"].tolist() == [measured["train"]]
 
@@ -711,7 +718,7 @@ def test_resetting_one_lane_leaves_the_others_alone():
         start(made)
         decide(made, 0.05)
     core.reset(np.array([1]), [77], [None])
-    assert core.lanes.updates.tolist() == [4, 0, 4]
+    assert core.lineage.updates.tolist() == [4, 0, 4]
     for lane in (0, 2):
         assert_same(core.observation()[lane], untouched.observation()[lane])
         assert_same(weights(core, lane), weights(untouched, lane))
@@ -762,7 +769,7 @@ def test_copy_lane_makes_an_exact_twin(same_network: bool):
                 assert values[0] == values[1], name
     for name, values in result.final.items():
         assert_same(values[0], values[1], name)
-    assert core.weights_of(0)["1.weight"].shape == (6, 8)
+    assert core.stacks.weights_of(0)["1.weight"].shape == (6, 8)
 
 
 def test_a_twin_goes_its_own_way_afterwards():
@@ -789,7 +796,7 @@ def test_weights_of_a_lane_are_copies():
     core = make_core()
     start(core)
     before = weights(core)
-    for tensor in core.weights_of(0).values():
+    for tensor in core.stacks.weights_of(0).values():
         tensor.fill_(7)
     assert_same(weights(core), before)
 

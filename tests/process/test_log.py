@@ -10,9 +10,11 @@ import numpy as np
 import pandas
 import pytest
 
-from autotrain_env.process.log import LOG_COLUMNS, MDPLog
+from autotrain_env.process.log import MDPLog
+from autotrain_env.process.record import log_columns
 from tests.helpers import lane_of, tiny
 
+LOG_COLUMNS = log_columns(())
 endings = pytest.mark.parametrize("ending", ["jsonl", "csv"])
 
 
@@ -33,7 +35,7 @@ SHARED = (  # columns that repeat the information of the step
     "rewind",
     "updates",
     "train_score",
-    "holdout_score",
+    "holdout_answer",
     "holdout_queries",
     "score",
     "diverged",

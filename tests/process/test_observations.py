@@ -11,7 +11,6 @@ from autotrain_env.process.observations import (
     METRICS,
     NUM_METRICS,
     Measurement,
-    MetricHistory,
     make_rows,
     observation_space,
 )
@@ -27,7 +26,7 @@ def measurement(**values: Any) -> Measurement:
         "losses": [[1.0, 2.0]],
         "accuracies": [[0.5, 0.75]],
         "learning_rates": [0.1],
-        "holdout_scores": [0.25],
+        "holdout_answers": [0.25],
         "train_scores": [0.75],
         "updates": [[10, 20]],
         "lineage_updates": [[5, 15]],
@@ -49,7 +48,7 @@ def test_a_row_by_hand():
         "log_loss_ratio": np.log([1 / np.log(10), 2 / np.log(10)]),
         "batch_accuracy": [0.5, 0.75],
         "learning_rate": [0, 0],  # the middle of 1e-4 and 100 on a log scale
-        "holdout_score": [0.25, 0.25],
+        "holdout_answer": [0.25, 0.25],
         "generalization_gap": [0.5, 0.5],  # train score minus the same answer
         "budget_used": [0.25, 0.5],
         "lineage_updates": [0.125, 0.375],
@@ -84,12 +83,12 @@ def test_guessing_has_loss_ratio_zero_for_every_number_of_classes():
 
 
 def test_extremes_are_clipped_to_the_bounds():
-    row = rows_of(losses=[[0.0, 1e300]], holdout_scores=[1.5], train_scores=[-3.0], updates=[[80, 90]])
+    row = rows_of(losses=[[0.0, 1e300]], holdout_answers=[1.5], train_scores=[-3.0], updates=[[80, 90]])
     assert row["log_loss_ratio"].tolist() == [-8, 8]
-    assert row["holdout_score"].tolist() == [1, 1]
+    assert row["holdout_answer"].tolist() == [1, 1]
     assert row["generalization_gap"].tolist() == [-1, -1]
     assert row["budget_used"].tolist() == [1, 1]
-    assert rows_of(holdout_scores=[-0.2])["holdout_score"].tolist() == [0, 0]
+    assert rows_of(holdout_answers=[-0.2])["holdout_answer"].tolist() == [0, 0]
     assert rows_of(diverged=[True])["diverged"].tolist() == [1, 1]
 
 
@@ -106,7 +105,7 @@ def test_rows_lie_in_the_space_whatever_was_measured(
         measurement(
             losses=[losses],
             learning_rates=[rate],
-            holdout_scores=[scores[0]],
+            holdout_answers=[scores[0]],
             train_scores=[scores[1]],
             updates=[updates],
         ),
@@ -130,71 +129,6 @@ def test_the_space_has_the_bounds_of_the_metrics():
 
 def test_a_missing_row_lies_in_the_space():
     assert np.zeros((4, 5, 9), np.float32) in observation_space(4, 5, "stacked")
-
-
-# How rows move -------------------------------------------------------------------------------------
-
-OPERATIONS = st.lists(
-    st.tuples(
-        st.sampled_from(["push", "replace", "clear", "rewind"]),
-        st.lists(st.booleans(), min_size=3, max_size=3),  # lanes
-        st.lists(st.integers(0, 5), min_size=3, max_size=3),  # distances
-        st.booleans(),  # diverged
-    ),
-    max_size=30,
-)
-
-
-@given(operations=OPERATIONS, num_snapshots=st.integers(1, 4))
-def test_rows_move_as_lists_do(operations: Any, num_snapshots: int):
-    history = MetricHistory(3, num_snapshots, K)
-    model: list[list[tuple[np.ndarray, int]]] = [[], [], []]  # newest first
-    stamp = 0
-    for name, chosen, distances, diverged in operations:
-        lanes = np.flatnonzero(chosen)
-        if name == "clear":
-            history.clear(lanes)
-            for lane in lanes:
-                model[lane] = []
-        elif name == "rewind":
-            distance = np.array([distances[lane] for lane in lanes], dtype=np.int64)
-            history.rewind(lanes, distance)
-            for lane in lanes:
-                model[lane] = model[lane][distances[lane] :]
-        else:
-            stamp += 1
-            rows = np.full((len(lanes), K, NUM_METRICS), stamp, np.float32)
-            rows += np.arange(len(lanes), dtype=np.float32)[:, None, None] / 8
-            rows[..., NAMES.index("exists")] = 1
-            rows[..., NAMES.index("diverged")] = diverged
-            updates = stamp * 10 + np.arange(len(lanes))
-            getattr(history, name)(lanes, rows, updates)
-            for i, lane in enumerate(lanes):
-                older = model[lane] if name == "push" else model[lane][1:]
-                model[lane] = [(rows[i], int(updates[i])), *older][:num_snapshots]
-    stacked, flat = history.observation("stacked"), history.observation("flat")
-    assert stacked.shape == (3, num_snapshots, K, NUM_METRICS)
-    for lane, rows in enumerate(model):
-        expected = np.zeros((num_snapshots, K, NUM_METRICS), np.float32)
-        for i, (row, updates) in enumerate(rows):
-            expected[i] = row
-            assert history.lineage_updates[lane, i] == updates
-        assert_same(stacked[lane], expected)
-        assert_same(flat[lane], expected.reshape(-1))
-        exists = [i < len(rows) for i in range(num_snapshots)]
-        assert history.exists()[lane].tolist() == exists
-        finite = [
-            i < len(rows) and rows[i][0][0, NAMES.index("diverged")] == 0 for i in range(num_snapshots)
-        ]
-        assert history.rewindable()[lane].tolist() == finite
-
-
-def test_an_observation_is_a_copy():
-    history = MetricHistory(2, 3, K)
-    for layout in ("stacked", "flat"):
-        observation = history.observation(layout)
-        observation += 1
-        assert not history.rows.any()
 
 
 # In the environment --------------------------------------------------------------------------------
@@ -221,9 +155,9 @@ def test_row_0_follows_the_current_state_over_three_times_h_steps(tiny_env: Any)
         loss = env.core.history.of(0)["loss"][-1]
         assert row["log_loss_ratio"] == pytest.approx(np.log(loss / np.log(4)), rel=1e-5)
         assert row["learning_rate"] == pytest.approx(2 * (np.log10(0.1 * 0.8**step) + 4) / 6 - 1, rel=1e-5)
-        assert row["holdout_score"] == pytest.approx(info["holdout_score"])
+        assert row["holdout_answer"] == pytest.approx(info["holdout_answer"])
         assert row["generalization_gap"] == pytest.approx(
-            info["train_score"] - info["holdout_score"], abs=1e-6
+            info["train_score"] - info["holdout_answer"], abs=1e-6
         )
         used = [(4 * step - 2) / 36, 4 * step / 36]
         assert row["budget_used"] == pytest.approx(used) and row["lineage_updates"] == pytest.approx(used)

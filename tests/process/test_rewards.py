@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from autotrain_env import AutoTrainConfig, Decisions, Task
-from autotrain_env.process.rewards import Transition, baseline_at, check_curve, reward_terms, reward_weights
+from autotrain_env.process.rewards import Transition, baseline_at, check_curve, reward_terms
 from tests.helpers import Actions, lane_of, tiny, tiny_data
 
 # One episode of five env steps of 10 updates, budget 50, as a hand-written sequence:
@@ -40,7 +40,7 @@ def transitions() -> list[Transition]:
 
 def rewards(**kwargs: Any) -> list[float]:
     """Reward of every step of the sequence."""
-    weights = reward_weights(AutoTrainConfig(**kwargs))
+    weights = AutoTrainConfig(**kwargs).reward_settings().weights()
     found = []
     for transition in transitions():
         terms = reward_terms(transition, weights, np.array([BUDGET]))
@@ -112,7 +112,7 @@ def test_every_preset_by_hand(kwargs: dict[str, Any], expected: list[float]):
 def test_a_users_mapping_is_not_changed():
     weights = {"improvement": 1.0}
     config = AutoTrainConfig(reward=weights, divergence_penalty=1.0)
-    assert reward_weights(config) == {"improvement": 1.0, "divergence": 1.0}
+    assert config.reward_settings().weights() == {"improvement": 1.0, "divergence": 1.0}
     assert weights == {"improvement": 1.0}
 
 
@@ -212,7 +212,7 @@ def test_the_score_is_that_of_the_named_split(tiny_env: Any, split: str, part: i
     made = env.core.episodes[0].split
     index = (made.train_index, made.holdout_index, made.validation_index)[part]
     labels = (made.train_labels, made.holdout_labels, made.validation_labels)[part]
-    named = env.core.weights_of(0)
+    named = env.core.stacks.weights_of(0)
     images = (env.core.episodes[0].dataset.images[index] - made.mean) / made.std
     hidden = (images @ named["1.weight"].T + named["1.bias"]).clip(min=0)
     logits = (hidden @ named["3.weight"].T + named["3.bias"]).double().numpy()
@@ -313,7 +313,7 @@ def test_best_holdout_lets_the_reward_look_at_the_best_weights_in_the_end(tiny_e
         for seed in range(4):
             found, infos = episode(env, [2, 2, 2, 15, 16], seed=seed)
             scores = [info["score"] for info in infos]
-            best = max(infos[:-1], key=lambda info: info["holdout_score"])["score"]
+            best = max(infos[:-1], key=lambda info: info["holdout_answer"])["score"]
             seen += best != scores[-1]
             assert found == pytest.approx(expected(scores, best), abs=1e-12)
         assert seen >= 2
@@ -416,6 +416,7 @@ def play(programs: list[tuple[str, ...]], rates: list[float], seeds: range, **kw
     for step in range(steps):
         words = np.repeat([program[step % len(program)] for program in programs], len(seeds))
         decisions = Decisions(
+            lr_factor=np.ones(count),
             learning_rate=np.repeat(rates, len(seeds)),
             rewind=np.select([words == "rewind 1", words == "rewind 2"], [1, 2], 0),
             reinit=words == "reinit",

@@ -123,7 +123,7 @@ def check_play(
             observation, reward, terminated, truncated, info = env.step(action)
             oracle.step(action)
             if not oracle.diverged:
-                assert_same_weights(env.core.weights_of(0), oracle, tolerance)
+                assert_same_weights(env.core.stacks.weights_of(0), oracle, tolerance)
             assert_same(observation, info, oracle, tolerance)
             assert reward == pytest.approx(oracle.improvement, abs=tolerance)
             assert (terminated, truncated) == (oracle.terminated, oracle.truncated)
@@ -450,7 +450,7 @@ def test_every_lane_with_its_own_tasks_follows_the_oracle(score: str):
                 oracle.reset(DRAWN.sample, drawn_plan)
                 episodes[lane] += 1
             assert_same(observations[lane], of_lane(info, lane), oracle)
-            assert_same_weights(env.core.weights_of(lane), oracle, 1e-9)
+            assert_same_weights(env.core.stacks.weights_of(lane), oracle, 1e-9)
 
 
 def of_lane(info: dict[str, Any], lane: int) -> dict[str, Any]:

@@ -160,7 +160,7 @@ def test_a_rewind_restores_every_bit(
     env = AutoTrainEnv(dtype=dtype, **SETTINGS)
     task = Task(classifier=classifier, optimizer=optimizer, **TASK)
     env.reset(seed=1, options={"task": task})
-    stack = next(iter(env.core.stacks.values()))
+    stack = next(iter(env.core.stacks.stacks.values()))
     # At reset every row was in the current state once; only row 0 still is.
     rows: list[Tensor | None] = [stack.state[0].clone(), None, None, None]
     generator, distances, checked = np.random.default_rng(0), set(), set()
@@ -188,8 +188,8 @@ def test_every_lane_rewinds_within_its_own_lineage(actions: list[list[int]]):
         recorder = Recorder(monkeypatch)
         env = AutoTrainVectorEnv(num_envs=3, autoreset_mode="Disabled", **SETTINGS)
         env.reset(seed=3, options={"task": Task(classifier="mlp-5", optimizer="adam", **TASK)})
-        stack = next(iter(env.core.stacks.values()))
-        slots = env.core.lanes.slot
+        stack = next(iter(env.core.stacks.stacks.values()))
+        slots = env.core.stacks.slot
         rows: list[list[Tensor | None]] = [[stack.state[slot].clone()] + [None] * 3 for slot in slots]
         for step in actions:
             info = env.step(np.array(step))[4]
@@ -218,7 +218,7 @@ def test_untrained_rows_come_back_with_fresh_optimizer_state(monkeypatch: pytest
     starts = []
     for distance in range(4):
         env.reset(seed=1, options={"task": task})
-        stack = next(iter(env.core.stacks.values()))
+        stack = next(iter(env.core.stacks.stacks.values()))
         env.step(distance * 5 + 2)
         start = recorder.before[0]
         state = start[stack.num_parameters : stack.buffers_start]

@@ -71,7 +71,7 @@ class Setup:
         self.stack = LaneStack(self.architecture, rule, num_snapshots, backend, dtype, CPU)
         self.slots = np.array([*range(len(lanes))] if slots is None else slots)
         for _ in range(max(self.slots) + 1):
-            self.stack.take_slot()
+            self.stack.acquire()
         self.pool = POOL.to(dtype)
         self.lanes = [Lane(self.architecture, number) for number in lanes]
         for slot, lane in zip(self.slots.tolist(), self.lanes, strict=True):
@@ -216,7 +216,7 @@ def test_lanes_of_one_stack_may_differ_in_momentum():
     together = Setup("mlp-9", rules[0], lanes=[0, 1, 2, 3])
     for slot, rule in enumerate(rules):
         together.stack.set_lane_values(slot, rule)
-    together.stack.take_slot()  # more room leaves what there was
+    together.stack.acquire()  # more room leaves what there was
     results = together.everything()
     for lane, rule in enumerate(rules):
         assert_same_bits(Setup("mlp-9", rule, lanes=[lane]).everything(), of_lanes(results, [lane]))
@@ -229,9 +229,9 @@ def test_new_slots_have_the_momentum_of_the_stack():
     stack = LaneStack(
         Architecture(as_classifier("mlp-9"), (1, 8, 8), 10), rule, 2, "auto", torch.float32, CPU
     )
-    stack.take_slot()
+    stack.acquire()
     stack.set_lane_values(0, SGD(momentum=0.2))
-    stack.take_slot(3)
+    stack.acquire(3)
     assert stack.lane_values[:, 0].tolist() == [0.2, 0.7, 0.7, 0.7]
 
 
@@ -374,12 +374,12 @@ def test_evaluation_in_blocks_of_lanes_and_chunks_of_images(monkeypatch: pytest.
 def test_slots_are_given_out_lowest_first_and_taken_back():
     stack = Setup(lanes=[0]).stack
     assert (len(stack.state), stack.free) == (1, [])
-    assert stack.take_slot(3) == 1 and len(stack.state) == 4
-    assert [stack.take_slot(), stack.take_slot()] == [2, 3]
-    assert stack.take_slot() == 4 and len(stack.state) == 8
+    assert stack.acquire(3) == 1 and len(stack.state) == 4
+    assert [stack.acquire(), stack.acquire()] == [2, 3]
+    assert stack.acquire() == 4 and len(stack.state) == 8
     for slot in (2, 0, 3):
-        stack.give_slot(slot)
-    assert [stack.take_slot() for _ in range(4)] == [0, 2, 3, 5]
+        stack.release(slot)
+    assert [stack.acquire() for _ in range(4)] == [0, 2, 3, 5]
 
 
 def test_growing_keeps_what_is_there():
@@ -390,7 +390,7 @@ def test_growing_keeps_what_is_there():
     stack, twin = setup.stack, copy.deepcopy(setup)
     width = len(stack.state)
     while len(stack.state) == width:
-        stack.take_slot(5)
+        stack.acquire(5)
     assert len(stack.state) == len(stack.ring.head) == len(stack.best) == len(stack.scale) > width
     for name in ("state", "best", "shift", "scale"):
         assert torch.equal(getattr(stack, name)[:width], getattr(twin.stack, name)[:width])
@@ -403,7 +403,7 @@ def test_lanes_of_a_grown_stack_train_as_if_they_had_always_been_there():
     expected = Setup(lanes=[0, 1, 2]).everything()
     setup = Setup(lanes=[0])
     first = setup.train()
-    slots = [setup.stack.take_slot() for _ in range(2)]
+    slots = [setup.stack.acquire() for _ in range(2)]
     later = Setup(lanes=[1, 2])
     for slot, lane in zip(slots, later.lanes, strict=True):
         setup.stack.set_normalization(slot, lane.mean, lane.std)
@@ -503,7 +503,7 @@ def test_normalization_per_channel():
     """Images are normalised as (image - mean) / std, by channel."""
     architecture = Architecture(as_classifier("linear"), (2, 1, 3), 2)
     stack = LaneStack(architecture, SGD(), 1, "auto", torch.float64, CPU)
-    stack.take_slot()
+    stack.acquire()
     mean, std = torch.tensor([0.3, -2.0]).view(2, 1, 1), torch.tensor([0.7, 3.0]).view(2, 1, 1)
     stack.set_normalization(0, mean, std)
     weights = np.random.default_rng(0).standard_normal(14).astype(np.float32)

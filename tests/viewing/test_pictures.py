@@ -129,7 +129,7 @@ def test_episode_shows_the_numbers_of_the_history() -> None:
     shown = {line.get_label(): line for line in score.lines}
     for label, column in (
         ("train", "train_score"),
-        ("holdout (guarded)", "holdout_score"),
+        ("holdout (guarded)", "holdout_answer"),
         ("validation", "score"),
     ):
         np.testing.assert_allclose(shown[label].get_ydata(), run[column][trained])
@@ -209,7 +209,7 @@ def test_text() -> None:
     assert lines[1].startswith(f"learning rate {run['learning_rate'][-1]:.3g}   loss ")
     assert lines[1].endswith("rewinds 2   re-inits 1")
     assert lines[2] == (
-        f"train {run['train_score'][-1]:.3f}   holdout {run['holdout_score'][-1]:.3f}   "
+        f"train {run['train_score'][-1]:.3f}   holdout {run['holdout_answer'][-1]:.3f}   "
         f"score {run['score'][-1]:.3f}"
     )
     assert [line.split()[0] for line in lines[3:]] == ["loss", "score"]
@@ -304,7 +304,7 @@ def write_log(path: Path, **kwargs: Any) -> dict[int, dict[str, Any]]:
     for actions in ([2, 2], [3, 7], [7, REINIT], [2, STOP], [2, 2]):
         env.step(np.array(actions))
     env.close()
-    episodes = [env.core._episode(lane).seed for lane in range(2)]
+    episodes = [env.core.stacks.episode(lane).seed for lane in range(2)]
     return {seed: env.core.history.of(lane) for lane, seed in enumerate(episodes)}
 
 

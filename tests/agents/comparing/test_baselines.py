@@ -82,16 +82,18 @@ def test_a_population_without_exchange_is_the_best_of_8(monkeypatch: pytest.Monk
 
 def test_the_worst_of_a_population_become_copies_of_the_best():
     env, policy = make_env(8), Populations(interval=2)
-    observation, _ = env.reset(seed=[DEVELOPMENT_SEED] * 8)
-    policy.reset(env, np.ones(8, bool))
+    env.reset(seed=[DEVELOPMENT_SEED] * 8)
+    policy.reset(env.situation(), np.ones(8, bool))
     for _ in range(2):
-        observation, *_ = env.step_decisions(policy.decide(env, observation))
+        policy.exchange(env)
+        env.step_decisions(policy.decide(env.situation()))
     score = env.core.lanes.score.copy()
-    before = [env.core.weights_of(lane)["1.weight"] for lane in range(8)]
-    decisions = policy.decide(env, observation)
+    before = [env.core.stacks.weights_of(lane)["1.weight"] for lane in range(8)]
+    policy.exchange(env)
+    decisions = policy.decide(env.situation())
     order = np.argsort(score, kind="stable")
     for lane in range(8):
-        now = env.core.weights_of(lane)["1.weight"]
+        now = env.core.stacks.weights_of(lane)["1.weight"]
         sources = [other for other in range(8) if bool((before[other] == now).all())]
         assert sources and (lane in sources) == (lane not in order[:2])
         if lane in order[:2]:

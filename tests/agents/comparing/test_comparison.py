@@ -194,7 +194,7 @@ def test_agents_and_schedules_make_the_same_first_observation(
     monkeypatch.setattr(players, "evaluate_policy", watched)
     main(["compare", str(runs["ppo"]), *FEW, *CONSTANT, "own", "--output", str(tmp_path)])
     agent, schedule = seen
-    guarded = [list(METRICS).index(name) for name in ("holdout_score", "generalization_gap")]
+    guarded = [list(METRICS).index(name) for name in ("holdout_answer", "generalization_gap")]
     others = np.setdiff1d(np.arange(9), guarded)
     np.testing.assert_array_equal(agent[..., others], schedule[..., others])
     assert (agent[..., guarded] != schedule[..., guarded]).any()

@@ -18,7 +18,7 @@ from agents.comparing.controls import (
     make_control,
 )
 from agents.runs.seeds import DEVELOPMENT_SEED
-from autotrain_env import AutoTrainVectorEnv, Decisions
+from autotrain_env import Decisions, Situation
 from autotrain_env.policies.evaluation import evaluate_policy
 from autotrain_env.policies.random_agent import RandomAgent
 from autotrain_env.policies.schedules import Constant
@@ -42,10 +42,10 @@ def test_the_recorder_changes_nothing_and_keeps_every_decision():
     recorder = Recorder(RandomAgent(), 5)
     recorded, plain = play(recorder), play(RandomAgent())
     np.testing.assert_array_equal(recorded["test_accuracy"], plain["test_accuracy"])
-    for row, history in zip(recorder.rows, recorded["history"], strict=True):
-        assert len(row) == len(history["updates"]) - 1
-        assert [stop for *_, stop in row] == history["stop"][1:].tolist()
-        assert [reinit for _, _, reinit, _ in row] == history["reinit"][1:].tolist()
+    for steps, history in zip(recorder.steps, recorded["history"], strict=True):
+        assert len(steps) == len(history["updates"]) - 1
+        for name in ("stop", "reinit"):
+            assert [getattr(step, name) for step in steps] == history[name][1:].tolist()
 
 
 def test_open_loop_does_what_was_done_in_the_next_episode():
@@ -57,19 +57,28 @@ def test_open_loop_does_what_was_done_in_the_next_episode():
         def __init__(self) -> None:
             self.inner = Recorder(Constant(), 5)
 
-        def reset(self, env: AutoTrainVectorEnv, lanes: np.ndarray) -> None:
-            self.inner.counter.reset(env, lanes)
+        def reset(self, situation: Situation, lanes: np.ndarray) -> None:
+            self.inner.counter.reset(situation, lanes)
 
-        def decide(self, env: AutoTrainVectorEnv, observation: np.ndarray) -> Decisions:
+        def decide(self, situation: Situation) -> Decisions:
             chosen = [schedule.get(k, 1.0) for k in self.inner.counter.episode.tolist()]
-            return Decisions.train(np.array(chosen) * env.core.lanes.learning_rate)
+            return Decisions.scale(np.array(chosen))
 
     recorder = Recorder(Known(), 5)
     kwargs = {"lr_bounds": (1e-30, 1e30), "initial_learning_rate": 0.01}
     play(recorder, **kwargs)
-    replayed = play(OpenLoop(recorder.rows), num_envs=2, **kwargs)
+    replayed = play(OpenLoop(recorder.steps), num_envs=2, **kwargs)
     for k, history in enumerate(replayed["history"]):
         np.testing.assert_allclose(factors(history), schedule[(k + 1) % 5])
+
+
+def test_open_loop_sets_the_rates_of_the_next_episode():
+    recorder = Recorder(Constant(), 5)  # at each task's own rate
+    recorded = play(recorder)
+    replayed = play(OpenLoop(recorder.steps), num_envs=2)
+    for k, history in enumerate(replayed["history"]):
+        wanted = recorded["history"][(k + 1) % 5]["learning_rate"]
+        np.testing.assert_array_equal(history["learning_rate"][1:], wanted[1:])
 
 
 @pytest.mark.parametrize(
@@ -87,12 +96,12 @@ def test_the_rate_is_left_alone_or_halved_after_rewinds():
     assert all((factors(history) == 1).all() for history in kept["history"])
 
     class Rewinds:
-        def reset(self, env: AutoTrainVectorEnv, lanes: np.ndarray) -> None:
+        def reset(self, situation: Situation, lanes: np.ndarray) -> None:
             pass
 
-        def decide(self, env: AutoTrainVectorEnv, observation: np.ndarray) -> Decisions:
-            decisions = Decisions.train(env.core.lanes.learning_rate.copy())
-            decisions.rewind[:] = env.core.lanes.steps % 2
+        def decide(self, situation: Situation) -> Decisions:
+            decisions = Decisions.scale(np.ones(situation.num_envs))
+            decisions.rewind[:] = situation.steps % 2
             return decisions
 
     halved = play(make_control("half rate after rewinds", Rewinds(), forbidden))
@@ -106,9 +115,9 @@ def test_a_blanked_group_is_the_mean_of_all_episodes_and_the_rest_is_seen(group:
     class Witness(RandomAgent):
         seen: list[np.ndarray] = []
 
-        def decide(self, env: AutoTrainVectorEnv, observation: np.ndarray) -> Decisions:
-            self.seen.append(observation.reshape(3, 4, 2, 9).copy())
-            return Decisions.train(env.core.lanes.learning_rate.copy())
+        def decide(self, situation: Situation) -> Decisions:
+            self.seen.append(situation.observation.reshape(3, 4, 2, 9).copy())
+            return Decisions.scale(np.ones(situation.num_envs))
 
     Witness.seen = []
     recorder = Recorder(Witness(), 3)

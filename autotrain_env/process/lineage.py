@@ -1,0 +1,327 @@
+"""The numbers of a training run: what an agent sees of it, and how far it can go back.
+
+A lineage knows no network. Whoever makes the updates (the core for its own networks, somebody else for
+theirs) tells it what was measured, and carries out on the weights what it says.
+"""
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+
+from autotrain_env.process.actions import Decisions
+from autotrain_env.process.observations import NUM_METRICS, Measurement, make_rows
+from autotrain_env.process.thresholdout import Thresholdout
+
+SCORES = ("accuracy", "neg_log_loss")
+"""What can be maximised."""
+
+
+class Lineage:
+    """Rates, scores, flags and rows of N lanes.
+
+    Row 0 is a lane's current state, row i the state i env steps back along the lineage of the current
+    weights. The first `count` rows exist; the others are zero.
+
+    Args:
+        num_envs: Lanes (N).
+        num_snapshots: Rows (H).
+        history_length: Windows per env step (K).
+        inner_steps: Updates per env step (T), a multiple of K.
+        lr_bounds: Smallest and largest learning rate.
+        score: What is maximised, one of `SCORES`.
+    """
+
+    def __init__(
+        self,
+        num_envs: int,
+        num_snapshots: int,
+        history_length: int,
+        inner_steps: int,
+        lr_bounds: tuple[float, float],
+        score: str,
+    ) -> None:
+        self.inner_steps = inner_steps
+        self.lr_bounds = lr_bounds
+        self.score = score
+        # Each of shape (N,) unless stated.
+        self.num_classes = np.full(num_envs, 2)
+        self.budget = np.zeros(num_envs, np.int64)  # [updates]
+        self.updates = np.zeros(num_envs, np.int64)  # of the budget used
+        self.learning_rate = np.ones(num_envs)
+        self.initial_learning_rate = np.ones(num_envs)  # within the bounds
+        self.loss = np.zeros((num_envs, history_length))  # of minibatches, by window [nats]
+        self.batch_accuracy = np.zeros((num_envs, history_length))
+        self.train_score = np.zeros(num_envs)  # in [0, 1], as is the next
+        self.holdout_answer = np.zeros(num_envs)
+        self.diverged = np.zeros(num_envs, bool)
+        self.count = np.zeros(num_envs, np.int64)  # rows that exist
+        self.lineage_updates = np.zeros((num_envs, num_snapshots), np.int64)
+        self.rows = np.zeros((num_envs, num_snapshots, history_length, NUM_METRICS), np.float32)
+        self.thresholdout: list[Thresholdout | None] = [None] * num_envs
+
+    @property
+    def num_snapshots(self) -> int:
+        """Rows (H)."""
+        return self.rows.shape[1]
+
+    @property
+    def history_length(self) -> int:
+        """Windows per env step (K)."""
+        return self.rows.shape[2]
+
+    # --- the beginning of an episode, and of a lineage ---
+
+    def begin(
+        self,
+        lanes: np.ndarray,
+        num_classes: Sequence[int],
+        budget: Sequence[int],
+        learning_rate: Sequence[float],
+        thresholdout: Sequence[Thresholdout],
+    ) -> None:
+        """Begin new episodes, without any row yet.
+
+        Args:
+            lanes: Which lanes, int64, shape (n,).
+            num_classes: C of each.
+            budget: Updates per episode of each.
+            learning_rate: Initial rate of each; held to the bounds.
+            thresholdout: What guards the holdout of each.
+        """
+        self.num_classes[lanes] = num_classes
+        self.budget[lanes] = budget
+        self.updates[lanes] = 0
+        self.learning_rate[lanes] = self.initial_learning_rate[lanes] = self.clamp(np.array(learning_rate))
+        for lane, guard in zip(lanes.tolist(), thresholdout, strict=True):
+            self.thresholdout[lane] = guard
+        self.clear(lanes)
+
+    def clear(self, lanes: np.ndarray) -> None:
+        """Make every row of the given lanes (int64, shape (n,)) missing: new networks are to come."""
+        self.diverged[lanes] = False
+        self.count[lanes] = 0
+        self.rows[lanes] = 0
+        self.lineage_updates[lanes] = 0
+
+    def push_untrained(
+        self,
+        lanes: np.ndarray,
+        loss: np.ndarray,
+        accuracy: np.ndarray,
+        train_score: np.ndarray,
+        holdout_score: np.ndarray,
+    ) -> None:
+        """Add networks that had no update as row 0; their row repeats one measurement K times.
+
+        Args:
+            lanes: Which lanes, int64, shape (n,).
+            loss: Log loss on the train subset [nats], float64, shape (n,).
+            accuracy: Accuracy there, float64, shape (n,).
+            train_score: Score there, float64, shape (n,).
+            holdout_score: Score on the holdout, unguarded, float64, shape (n,).
+        """
+        self.loss[lanes] = loss[:, None]
+        self.batch_accuracy[lanes] = accuracy[:, None]
+        self._ask(lanes, train_score, holdout_score)
+        updates = np.repeat(self.updates[lanes, None], self.history_length, axis=1)
+        self._move_down(lanes)
+        self._put(lanes, self._rows(lanes, updates, updates * 0), np.zeros(len(lanes), np.int64))
+
+    # --- an env step ---
+
+    def rewind(self, lanes: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+        """Rewind as far as wanted, or else to the oldest row that can be rewound to.
+
+        Row `distance` becomes row 0; older rows move up, and the emptied ones are missing.
+
+        Args:
+            lanes: Which lanes, int64, shape (n,).
+            wanted: Distance asked for [env steps], int64, shape (n,).
+
+        Returns:
+            The distance actually rewound [env steps], int64, shape (n,).
+        """
+        possible = self.rewindable()[lanes]
+        last = self.num_snapshots - 1
+        oldest = np.where(possible.any(1), last - possible[:, ::-1].argmax(1), 0)
+        there = (wanted <= last) & possible[np.arange(len(lanes)), np.minimum(wanted, last)]
+        distance = np.where((wanted == 0) | there, wanted, oldest)
+        self._move_up(lanes[distance > 0], distance[distance > 0])
+        return distance
+
+    def set_rates(
+        self, lanes: np.ndarray, decisions: Decisions, reinit: np.ndarray, after_reinit: str | float
+    ) -> np.ndarray:
+        """Change the learning rates as decided, held to the bounds.
+
+        Args:
+            lanes: Which lanes, int64, shape (n,).
+            decisions: What was decided, arrays over all N lanes.
+            reinit: Which lanes draw new networks, bool, shape (N,).
+            after_reinit: The rate that a factor multiplies there: `"keep"` for the current one,
+                `"initial"` for the episode's first, or a number.
+
+        Returns:
+            What each rate changed by, float64, shape (n,): the decision's own factor, or, where a bound
+            held the rate or a rate was set, the new rate over the old one.
+        """
+        before = self.learning_rate[lanes]
+        base = before.copy()
+        if after_reinit == "initial":
+            base = np.where(reinit[lanes], self.initial_learning_rate[lanes], base)
+        elif not isinstance(after_reinit, str):
+            base = np.where(reinit[lanes], after_reinit, base)
+        factor = decisions.lr_factor[lanes]
+        given = decisions.learning_rate
+        self.learning_rate[lanes] = self.clamp(base * factor if given is None else given[lanes])
+        scaled = self.learning_rate[lanes] == before * factor
+        return np.where(scaled, factor, self.learning_rate[lanes] / before)
+
+    def spend(self, lanes: np.ndarray) -> None:
+        """Count an env step's updates, made or skipped, in the given lanes (int64, shape (n,))."""
+        self.updates[lanes] += self.inner_steps
+
+    def push_trained(
+        self,
+        lanes: np.ndarray,
+        losses: np.ndarray,
+        accuracies: np.ndarray,
+        train_score: np.ndarray,
+        holdout_score: np.ndarray,
+    ) -> None:
+        """Move rows down by one, and add the state after T updates, which `spend` has counted, as row 0.
+
+        Args:
+            lanes: Which lanes, int64, shape (n,).
+            losses: Mean log loss of every minibatch [nats], float64, shape (n, T).
+            accuracies: Accuracy on every minibatch, float64, shape (n, T).
+            train_score: Score on the train subset, float64, shape (n,).
+            holdout_score: Score on the holdout, unguarded, float64, shape (n,).
+        """
+        self.loss[lanes] = self._windows(losses)
+        self.batch_accuracy[lanes] = self._windows(accuracies)
+        self._ask(lanes, train_score, holdout_score)
+        rows, lineage_updates = self._trained_rows(lanes)
+        self._move_down(lanes)
+        self._put(lanes, rows, lineage_updates)
+
+    def contain(self, lanes: np.ndarray) -> None:
+        """Let row 0 of diverged lanes read as chance level, and leave their other rows alone.
+
+        Args:
+            lanes: Which lanes, int64, shape (n,).
+        """
+        chance = 1 / self.num_classes[lanes]
+        self.diverged[lanes] = True
+        self.loss[lanes] = np.log(self.num_classes[lanes])[:, None]
+        self.batch_accuracy[lanes] = chance[:, None]
+        self.train_score[lanes] = self.holdout_answer[lanes] = self.to_unit(lanes, self.chance(lanes))
+        self._put(lanes, *self._trained_rows(lanes))
+
+    # --- scores and rates ---
+
+    def scores(self, lanes: np.ndarray, accuracy: np.ndarray, loss: np.ndarray) -> np.ndarray:
+        """Returns what is maximised: accuracy, or minus the log loss, clipped to [-4 log C, 0].
+
+        Args:
+            lanes: Which lanes, int64, shape (n,).
+            accuracy: Float64, shape (…, n).
+            loss: Log loss [nats], float64, shape (…, n); NaN is worst.
+        """
+        if self.score == "accuracy":
+            return accuracy
+        return -np.clip(np.nan_to_num(loss, nan=np.inf), 0, 4 * np.log(self.num_classes[lanes]))
+
+    def to_unit(self, lanes: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        """Returns scores of lanes mapped to [0, 1], as Thresholdout and observations have them."""
+        if self.score == "accuracy":
+            return scores
+        return 1 + scores / (4 * np.log(self.num_classes[lanes]))
+
+    def chance(self, lanes: np.ndarray) -> np.ndarray:
+        """Returns the score of guessing in each of the given lanes, float64, shape (n,)."""
+        classes = self.num_classes[lanes]
+        return 1 / classes if self.score == "accuracy" else -np.log(classes)
+
+    def clamp(self, rates: np.ndarray) -> np.ndarray:
+        """Returns learning rates held to their bounds."""
+        return np.clip(rates, *self.lr_bounds)
+
+    def _ask(self, lanes: np.ndarray, train_score: np.ndarray, holdout_score: np.ndarray) -> None:
+        """Keep the train scores; ask each lane's holdout once, through Thresholdout."""
+        self.train_score[lanes] = self.to_unit(lanes, train_score)
+        holdout = self.to_unit(lanes, holdout_score)
+        for lane, score in zip(lanes.tolist(), holdout.tolist(), strict=True):
+            guard = self.thresholdout[lane]
+            assert guard is not None
+            answer = guard.query(float(self.train_score[lane]), score)
+            self.holdout_answer[lane] = min(max(answer, 0.0), 1.0)
+
+    # --- rows ---
+
+    def exists(self) -> np.ndarray:
+        """Returns which rows exist, bool, shape (N, H)."""
+        return np.arange(self.num_snapshots) < self.count[:, None]
+
+    def rewindable(self) -> np.ndarray:
+        """Returns which rows a lane can rewind to: those that exist and are finite, bool, shape (N, H)."""
+        possible = self.exists()
+        possible[:, 0] &= ~self.diverged
+        return possible
+
+    def _windows(self, values: np.ndarray) -> np.ndarray:
+        """Means over each of the K windows of an env step; (n, T) to (n, K)."""
+        per_window = self.inner_steps // self.history_length
+        return values.reshape(len(values), self.history_length, per_window).mean(2)
+
+    def _trained_rows(self, lanes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of lanes whose env step is over, (n, K, M), and the updates in their lineages, (n,)."""
+        ends = np.arange(1, self.history_length + 1) * (self.inner_steps // self.history_length)
+        before = self.lineage_updates[lanes, 0]
+        updates = self.updates[lanes, None] + (ends - self.inner_steps)
+        return self._rows(lanes, updates, before[:, None] + ends), before + self.inner_steps
+
+    def _rows(self, lanes: np.ndarray, updates: np.ndarray, lineage_updates: np.ndarray) -> np.ndarray:
+        measured = Measurement(
+            losses=self.loss[lanes],
+            accuracies=self.batch_accuracy[lanes],
+            learning_rates=self.learning_rate[lanes],
+            holdout_answers=self.holdout_answer[lanes],
+            train_scores=self.train_score[lanes],
+            updates=updates,
+            lineage_updates=lineage_updates,
+            diverged=self.diverged[lanes],
+        )
+        return make_rows(measured, self.num_classes[lanes], self.budget[lanes], self.lr_bounds)
+
+    def _move_down(self, lanes: np.ndarray) -> None:
+        """Make room for a new row 0; the oldest row goes where there is no more room."""
+        self.rows[lanes, 1:] = self.rows[lanes, :-1]
+        self.lineage_updates[lanes, 1:] = self.lineage_updates[lanes, :-1]
+        self.count[lanes] = np.minimum(self.count[lanes] + 1, self.num_snapshots)
+
+    def _put(self, lanes: np.ndarray, rows: np.ndarray, lineage_updates: np.ndarray) -> None:
+        self.rows[lanes, 0] = rows
+        self.lineage_updates[lanes, 0] = lineage_updates
+        self.count[lanes] = np.maximum(self.count[lanes], 1)
+
+    def _move_up(self, lanes: np.ndarray, distance: np.ndarray) -> None:
+        source = np.arange(self.num_snapshots) + distance[:, None]  # (n, H)
+        emptied = source >= self.num_snapshots
+        source = np.minimum(source, self.num_snapshots - 1)
+        for kept in (self.rows, self.lineage_updates):
+            moved = kept[lanes[:, None], source]
+            moved[emptied] = 0
+            kept[lanes] = moved
+        self.count[lanes] -= distance
+        self.diverged[lanes] = False
+
+    # --- copies ---
+
+    def copy_lane(self, source: int, target: int) -> None:
+        """Copy everything of one lane to another."""
+        for value in vars(self).values():
+            if isinstance(value, np.ndarray):
+                value[target] = value[source]
+        self.thresholdout[target] = copy.deepcopy(self.thresholdout[source])

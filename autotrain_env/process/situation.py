@@ -1,0 +1,74 @@
+"""What a policy decides on, whoever makes the updates."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from gymnasium import spaces
+
+from autotrain_env.process.actions import ActionType, Decisions
+from autotrain_env.process.observations import observation_space
+
+
+@dataclass(frozen=True)
+class Situation:
+    """Where N training runs have come to: a copy, which later steps leave as it is.
+
+    Args:
+        rows: Metrics of the last states, float32, shape (N, H, K, M); see `METRICS`.
+        exists: Which of these rows exist, bool, shape (N, H).
+        rewindable: Which of them a lane can rewind to, bool, shape (N, H).
+        learning_rate: Of the last updates, float64, shape (N,).
+        initial_learning_rate: That the episodes began with, float64, shape (N,).
+        updates: Of the budget used, int64, shape (N,).
+        budget: Updates per episode, int64, shape (N,).
+        steps: Env steps since the episodes began, int64, shape (N,).
+        holdout_answer: Thresholdout's last answer, 0 to 1, float64, shape (N,).
+        running: Which lanes are to be decided on; what is decided in others is ignored; bool, shape (N,).
+        episode_seed: Numbers that, with the tasks, name the episodes, int64, shape (N,).
+        inner_steps: Updates per env step (T).
+        lr_bounds: Smallest and largest learning rate; rates beyond them are held to them.
+        action_type: What actions there are, for policies that choose among them.
+        observation_layout: `"stacked"` or `"flat"`.
+        generators: The lanes' streams, from which actions are drawn where decoding draws.
+    """
+
+    rows: np.ndarray
+    exists: np.ndarray
+    rewindable: np.ndarray
+    learning_rate: np.ndarray
+    initial_learning_rate: np.ndarray
+    updates: np.ndarray
+    budget: np.ndarray
+    steps: np.ndarray
+    holdout_answer: np.ndarray
+    running: np.ndarray
+    episode_seed: np.ndarray
+    inner_steps: int
+    lr_bounds: tuple[float, float]
+    action_type: ActionType
+    observation_layout: str
+    generators: list[np.random.Generator]
+
+    @property
+    def num_envs(self) -> int:
+        """Lanes (N)."""
+        return len(self.rows)
+
+    @property
+    def observation(self) -> np.ndarray:
+        """The rows as agents see them, shape (N, H, K, M), or (N, H * K * M) where the layout is flat."""
+        return self.rows.reshape(self.num_envs, -1) if self.observation_layout == "flat" else self.rows
+
+    @property
+    def observation_space(self) -> spaces.Box:
+        """The space of one lane's observation."""
+        return observation_space(self.rows.shape[1], self.rows.shape[2], self.observation_layout)
+
+    @property
+    def action_masks(self) -> np.ndarray | None:
+        """Which discrete actions are possible now, bool, shape (N, actions); `None` for continuous ones."""
+        return self.action_type.masks(self.rewindable) if self.action_type.has_masks else None
+
+    def decode(self, actions: np.ndarray) -> Decisions:
+        """Returns the decisions that actions of all lanes, shape (N, …), stand for."""
+        return self.action_type.decode(actions, self.rewindable, self.generators)
