@@ -2,8 +2,9 @@
 #
 ## make demo          train an agent and compare it with schedules; results in runs/demo/
 ##                    (DATASET=fashion: another dataset than digits)
-## make test          the tests
+## make test          the tests, in two processes (WORKERS=4: in four)
 ## make test-all      the slow tests too
+## make test-clients  the environment under other people's software (in an environment of its own)
 ## make lint          ruff and mypy
 ## make format        let ruff rewrite what it can
 ## make docs          the pages as a site, in site/; a warning fails
@@ -23,12 +24,18 @@
 
 PYTHON = python3
 DATASET = digits
+WORKERS = 2
 ARGS =
 
 PY = .venv/bin/python
 STAMP = .venv/installed
+CLIENTS_PY = .venv-clients/bin/python
+CLIENTS_STAMP = .venv-clients/installed
 
-.PHONY: help demo test test-all lint format docs bench bench-peers bench-evolution bench-scaling install clean distclean
+# One group of tests stays in one process: they share what is costly to make.
+PYTEST = -m pytest -n $(WORKERS) --dist loadgroup
+
+.PHONY: help demo test test-all test-clients lint format docs bench bench-peers bench-evolution bench-scaling install clean distclean
 
 help:
 	@sed -n 's/^## \{0,1\}//p' Makefile
@@ -37,11 +44,14 @@ demo: $(STAMP)
 	@$(PY) -m agents demo --dataset $(DATASET) $(ARGS)
 
 test: $(STAMP)
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) $(PYTEST) $(ARGS)
 
-# The empty -m takes back the "not slow" of pyproject.toml.
+# A later -m takes back that of pyproject.toml.
 test-all: $(STAMP)
-	@$(PY) -m pytest -m "" -o faulthandler_timeout=3600 $(ARGS)
+	@$(PY) $(PYTEST) -m "not clients" -o faulthandler_timeout=3600 $(ARGS)
+
+test-clients: $(CLIENTS_STAMP)
+	@$(CLIENTS_PY) -m pytest -m clients $(ARGS)
 
 lint: $(STAMP)
 	$(PY) -m ruff check .
@@ -81,10 +91,18 @@ $(STAMP): pyproject.toml
 	@touch $(STAMP)
 	@echo 'Installed.'
 
+# Apart from .venv: what other people's software needs must not decide what AutoTrain is tested with.
+$(CLIENTS_STAMP): pyproject.toml
+	@$(CLIENTS_PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv-clients
+	@echo 'Installing AutoTrain, torchrl and RL Baselines3 Zoo into .venv-clients ...'
+	@$(CLIENTS_PY) -m pip install -qq --disable-pip-version-check -e '.[agents,clients,dev]'
+	@touch $(CLIENTS_STAMP)
+	@echo 'Installed.'
+
 clean:
 	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name '.venv*' -prune -o -name .git -prune -o \
 	    '(' -name __pycache__ -o -name .ipynb_checkpoints ')' -prune -exec rm -rf '{}' +
 
 distclean: clean
-	rm -rf .venv .venv-dacbench .venv-evolution
+	rm -rf .venv .venv-clients .venv-dacbench .venv-evolution

@@ -1,15 +1,22 @@
 """Settings and fixtures of all tests."""
 
+import os
 from typing import Any
 
 import gymnasium
 import pytest
+import torch
 from hypothesis import settings
 
 from tests.helpers import tiny
 
 settings.register_profile("autotrain", deadline=None, derandomize=True)
 settings.load_profile("autotrain")
+
+# One thread in each process, those that tests start included: tests run side by side, and on small networks
+# more threads cost more than they bring.
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Notebooks run from top to bottom, define nothing that the package lacks, and keep their pictures."""
 
 import ast
+import importlib
 import re
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ def test_there_are_two() -> None:
     ]
 
 
+@pytest.mark.slow
 @notebooks
 def test_runs_and_puts_out_what_it_keeps(path: Path) -> None:
     kept, fresh = read(path), read(path)
@@ -48,6 +50,17 @@ def test_runs_and_puts_out_what_it_keeps(path: Path) -> None:
     NotebookClient(fresh, timeout=300, resources={"metadata": {"path": str(FOLDER)}}).execute()
     # Not the numbers: they differ a little from one processor to another.
     assert [kinds(cell) for cell in code_cells(fresh)] == [kinds(cell) for cell in code_cells(kept)]
+
+
+@notebooks
+def test_every_name_that_it_imports_is_there(path: Path) -> None:
+    source = "\n".join(cell.source for cell in code_cells(read(path)))
+    tree = ast.parse("\n".join(line for line in source.splitlines() if not line.startswith("%")))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
+    assert any(node.module.split(".")[0] == "autotrain_env" for node in imports if node.module)
+    for node in imports:
+        module = importlib.import_module(str(node.module))
+        assert not [name.name for name in node.names if not hasattr(module, name.name)], node.module
 
 
 @notebooks

@@ -36,7 +36,7 @@ assert autotrain_env.load_policy("many").spec.action_space == env.action_space
 """
 
 
-def run(*arguments: str, cwd: Path) -> None:
+def check_run(*arguments: str, cwd: Path) -> None:
     """Run a Python command and show what it printed if it fails."""
     done = subprocess.run(
         [sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, timeout=300
@@ -51,7 +51,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # Everything that is beside the package, to see that none of it slips in.
     ignored = shutil.ignore_patterns(".*", "__pycache__", "runs", "build", "dist")
     shutil.copytree(ROOT, place / "source", ignore=ignored)
-    run("-m", "build", "--wheel", "--no-isolation", "--outdir", "../dist", cwd=place / "source")
+    check_run("-m", "build", "--wheel", "--no-isolation", "--outdir", "../dist", cwd=place / "source")
     (built,) = (place / "dist").iterdir()
     return built
 
@@ -64,6 +64,7 @@ def metadata(wheel: Path) -> Message:
         return Parser().parsestr(archive.read(name).decode())
 
 
+@pytest.mark.xdist_group("wheel")
 def test_wheel_holds_the_library_alone(wheel: Path) -> None:
     version = autotrain_env.__version__
     assert wheel.name == f"autotrain_env-{version}-py3-none-any.whl"
@@ -78,6 +79,7 @@ def test_wheel_holds_the_library_alone(wheel: Path) -> None:
     assert sources | {"autotrain_env/py.typed"} <= names
 
 
+@pytest.mark.xdist_group("wheel")
 def test_metadata(metadata: Message) -> None:
     assert metadata["Name"] == "autotrain-env"
     assert metadata["Version"] == autotrain_env.__version__
@@ -108,16 +110,17 @@ def test_metadata(metadata: Message) -> None:
     assert all(re.fullmatch(r"[\w-]+>=[\d.]+", requirement) for requirement in core), core
 
 
+@pytest.mark.slow
 def test_episode_from_the_installed_wheel(wheel: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     install = ("-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", str(site))
-    run(*install, str(wheel), cwd=elsewhere)
+    check_run(*install, str(wheel), cwd=elsewhere)
     # -S keeps out the .pth file of an editable installation; the other folders are handed over.
     checkout = {ROOT, ROOT / "tests"}
     path = [entry for entry in sys.path if entry and Path(entry).resolve() not in checkout]
-    run("-I", "-S", "-c", EPISODE, str(site), *path, cwd=elsewhere)
+    check_run("-I", "-S", "-c", EPISODE, str(site), *path, cwd=elsewhere)
 
 
 def test_one_version_everywhere() -> None:

@@ -102,21 +102,25 @@ if __name__ == "__main__":
     with open(sys.argv[1], "rb") as file:
         stranger = pickle.load(file)
     stranger.images[0, 0] = 123  # nobody should; it shows who shares the memory
-    travel("fork")
     receive_from_child()
-    own = travel("spawn")
+    own = [travel(start_method) for start_method in sys.argv[3:]][-1]
     with open(sys.argv[2], "wb") as file:
         pickle.dump(own, file)
 """
 
 
-def test_user_data_travel_without_a_copy_and_leave_nothing_behind(tmp_path: Path):
+@pytest.mark.parametrize(
+    "start_methods", [("fork",), pytest.param(("fork", "spawn"), marks=pytest.mark.slow)]
+)
+def test_user_data_travel_without_a_copy_and_leave_nothing_behind(
+    tmp_path: Path, start_methods: tuple[str, ...]
+):
     handle = Dataset.from_arrays(*user_arrays())
     there, back, script = (tmp_path / name for name in ("there.pickle", "back.pickle", "script.py"))
     there.write_bytes(pickle.dumps(handle))
     script.write_text(SCRIPT)
     process = subprocess.run(
-        [sys.executable, str(script), str(there), str(back)],
+        [sys.executable, str(script), str(there), str(back), *start_methods],
         env={
             **os.environ,
             "PYTHONPATH": str(Path(autotrain_env.__file__).parents[1]),
@@ -129,7 +133,7 @@ def test_user_data_travel_without_a_copy_and_leave_nothing_behind(tmp_path: Path
     # Neither the script nor its resource tracker may complain.
     assert (process.returncode, process.stderr) == (0, "")
     blocks = process.stdout.split()
-    assert len(set(blocks)) == 3
+    assert len(set(blocks)) == len(blocks) == 1 + len(start_methods)
     for block in blocks:
         with pytest.raises(FileNotFoundError):
             SharedMemory(block)

@@ -1,5 +1,7 @@
 """Stable-Baselines3 on the batched core."""
 
+from typing import Any
+
 import gymnasium
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from autotrain_env.envs.sb3 import make_sb3_env
 from autotrain_env.policies.evaluation import evaluate_policy
 from autotrain_env.policies.random_agent import RandomAgent
 from autotrain_env.policies.schedules import Constant
+from tests.helpers import tiny
 
 SMALL = {"budget": 60, "observation_layout": "flat"}
 
@@ -87,7 +90,7 @@ def test_tasks_by_options() -> None:
     assert [info["learning_rate"] for info in env.venv.reset_infos] == [0.25, 0.25]
 
 
-@pytest.mark.parametrize("vec_env_cls", [DummyVecEnv, SubprocVecEnv])
+@pytest.mark.parametrize("vec_env_cls", [DummyVecEnv, pytest.param(SubprocVecEnv, marks=pytest.mark.slow)])
 def test_plain_make_vec_env(vec_env_cls: type) -> None:
     env_id = "autotrain_env:AutoTrain-v0"  # so that a child process, too, imports the package
     env = make_vec_env(env_id, n_envs=2, seed=3, env_kwargs=SMALL, vec_env_cls=vec_env_cls)
@@ -129,14 +132,21 @@ def test_the_curriculum_follows_success() -> None:
     assert env.get_attr("core")[0].maker.task_level == 1
 
 
-def test_ppo_learns() -> None:
+@pytest.mark.parametrize(
+    ("kwargs", "n_steps", "train_steps"),
+    [
+        (tiny(initial_learning_rate=0.01, validation_size=80), 6, 1920),
+        pytest.param({"budget": 200}, 10, 12_800, marks=pytest.mark.slow),
+    ],
+    ids=["low rates", "digits"],
+)
+def test_ppo_learns(kwargs: dict[str, Any], n_steps: int, train_steps: int) -> None:
     """On a small task a little training beats acting at random and leaving the rate alone."""
-    kwargs = {"budget": 200, "reward": {"improvement": 5.0}, "observation_layout": "flat"}
+    kwargs = kwargs | {"reward": {"improvement": 5.0}, "observation_layout": "flat"}
     env = make_sb3_env(num_envs=32, **kwargs)
-    model = make_model(
-        "ppo", env, load_hyperparameters("ppo", "AutoTrain-v0"), 0, n_steps=10, batch_size=320
-    )
-    model.learn(12_800)
+    hyperparameters = load_hyperparameters("ppo", "AutoTrain-v0")
+    model = make_model("ppo", env, hyperparameters, 0, n_steps=n_steps, batch_size=32 * n_steps)
+    model.learn(train_steps)
     target = gymnasium.make_vec("AutoTrain-v0", num_envs=32, autoreset_mode="Disabled", **kwargs)
     scores = {
         name: evaluate_policy(target, policy, 64, seed=10**6)["score"]

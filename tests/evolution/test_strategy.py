@@ -57,6 +57,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "nsra": {"novelty": Novelty("nsra")},
 }
 everywhere = pytest.mark.parametrize("variant", VARIANTS)
+# What does not depend on the optimiser is shown for each kind of noise, deviation and search.
+kinds = pytest.mark.parametrize(
+    "variant", ["plain", "single", "uniform", "look_ahead", "natural", "jump", "second", "nsr", "nsra"]
+)
 
 
 def start(variant: str = "plain", size: int = 6, seed: int = 1, **more: Any) -> EvolutionState:
@@ -117,7 +121,7 @@ def test_the_same_seed_gives_the_same_search_and_states_are_left_as_they_were(va
     assert not same(run(start(variant, seed=2), 5), first)
 
 
-@everywhere
+@kinds
 def test_members_are_known_from_the_state_and_their_numbers_alone(variant: str):
     state = run(start(variant), 3)
     population, asked = ask(state)
@@ -129,9 +133,19 @@ def test_members_are_known_from_the_state_and_their_numbers_alone(variant: str):
         state.members(range(99))
 
 
-@pytest.mark.parametrize("shaping", ["ranks", "z_score", "raw", "top_k"])
-@pytest.mark.parametrize("mirrored", [True, False])
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "clipup"])
+@pytest.mark.parametrize(
+    ("shaping", "mirrored", "optimizer"),
+    [
+        ("ranks", True, "sgd"),
+        ("ranks", False, "adam"),
+        ("z_score", True, "adam"),
+        ("z_score", False, "clipup"),
+        ("raw", True, "clipup"),
+        ("raw", False, "sgd"),
+        ("top_k", True, "adam"),
+        ("top_k", False, "sgd"),
+    ],
+)
 def test_constant_fitness_moves_nothing(shaping: str, mirrored: bool, optimizer: str):
     more = {"shaping": shaping, "mirrored": mirrored, "optimizer": optimizer}
     before = start(**more, learned_std="tensor")
@@ -140,11 +154,10 @@ def test_constant_fitness_moves_nothing(shaping: str, mirrored: bool, optimizer:
     assert torch.equal(after.log_std.values, before.log_std.values)
 
 
-@everywhere
+@kinds
 def test_scaled_or_shifted_fitness_gives_the_same_update_under_ranks(variant: str):
     state = run(start(variant), 2)
-    if state.strategy.shaping != Shaping("ranks"):
-        pytest.skip("no ranks")
+    assert state.strategy.shaping == Shaping("ranks")
     population, asked = ask(state)
     behaviors = population[:, :2] if state.novelty is not None else None
     fitness = sphere(population)
@@ -170,7 +183,7 @@ def test_a_member_without_a_number_is_the_worst():
     assert same(asked.tell(fitness), asked.tell(filled))
 
 
-@everywhere
+@kinds
 def test_a_generation_without_any_number_moves_nothing_and_says_so(variant: str):
     state = run(start(variant), 4)
     population, asked = ask(state)

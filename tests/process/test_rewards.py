@@ -364,16 +364,19 @@ def test_running_a_recorded_run_again_earns_nothing(tiny_env: Any):
 # Exploits ------------------------------------------------------------------------------------------
 
 PROGRAM_ACTIONS = ("train", "rewind 1", "rewind 2", "reinit", "stop")
-PROGRAMS = [
-    program
-    for length in (1, 2, 3, 4)
-    for program in itertools.product(PROGRAM_ACTIONS, repeat=length)
-    # no cycle goes on after a stop, and a program that only repeats a shorter one was met before
-    if "stop" not in program[:-1]
-    and not any(
-        program == program[:part] * (length // part) for part in range(1, length) if length % part == 0
-    )
-]
+
+
+def cyclic_programs(longest: int) -> list[tuple[str, ...]]:
+    return [
+        program
+        for length in range(1, longest + 1)
+        for program in itertools.product(PROGRAM_ACTIONS, repeat=length)
+        # no cycle goes on after a stop, and a program that only repeats a shorter one was met before
+        if "stop" not in program[:-1]
+        and not any(
+            program == program[:part] * (length // part) for part in range(1, length) if length % part == 0
+        )
+    ]
 
 
 class Outcome(NamedTuple):
@@ -441,6 +444,8 @@ def best_rate() -> float:
 SLOW_CURVE = ((0, 48), (0.25, 0.75))  # of a run that learns half as fast as this problem allows
 
 
+@pytest.mark.xdist_group("best rate")
+@pytest.mark.parametrize("longest", [2, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("kwargs", "earned"),
     [
@@ -454,18 +459,19 @@ SLOW_CURVE = ((0, 48), (0.25, 0.75))  # of a run that learns half as fast as thi
     ids=["delta", "terminal", "baseline"],
 )
 def test_no_short_cyclic_program_earns_more_than_honest_training(
-    kwargs: dict[str, Any], earned: Any, best_rate: float
+    kwargs: dict[str, Any], earned: Any, longest: int, best_rate: float
 ):
-    """All cycles of up to four actions of train, rewind 1, rewind 2, re-init and stop.
+    """All cycles of up to two (slow: four) actions of train, rewind 1, rewind 2, re-init and stop.
 
     They are searched on some episodes; the best are compared with honest training at the best constant rate
     on others, so that the luckiest of many does not count as the best.
     """
-    assert len(PROGRAMS) > 300 and PROGRAMS[0] == ("train",)
-    searched = play(PROGRAMS, [best_rate] * len(PROGRAMS), range(2), **kwargs)
+    programs = cyclic_programs(longest)
+    assert programs[0] == ("train",) and len(programs) == {2: 21, 4: 341}[longest]
+    searched = play(programs, [best_rate] * len(programs), range(2), **kwargs)
     # Nothing but the end counts, whatever was done on the way.
     assert searched.total == pytest.approx(earned(searched), abs=1e-9)
-    finalists = [PROGRAMS[i] for i in np.argsort(searched.total)[-4:]]
+    finalists = [programs[i] for i in np.argsort(searched.total)[-4:]]
     contest = [("train",), *finalists]
     fair = play(contest, [best_rate] * 5, range(100, 148), **kwargs).total
     margin = 0.02 * (10 if kwargs.get("reward") == "terminal" else 1)  # of the mean of 48 paired episodes
@@ -475,12 +481,14 @@ def test_no_short_cyclic_program_earns_more_than_honest_training(
 EARLY_STOPS = [("stop",), ("train", "stop"), ("train", "train", "stop"), ("train",)]
 
 
+@pytest.mark.xdist_group("best rate")
 def test_stopping_early_forfeits_what_training_would_bring(best_rate: float):
     total = play(EARLY_STOPS, [best_rate] * 4, range(24)).total
     assert total[0] == 0
     assert np.all(np.diff(total) > 0)
 
 
+@pytest.mark.xdist_group("best rate")
 def test_only_the_literal_cost_of_risa_makes_stopping_at_once_optimal(best_rate: float):
     literal = play(EARLY_STOPS, [best_rate] * 4, range(24), reward="risa", step_cost=1.0).total
     default = play(EARLY_STOPS, [best_rate] * 4, range(24), reward="risa").total

@@ -423,8 +423,9 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("batch_size", [7, 33, 64])
+@pytest.mark.parametrize(
+    ("batch_size", "dtype"), [(7, torch.float32), (33, torch.float64), (64, torch.float32)]
+)
 @pytest.mark.parametrize("name", ODD_SIZES)
 def test_bits_of_a_perceptron_do_not_depend_on_the_others(name: str, batch_size: int, dtype: torch.dtype):
     """Losses, gradients and logits of 1, 2, 5 lanes are those that the lanes have among 33."""

@@ -246,8 +246,10 @@ KINDS = [
 ]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("classifier, optimizer", KINDS)
+@pytest.mark.parametrize(
+    "classifier, optimizer, dtype",
+    [*((*kind, torch.float32) for kind in KINDS), (*KINDS[0], torch.float64), (*KINDS[-1], torch.float64)],
+)
 def test_bits_of_a_lane_do_not_depend_on_the_others(classifier: Any, optimizer: Any, dtype: torch.dtype):
     number = 33 if classifier == "mlp-9" else 9
     everything = Setup(classifier, optimizer, lanes=[*range(number)], dtype=dtype).everything()
@@ -256,17 +258,26 @@ def test_bits_of_a_lane_do_not_depend_on_the_others(classifier: Any, optimizer: 
         assert_same_bits(alone, of_lanes(everything, lanes))
 
 
-@pytest.mark.parametrize("optimizer", ["momentum", "adam", SGD(momentum=0.9, max_grad_norm=0.05)])
+@pytest.mark.parametrize(
+    "optimizer, numbers_of_threads",
+    [
+        ("adam", (2,)),
+        (SGD(momentum=0.9, max_grad_norm=0.05), (3,)),
+        pytest.param("momentum", (2, 3, 4), marks=pytest.mark.slow),
+        pytest.param("adam", (3, 4), marks=pytest.mark.slow),
+        pytest.param(SGD(momentum=0.9, max_grad_norm=0.05), (2, 4), marks=pytest.mark.slow),
+    ],
+)
 def test_bits_of_large_networks_do_not_depend_on_the_others_whatever_the_threads(
-    optimizer: Any, set_num_threads: Callable[[int], None]
+    optimizer: Any, numbers_of_threads: tuple[int, ...], set_num_threads: Callable[[int], None]
 ):
     """Products and norms of this size are shared out to threads where they are allowed to be."""
     classifier = "mlp-300-200-100"
     set_num_threads(1)
     everything = Setup(classifier, optimizer, lanes=[*range(9)]).everything()
-    for threads in (2, 3, 4):
+    for threads in numbers_of_threads:
         set_num_threads(threads)
-        for lanes in ([0], [8], [3, 4], [7, 2, 8, 0, 5], [*range(9)]):
+        for lanes in ([8], [7, 2, 8, 0, 5]):
             found = Setup(classifier, optimizer, lanes=lanes).everything()
             assert_same_bits(found, of_lanes(everything, lanes))
         assert torch.get_num_threads() == threads
@@ -276,7 +287,7 @@ def test_bits_of_large_networks_do_not_depend_on_the_others_whatever_the_threads
 def test_slots_may_lie_anywhere(classifier: Any, optimizer: Any):
     """Adjacent slots are trained in place, others in a copy; the order of lanes does not matter."""
     expected = Setup(classifier, optimizer, lanes=[0, 1, 2, 3]).everything()
-    for slots in ([0, 1, 2, 3], [5, 6, 7, 8], [3, 2, 1, 0], [9, 2, 7, 4], [0, 1, 2, 4], [1, 3, 5, 7]):
+    for slots in ([5, 6, 7, 8], [3, 2, 1, 0], [9, 2, 7, 4], [0, 1, 2, 4]):
         assert_same_bits(
             Setup(classifier, optimizer, lanes=[0, 1, 2, 3], slots=slots).everything(), expected
         )
@@ -315,8 +326,9 @@ def test_evaluation_changes_nothing():
         assert first.losses.tobytes() == second.losses.tobytes()
 
 
-@pytest.mark.parametrize("per_block", [1, 2, 4, 100])
-@pytest.mark.parametrize("classifier", ["mlp-9", "mlp-40-40"])
+@pytest.mark.parametrize(
+    ("classifier", "per_block"), [("mlp-9", 1), ("mlp-9", 100), ("mlp-40-40", 2), ("mlp-40-40", 4)]
+)
 def test_blocks_of_lanes_give_the_bits_of_one_block(
     classifier: str, per_block: int, monkeypatch: pytest.MonkeyPatch
 ):
