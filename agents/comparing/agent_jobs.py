@@ -23,8 +23,8 @@ class AgentJob(Job):
 
     Args:
         setting: The target, and what is played there.
-        name: Of the method.
-        run: Of the agent.
+        name: Name of the method.
+        run: Run of the agent.
     """
 
     def __init__(self, setting: Setting, name: str, run: RunFolder) -> None:
@@ -39,7 +39,7 @@ class AgentJob(Job):
 
     @property
     def work(self) -> float:
-        """As many episodes as are played."""
+        """One unit for each episode that is played."""
         return self.setting.episodes
 
     @functools.cached_property
@@ -87,8 +87,8 @@ class ControlJob(Job):
 
     Args:
         setting: The target, and what is played there.
-        name: Of the method.
-        run: Of the agent.
+        name: Name of the method.
+        run: Run of the agent.
         control: Name of the control.
         recording: Gives what the agent saw and did on these episodes; asked only where it is needed.
     """
@@ -114,7 +114,7 @@ class ControlJob(Job):
 
     @property
     def work(self) -> float:
-        """As many episodes as are played."""
+        """One unit for each episode that is played."""
         return self.setting.episodes
 
     def play(self, report: Report) -> dict[str, Any]:

@@ -25,7 +25,7 @@ class ScheduleJob(Job):
 
     Args:
         setting: The target, and what is played there.
-        name: Of the schedule.
+        name: Name of the schedule.
         way: In which way its rate is chosen.
     """
 
@@ -45,7 +45,7 @@ class ScheduleJob(Job):
 
     @property
     def work(self) -> float:
-        """As many episodes as are played."""
+        """One unit for each episode that is played."""
         return self.setting.episodes
 
     def play(self, report: Report) -> dict[str, Any]:
@@ -160,7 +160,7 @@ class OtherJob(Job):
 
     Args:
         setting: The target, and what is played there.
-        name: Of the method.
+        name: Name of the method.
         kind: What it is.
     """
 
@@ -176,7 +176,7 @@ class OtherJob(Job):
 
     @property
     def work(self) -> float:
-        """As many episodes as are played."""
+        """One unit for each episode that is played."""
         return self.setting.episodes
 
     @abstractmethod

@@ -24,7 +24,7 @@ from autotrain_env.errors import check
 
 
 def parse_targets(names: Iterable[str]) -> tuple[Target, ...]:
-    """Targets of these names; `"own"` stands for the tasks that the runs were trained on.
+    """Returns targets of these names; `"own"` stands for the tasks that the runs were trained on.
 
     Raises:
         ValueError: If one is unknown, or there is none.
@@ -72,7 +72,7 @@ def group_runs(folders: list[Path]) -> dict[str, list[RunFolder]]:
 
 
 def plan_jobs(groups: dict[str, list[RunFolder]], plan: Plan, folder: Path) -> list[Job]:
-    """What there is to play, target by target, agents first.
+    """Returns what there is to play, target by target, agents first.
 
     Args:
         groups: Runs by method; see `group_runs`. The first run's environment is that of all baselines.

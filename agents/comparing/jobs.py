@@ -148,7 +148,7 @@ def described(env: Environment, results: Results, seconds: float, updates: int =
     Args:
         env: What was played in.
         results: With histories.
-        seconds: Of one episode.
+        seconds: Seconds of one episode.
         updates: That choosing took.
     """
     cost = {"updates_to_choose": updates, "seconds": seconds}

@@ -38,9 +38,9 @@ class Plan:
         targets: On which targets.
         baselines: Names; see `BASELINES`.
         ways: In which ways schedules are tuned; see `WAYS`.
-        seed: Of the first episode.
+        seed: Seed of the first episode.
         env: Arguments of the environment, in place of what runs and targets say.
-        episodes: Of every method; `None` for as many as the target says.
+        episodes: Episodes of every method; `None` for as many as the target says.
         configuration_episodes: Episodes of each trial when tuning for a configuration.
         one_episodes: Episodes of each trial when tuning for all training tasks.
         num_envs: Networks trained side by side; `None` for as many as the target says.

@@ -66,7 +66,7 @@ def tune(
 
     Args:
         env: In autoreset mode `DISABLED`.
-        name: Of the schedule.
+        name: Name of the schedule.
         episodes: Episodes of each trial, on tuning seeds.
         report: Told how far it is.
         variants: Own parameters to try; none for the default ones alone.
@@ -109,7 +109,7 @@ def best_of_rates(
         env: In autoreset mode `DISABLED`.
         schedule: To follow.
         episodes: How many.
-        seed: Of the first.
+        seed: Seed of the first episode.
         report: Told how far it is.
     """
     runs = []
@@ -121,7 +121,7 @@ def best_of_rates(
 
 
 def best_run(results: Results) -> Results:
-    """Of results of shape (episodes, runs), the run with the best validation score; updates of all runs."""
+    """Returns each episode's run with the best validation score, with the updates of all its runs."""
     chosen = results["score"].argmax(axis=1)
     best = {name: values[np.arange(len(values)), chosen] for name, values in results.items()}
     return best | {"updates": results["updates"].sum(axis=1)}

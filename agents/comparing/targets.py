@@ -86,7 +86,7 @@ TARGETS = {
 
 
 def find_target(name: str) -> Target:
-    """The target of a name.
+    """Returns the target of a name.
 
     Raises:
         ValueError: If there is none.

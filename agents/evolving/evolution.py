@@ -47,9 +47,9 @@ class Progress:
 
     Args:
         search: The strategy's state.
-        moments: Of all observations so far.
+        moments: Moments of all observations so far.
         env_steps: Taken by all members.
-        updates: Of all networks.
+        updates: Updates of all networks.
         episodes: Played.
     """
 
@@ -105,7 +105,7 @@ class Evolution:
         )
 
     def start(self) -> Progress:
-        """Before the first generation."""
+        """Returns the state before the first generation."""
         search = begin_search(self.strategy, self.spec, self.env_config, self.config.seed)
         return Progress(search, Moments.empty(math.prod(self.spec.observation_space.shape)))
 
@@ -161,7 +161,7 @@ class Evolution:
         }
 
     def policy(self, progress: Progress) -> TrainedPolicy:
-        """The policy that the search has found."""
+        """Returns the policy that the search has found."""
         return single_policy(self.spec, progress.search.parameters, progress.moments)
 
     def save(self, progress: Progress) -> None:

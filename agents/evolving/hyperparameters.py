@@ -56,7 +56,7 @@ class EvolutionHyperparameters:
         fitness: `"return"` or `"score"` (final, on the reward's split).
         episodes: That each member plays in a generation.
         block_size: Policies evaluated at once.
-        threads: Of torch, in every process; more than one pay where there are more CPUs than processes.
+        threads: Threads of torch, in every process; more than one pay where there are more CPUs than processes.
     """
 
     strategy: str = "evolution"
@@ -87,7 +87,7 @@ class EvolutionHyperparameters:
     def describe_policy(
         self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any], **record: Any
     ) -> PolicySpec:
-        """What policies are evolved, for the spaces of one lane.
+        """Returns what policies are evolved, for the spaces of one lane.
 
         Raises:
             ValueError: If such a policy cannot act in them.
@@ -108,15 +108,15 @@ class EvolutionHyperparameters:
 def begin_search(
     strategy: SearchStrategy, spec: PolicySpec, env_config: AutoTrainConfig, seed: int
 ) -> SearchState:
-    """The state of a search before its first generation.
+    """Returns the state of a search before its first generation.
 
     The last layer begins at zero, so that members are alike but for their noise, and its biases where those
     of the algorithms of Stable-Baselines3 begin.
 
     Args:
         strategy: What is done.
-        spec: Of the policies.
-        env_config: Of the environment.
+        spec: Specification of the policies.
+        env_config: Configuration of the environment.
         seed: Training seed.
 
     Raises:
@@ -143,7 +143,7 @@ def check_tasks(env_config: AutoTrainConfig) -> None:
 
 
 def read_hyperparameters(given: Mapping[str, Any]) -> tuple[EvolutionHyperparameters, SearchStrategy]:
-    """Hyperparameters of a run as checked settings.
+    """Returns the hyperparameters of a run as checked settings.
 
     Args:
         given: As in `hyperparams/es.yml`. `distribution`, `shaping`, `optimizer`, `novelty` may be a name,
@@ -166,7 +166,7 @@ def read_hyperparameters(given: Mapping[str, Any]) -> tuple[EvolutionHyperparame
 
 
 def replace_hyperparameters(known: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Hyperparameters with others in place of some; those that another strategy does not have are dropped.
+    """Returns hyperparameters with others in place of some, without those that the strategy does not have.
 
     Args:
         known: From `hyperparams/es.yml`.

@@ -28,7 +28,7 @@ class Trial:
     """How members are tried; the same for a whole run.
 
     Args:
-        env_id: Of the environment.
+        env_id: Id of the environment.
         env: Its arguments, as JSON can hold them.
         spec: What policies they are, as `PolicySpec.as_json` writes it.
         episodes: Each member plays, the same tasks for all.
@@ -36,7 +36,7 @@ class Trial:
         fitness: `"return"` or `"score"`: mean over a member's episodes.
         deterministic: Whether the likeliest actions are taken.
         behaviors: Whether to tell what members did.
-        threads: Of torch, since how sums are split may show in the last bits.
+        threads: Threads of torch, since how sums are split may show in the last bits.
     """
 
     env_id: str
@@ -56,11 +56,11 @@ class Generation:
 
     Args:
         number: From 0 on.
-        task_seeds: Of the episodes that every member plays.
+        task_seeds: Seeds of the episodes that every member plays.
         source: What members are made of: a state with the means to make some of them, or, for searches
             that cannot, the parameters of all.
-        moments: Of observations, which they are normalised with.
-        seed: Of drawn actions.
+        moments: Moments of observations, which they are normalised with.
+        seed: Seed of drawn actions.
     """
 
     number: int
@@ -70,7 +70,7 @@ class Generation:
     seed: int
 
     def parameters(self, members: range) -> Tensor:
-        """Of some members, float32, shape (len(members), d)."""
+        """Returns the parameters of some members, float32, shape (len(members), d)."""
         if isinstance(self.source, Tensor):
             return self.source[members.start : members.stop]
         return self.source.members(members)
@@ -84,7 +84,7 @@ class Outcome:
         fitness: Float64, shape (n,).
         score: Mean final score of the networks, shape (n,).
         env_steps: Taken by all together.
-        updates: Of all networks together.
+        updates: Updates of all networks together.
         blocks: Moments of what each block observed.
         behaviors: Float64, shape (n, b); `None` where nobody asked.
     """
@@ -105,7 +105,7 @@ def evaluate_members(trial: Trial, generation: Generation, members: range) -> Ou
 
     Args:
         trial: How.
-        generation: Of which generation.
+        generation: Which generation it is.
         members: Their numbers; the first is a multiple of the block size.
     """
     check(
@@ -142,7 +142,7 @@ def evaluate_members(trial: Trial, generation: Generation, members: range) -> Ou
 
 
 def join_outcomes(outcomes: list[Outcome]) -> Outcome:
-    """The outcome of all members together, in their order."""
+    """Returns the outcome of all members together, in their order."""
     behaviors = [outcome.behaviors for outcome in outcomes if outcome.behaviors is not None]
     return Outcome(
         fitness=np.concatenate([outcome.fitness for outcome in outcomes]),
@@ -155,7 +155,7 @@ def join_outcomes(outcomes: list[Outcome]) -> Outcome:
 
 
 def _behaviors(histories: np.ndarray, members: int) -> np.ndarray:
-    """Curves of learning rate [decades] and score over each of a member's episodes, shape (members, b)."""
+    """Returns curves of rate [decades] and score over each member's episodes, shape (members, b)."""
     curves = np.stack([_behavior(history) for history in histories])
     return np.concatenate(np.split(curves, len(curves) // members), axis=1)
 
@@ -169,12 +169,12 @@ def _behavior(history: dict[str, Any]) -> np.ndarray:
 
 @functools.lru_cache(maxsize=4)
 def _environment(env_id: str, arguments: str, num_envs: int) -> VectorEnv[Any, Any, Any]:
-    """Kept from one generation to the next, since it is costly to make."""
+    """Returns an environment, kept from one generation to the next, since it is costly to make."""
     return make_evaluation_env(env_id, num_envs, **json.loads(arguments))
 
 
 def without_memory(state: EvolutionState | SparseState) -> EvolutionState | SparseState:
-    """A state as members are made of, without what only its updates need: less to send."""
+    """Returns a state as members are made of, without what only its updates need: less to send."""
     if isinstance(state, SparseState):
         return dataclasses.replace(
             state, parents=dataclasses.replace(state.parents, accumulators=()), report={}

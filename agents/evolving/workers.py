@@ -117,7 +117,7 @@ class Ray:
 
     Args:
         num_workers: CPUs of a cluster that is begun here, where no address is given.
-        address: Of a running cluster, `"auto"` for the one this machine belongs to.
+        address: Address of a running cluster, `"auto"` for the one this machine belongs to.
         announce: Told what was begun or joined.
 
     Raises:
@@ -181,7 +181,7 @@ def make_workers(
     Args:
         kind: `"serial"`, `"processes"` or `"ray"`.
         num_workers: Processes, or CPUs of a Ray cluster begun here; by default as many as there are CPUs.
-        address: Of a running Ray cluster.
+        address: Address of a running Ray cluster.
         announce: Told what was begun or joined.
 
     Raises:

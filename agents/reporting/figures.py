@@ -40,10 +40,10 @@ def _name(label: Label) -> str:
 
 
 def plot_profiles(records: Sequence[Record], shown: Sequence[Label]) -> Figure:
-    """Performance profiles: the share of episodes above each accuracy, with the agents' 95% bands.
+    """Draws performance profiles: the share of episodes above each accuracy, with 95% bands of agents.
 
     Args:
-        records: Of one target.
+        records: Records of one target.
         shown: Methods to draw.
     """
     methods = by_method(records)
@@ -64,7 +64,7 @@ def plot_profiles(records: Sequence[Record], shown: Sequence[Label]) -> Figure:
 
 
 def plot_learning_curves(records: Sequence[Record]) -> Figure:
-    """Validation score while agents were trained, a line for each training seed."""
+    """Draws the validation score while agents were trained, a line for each training seed."""
     agents = {
         label: found for label, found in by_method(records).items() if any(r.learning_curve for r in found)
     }
@@ -82,7 +82,7 @@ def plot_learning_curves(records: Sequence[Record]) -> Figure:
 
 
 def plot_training(found: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
-    """Final scores of the networks that agents were trained on, episode by episode.
+    """Draws final scores of the networks that agents were trained on, episode by episode.
 
     Args:
         found: By name, what `records.training_scores` gives; drawn pale, with a moving mean over a
@@ -104,7 +104,7 @@ def plot_training(found: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
 
 
 def plot_generations(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Fitness, deviation, movement and novelty of an evolving policy, by generation.
+    """Draws fitness, deviation, movement and novelty of an evolving policy, by generation.
 
     Args:
         rows: From `records.read_generations`; what a strategy does not report is left out.
@@ -135,10 +135,10 @@ def plot_generations(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def plot_progress(records: Sequence[Record], shown: Sequence[Label]) -> Figure:
-    """Validation accuracy and learning rate of the networks, over updates and over seconds.
+    """Draws validation accuracy and learning rate of the networks, over updates and over seconds.
 
     Args:
-        records: Of one target.
+        records: Records of one target.
         shown: Methods to draw.
     """
     methods = by_method(records)
@@ -185,7 +185,7 @@ def _padded(values: Sequence[float], length: int) -> np.ndarray:
 
 
 def plot_actions(records: Sequence[Record], label: Label) -> Figure:
-    """How often a policy took each action, and when."""
+    """Draws how often a policy took each action, and when."""
     found = by_method(records)[label]
     steps = max(len(next(iter(record.actions.values()))) for record in found)
     shares = []
@@ -206,7 +206,7 @@ def plot_actions(records: Sequence[Record], label: Label) -> Figure:
 
 
 def plot_examples(record: Record) -> list[Figure]:
-    """Controlled runs of a record: those with the highest and the median initial rate."""
+    """Draws controlled runs of a record: those with the highest and the median initial rate."""
     return [
         plot_episode({name: np.asarray(values) for name, values in example.items()})
         for example in record.examples

@@ -50,7 +50,7 @@ def write_report(
     """Write `index.html`, `numbers.csv`, `tables.md` and the figures.
 
     Args:
-        records: Of any methods, seeds and targets.
+        records: Records of any methods, seeds and targets.
         output: Folder.
         first: Method whose lead over the others is reported; by default the agent with the most seeds.
         runs: Runs whose training is to be shown.
@@ -85,7 +85,7 @@ def write_report(
 
 
 def make_tables(records: Sequence[Record], first: str | None = None) -> str:
-    """What `write_report` writes to `tables.md`; see there."""
+    """Returns what `write_report` writes to `tables.md`; see there."""
     _, ordered = _ordered(records, first)
     groups = summarize_groups(ordered) if len(ordered) > 1 else []
     return _tables({name: summarize(found) for name, found in ordered.items()}, groups)
@@ -97,7 +97,7 @@ def _tables(rows: dict[str, list[dict[str, Any]]], groups: list[dict[str, Any]])
 
 
 def _ordered(records: Sequence[Record], first: str | None) -> tuple[Label, dict[str, list[Record]]]:
-    """The method whose lead is reported, and the records of its targets, its own before the others'."""
+    """Returns the method whose lead is reported, and the records of its targets, its own first."""
     targets: dict[str, list[Record]] = {}
     for record in records:
         targets.setdefault(record.target, []).append(record)
@@ -128,7 +128,7 @@ def _leader(records: Sequence[Record], first: str | None) -> Label:
 
 
 def _training(run: RunFolder, output: Path) -> dict[str, Any]:
-    """What a run's own files tell: the networks that it trained on the way, and the last of them."""
+    """Returns what a run's own files tell: the networks that it trained on the way, and the last one."""
     config = run.config()
     name = run.path.name
     scores = training_scores(run)
@@ -186,7 +186,7 @@ def _section(name: str, records: list[Record], output: Path) -> dict[str, Any]:
 
 
 def _figures(records: list[Record], rows: list[dict[str, Any]]) -> Iterator[tuple[str, str, Figure]]:
-    """File names, captions and figures of a section."""
+    """Yields file names, captions and figures of a section."""
     points = [
         {"method": row["method"].replace("_", " "), "group": row["kind"], **row["test_accuracy"]}
         for row in rows
@@ -232,7 +232,7 @@ def _figures(records: list[Record], rows: list[dict[str, Any]]) -> Iterator[tupl
 
 
 def _shown(rows: list[dict[str, Any]]) -> list[Label]:
-    """Methods for figures of curves: the first, agents, and the tuned schedules with the best means."""
+    """Returns methods for figures of curves: the first, agents, and the best of the tuned schedules."""
     others = [row for row in rows[1:] if row["kind"] in (CONFIGURATION, ONE, EPISODE)]
     others.sort(key=lambda row: (row["kind"] != CONFIGURATION, -row["test_accuracy"]["mean"]))
     agents = [row for row in rows[1:] if row["kind"] == AGENT]
@@ -241,7 +241,7 @@ def _shown(rows: list[dict[str, Any]]) -> list[Label]:
 
 
 def _cost(row: dict[str, Any]) -> str:
-    """What training the policy cost, and when it has paid."""
+    """Returns what training the policy cost, and when it has paid."""
     cost = row["cost"]
     if not cost["train_updates"]:
         return ""

@@ -61,7 +61,7 @@ def compare(
         method: Results, shape (seeds, tasks).
         other: Results, shape (other seeds, tasks).
         groups: The group of each task, shape (tasks,); `None` for one group.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap.
 
     Raises:
         ValueError: If the shapes do not fit.
@@ -83,12 +83,12 @@ def compare(
 
 
 def bootstrap(results: np.ndarray, groups: np.ndarray | None = None, *, seed: int = 0) -> Interval:
-    """The mean of all results with its percentile interval.
+    """Returns the mean of all results with its percentile interval.
 
     Args:
         results: Shape (seeds, tasks).
         groups: The group of each task, shape (tasks,); `None` for one group.
-        seed: Of the draws.
+        seed: Seed of the draws.
     """
     results = _results("results", results)
     generator = np.random.default_rng(seed)
@@ -97,12 +97,12 @@ def bootstrap(results: np.ndarray, groups: np.ndarray | None = None, *, seed: in
 
 
 def _draw(generator: np.random.Generator, count: int) -> np.ndarray:
-    """How often each of `count` things is drawn, as shares, in every resample: (RESAMPLES, count)."""
+    """Returns how often each of `count` things is drawn, as shares: (RESAMPLES, count)."""
     return generator.multinomial(count, np.full(count, 1 / count), RESAMPLES) / count
 
 
 def _draw_tasks(generator: np.random.Generator, count: int, groups: np.ndarray | None) -> np.ndarray:
-    """Shares of tasks, drawn within each group, (RESAMPLES, tasks)."""
+    """Returns shares of tasks, drawn within each group, (RESAMPLES, tasks)."""
     groups = np.zeros(count, np.int64) if groups is None else np.asarray(groups)
     check(groups.shape == (count,), "groups", groups.shape, f"of shape ({count},)")
     shares = np.empty((RESAMPLES, count))
@@ -113,29 +113,29 @@ def _draw_tasks(generator: np.random.Generator, count: int, groups: np.ndarray |
 
 
 def _interval(values: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> Interval:
-    """Mean of values (n, tasks), and its interval over resamples given as shares of rows and columns."""
+    """Returns the mean of values (n, tasks), and its interval over resamples: shares of both axes."""
     drawn = np.einsum("rt,rt->r", rows @ values, columns)
     low, high = np.quantile(drawn, (0.025, 0.975))
     return Interval(float(values.mean()), float(low), float(high))
 
 
 def interquartile_mean(values: np.ndarray) -> float:
-    """Mean of the middle half."""
+    """Returns the mean of the middle half."""
     return float(scipy.stats.trim_mean(values, 0.25, axis=None))
 
 
 def worst_share(values: np.ndarray, share: float = 0.05) -> float:
-    """Mean of the lowest 5% (or another share) of values, of one value at least."""
+    """Returns the mean of the lowest 5% (or another share) of values, of one value at least."""
     values = np.sort(values, axis=None)
     return float(values[: max(1, round(share * len(values)))].mean())
 
 
 def normalized(results: np.ndarray, chance: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Results with 0 = chance and 1 = a reference method.
+    """Returns results with 0 = chance and 1 = a reference method.
 
     Args:
         results: Shape (seeds, tasks).
-        chance: Of each task, shape (tasks,).
+        chance: Accuracy of guessing of each task, shape (tasks,).
         reference: Mean result of the reference method on each task's configuration, shape (tasks,).
     """
     return (results - chance) / (reference - chance)

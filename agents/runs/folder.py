@@ -48,11 +48,11 @@ class RunConfig:
         train_steps: Env steps to train for, over all lanes.
         checkpoint_steps: Env steps between two checkpoints, each with an evaluation.
         evaluation_episodes: Episodes of each evaluation.
-        hyperparameters: Of the algorithm.
+        hyperparameters: Hyperparameters of the algorithm.
         success_score: Final score from which an episode counts as a success, for a curriculum; `None` for
             tasks of one level.
         start_from: Folder of the policy that training begins with; `None` for a fresh one.
-        versions: Of the libraries.
+        versions: Versions of the libraries.
     """
 
     algorithm: str
@@ -69,7 +69,7 @@ class RunConfig:
     versions: dict[str, str] = field(default_factory=lambda: {name: version(name) for name in PACKAGES})
 
     def differences(self, other: "RunConfig") -> list[str]:
-        """What differs, in words, an entry for each."""
+        """Returns what differs, in words, an entry for each."""
         mine, others = as_plain(asdict(self)), as_plain(asdict(other))
         return [
             f"{name}: {mine[name]!r} and {others[name]!r}" for name in mine if mine[name] != others[name]
@@ -186,7 +186,7 @@ class RunFolder:
             raise FileNotFoundError(f"{self.path} holds an unfinished run: result.json is missing")
 
     def cost(self) -> tuple[int, float]:
-        """Optimiser updates and minutes that training took.
+        """Returns the optimiser updates and minutes that training took.
 
         Those of the run whose policy it began with are counted, too, where that folder is still there.
 
@@ -203,7 +203,7 @@ class RunFolder:
         return updates, minutes
 
     def policy_hash(self) -> str:
-        """SHA-256 of the trained policy's weights, as hexadecimal digits."""
+        """Returns the SHA-256 of the trained policy's weights, as hexadecimal digits."""
         return hashlib.sha256((self.path / WEIGHTS_NAME).read_bytes()).hexdigest()
 
     def finish(self, result: dict[str, Any]) -> None:
@@ -260,7 +260,7 @@ class RunFolder:
             shutil.rmtree(path)
 
     def checkpoints(self) -> list[Path]:
-        """Folders of checkpoints, the oldest first."""
+        """Returns folders of checkpoints, the oldest first."""
         return sorted(path for path in (self.path / "checkpoints").glob("[0-9]*") if path.is_dir())
 
 
@@ -287,10 +287,10 @@ def check_environment(env_id: Any, kwargs: Any) -> None:
 
 
 def as_plain(value: Any) -> Any:
-    """What JSON makes of a value; other things than numbers, texts, lists and mappings as text."""
+    """Returns what JSON makes of a value; other things than numbers, texts, lists and mappings as text."""
     return json.loads(json.dumps(value, default=str))
 
 
 def find_runs(folder: Path) -> list[RunFolder]:
-    """All runs below a folder, by path."""
+    """Returns all runs below a folder, by path."""
     return [RunFolder(path.parent) for path in sorted(folder.rglob("run.json"))]

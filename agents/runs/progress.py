@@ -55,7 +55,7 @@ def lines(console: Console, description: str, clock: Callable[[], float]) -> Ite
 
     Args:
         console: Where.
-        description: Of the work.
+        description: Description of the work.
         clock: Tells the seconds.
     """
     begin = told = clock()

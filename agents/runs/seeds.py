@@ -19,7 +19,7 @@ def check_development(seed: int, episodes: int) -> None:
     Others belong to training, to tuning, or to final evaluations, which are counted.
 
     Args:
-        seed: Of the first episode.
+        seed: Seed of the first episode.
         episodes: How many.
     """
     end = DEVELOPMENT_SEED + _SEEDS_EACH
@@ -33,7 +33,7 @@ def check_development(seed: int, episodes: int) -> None:
 
 
 def evolution_seed(seed: int, episode: int) -> int:
-    """Seed of an episode that all members of a generation play, apart from all other seeds.
+    """Returns the seed of an episode that all members of a generation play, apart from all other seeds.
 
     Args:
         seed: Training seed, below `MAX_SEEDS`.
@@ -46,7 +46,7 @@ def evolution_seed(seed: int, episode: int) -> int:
 
 
 def training_seed(seed: int, num_envs: int) -> int:
-    """Seed of the environment of a training run, so that no two runs share a lane's seed.
+    """Returns the seed of a training run's environment, so that no two runs share a lane's seed.
 
     Args:
         seed: Training seed, below `MAX_SEEDS`.

@@ -41,7 +41,7 @@ class Stopwatch:
 
     @property
     def minutes(self) -> float:
-        """Until now."""
+        """The minutes until now."""
         return (time.monotonic() - self.begin) / 60
 
 
@@ -91,7 +91,7 @@ def note_evaluation(
     """Play the development episodes and add a point to a run's evaluation curve.
 
     Args:
-        folder: Of the run.
+        folder: Folder of the run.
         env: From `make_evaluation_env`.
         policy: As it is now.
         episodes: How many.
@@ -109,7 +109,7 @@ def note_evaluation(
 
 
 def log_sizes(logs: Iterable[Path]) -> dict[str, int]:
-    """Bytes in each log that exists, by its name."""
+    """Returns bytes in each log that exists, by its name."""
     return {path.name: path.stat().st_size for path in logs if path.exists()}
 
 

@@ -55,7 +55,7 @@ TRAINABLE = {**ALGORITHMS, EVOLUTION.name: EVOLUTION}
 
 
 def find_algorithm(name: str) -> Algorithm:
-    """The algorithm of a name, evolution among them.
+    """Returns the algorithm of a name, evolution among them.
 
     Raises:
         ValueError: If there is none.

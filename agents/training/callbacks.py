@@ -82,7 +82,7 @@ class Keeper(BaseCallback):
         return True
 
     def policy(self) -> TrainedPolicy:
-        """The policy as it is now."""
+        """Returns the policy as it is now."""
         return export_policy(self.model, {"id": self.config.env_id, "kwargs": self.config.env})
 
     def evaluate(self) -> dict[str, float]:
@@ -134,7 +134,7 @@ class CurriculumCallback(BaseCallback):
         self._successes: list[bool] = []
 
     def state_dict(self) -> dict[str, Any]:
-        """What changes while it runs."""
+        """Returns what changes while it runs."""
         return {"level": self.level, "successes": list(self._successes)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

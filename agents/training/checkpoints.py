@@ -44,7 +44,7 @@ def load_checkpoint(
     Args:
         checkpoint: Its folder.
         state: What `read_state` found there.
-        config: Of the run.
+        config: Configuration of the run.
         env: Where the model goes on.
 
     Raises:
@@ -68,7 +68,7 @@ def load_checkpoint(
 
 
 def _load_model(checkpoint: Path, config: RunConfig, env: VecMonitor) -> BaseAlgorithm:
-    """A checkpoint's model, with its replay buffer where it has one.
+    """Returns a checkpoint's model, with its replay buffer where it has one.
 
     Raises:
         ValueError: If a file is missing or damaged.

@@ -26,10 +26,10 @@ from autotrain_env.policies.trained import TrainedPolicy
 
 
 def export_policy(model: BaseAlgorithm, environment: Mapping[str, Any] | None = None) -> TrainedPolicy:
-    """The policy of a model, free of Stable-Baselines3; it acts on observations as `model.predict` does.
+    """Returns a model's policy, free of Stable-Baselines3; it acts on observations as `model.predict` does.
 
     Args:
-        model: Of an algorithm in the table, with a policy of its default kind.
+        model: Model of an algorithm in the table, with a policy of its default kind.
         environment: Id and keyword arguments of the environment, for the record.
 
     Raises:
@@ -62,7 +62,7 @@ def export_policy(model: BaseAlgorithm, environment: Mapping[str, Any] | None = 
 
 
 def network_of(model: BaseAlgorithm) -> tuple[str, list[nn.Module], float]:
-    """Head, modules from the flat observation to the head, and probability of random actions."""
+    """Returns head, modules from the flat observation to the head, and probability of random actions."""
     policy = model.policy
     if isinstance(policy, DQNPolicy):
         rate = float(model.exploration_rate)  # type: ignore[attr-defined]
@@ -88,7 +88,7 @@ def network_of(model: BaseAlgorithm) -> tuple[str, list[nn.Module], float]:
 
 
 def _features(owner: nn.Module) -> list[nn.Module]:
-    """What comes before a network's own layers; flattening apart, which all policies begin with."""
+    """Returns what comes before a network's own layers; all policies begin with flattening."""
     extractor = getattr(owner, "pi_features_extractor", None) or owner.features_extractor
     if isinstance(extractor, AttentionExtractor):
         return [extractor.attention]

@@ -26,7 +26,7 @@ class AttentionExtractor(BaseFeaturesExtractor):
         self.attention = StateAttention(rows, windows, width)
 
     def forward(self, observations: Tensor) -> Tensor:
-        """Features, shape (n, H * width)."""
+        """Returns features, shape (n, H * width)."""
         return self.attention(observations)
 
 
@@ -43,5 +43,5 @@ class NormalizeExtractor(BaseFeaturesExtractor):
         self.normalize = Normalize(size)
 
     def forward(self, observations: Tensor) -> Tensor:
-        """Features, shape (n, H * K * M)."""
+        """Returns features, shape (n, H * K * M)."""
         return self.normalize(observations.flatten(1))

@@ -20,11 +20,11 @@ _NOT_GIVEN = ("env", "seed", "device", "_init_setup_model")
 
 
 def load_hyperparameters(name: str, env_id: str) -> dict[str, Any]:
-    """Hyperparameters from `hyperparams/NAME.yml`, in the layout of RL Baselines3 Zoo.
+    """Returns hyperparameters from `hyperparams/NAME.yml`, in the layout of RL Baselines3 Zoo.
 
     Args:
-        name: Of the algorithm.
-        env_id: Of the environment, the file's key.
+        name: Name of the algorithm.
+        env_id: Id of the environment, the file's key.
 
     Raises:
         ValueError: If there are none for it.
@@ -38,7 +38,7 @@ def load_hyperparameters(name: str, env_id: str) -> dict[str, Any]:
 
 
 def replaced_hyperparameters(given: Iterable[str], known: Mapping[str, Any]) -> dict[str, Any]:
-    """Hyperparameters from words such as `learning_rate=lin_0.001`, the values written as YAML.
+    """Returns hyperparameters from words such as `learning_rate=lin_0.001`, the values written as YAML.
 
     Args:
         given: The words.

@@ -45,10 +45,10 @@ def make_model(
     """Makes a model that is untrained, or acts as another policy.
 
     Args:
-        name: Of the algorithm.
+        name: Name of the algorithm.
         env: Where it is trained; from `make_sb3_env`.
         hyperparameters: From `load_hyperparameters`.
-        seed: Of the policy's weights and its exploration, and of the environment's tasks.
+        seed: Seed of the policy's weights and its exploration, and of the environment's tasks.
         start_from: A policy, such as `train es` finds, that the model begins with; the widths of its layers
             take the place of those in the hyperparameters, which are then the critic's alone.
         replaced: Hyperparameters to use instead.

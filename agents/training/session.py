@@ -74,7 +74,7 @@ def train(config: RunConfig, folder: RunFolder, report: Report, *, resume: bool 
 
 
 def begin_model(config: RunConfig, env: VecEnv) -> BaseAlgorithm:
-    """The model that a run begins with.
+    """Returns the model that a run begins with.
 
     Args:
         config: What to train, and how.

@@ -129,7 +129,7 @@ class Study:
         train_steps: Env steps of each trial.
         evaluations: Evaluations of each trial, after equal numbers of steps, at which it may be pruned.
         evaluation_episodes: Episodes of each, on tuning seeds.
-        seed: Of the sampler; trial k trains with a seed of its own.
+        seed: Seed of the sampler; trial k trains with a seed of its own.
     """
 
     algorithm: str
@@ -200,12 +200,12 @@ def run_study(study: Study, made: optuna.Study, trials: int, report: Report) -> 
 
 
 def finished_trials(made: optuna.Study) -> list[FrozenTrial]:
-    """Trials that were completed or pruned."""
+    """Returns trials that were completed or pruned."""
     return made.get_trials(states=[TrialState.COMPLETE, TrialState.PRUNED])
 
 
 def suggest(algorithm: str, trial: Trial, known: dict[str, Any]) -> dict[str, Any]:
-    """Hyperparameters of a trial: those that are known, some of them replaced."""
+    """Returns the hyperparameters of a trial: those that are known, some of them replaced."""
     network = {} if algorithm in OWN_NETWORK else _network(trial, known)
     return known | SPACES[algorithm](trial) | network
 
@@ -239,7 +239,7 @@ class Pruning(BaseCallback):
         self.env = make_evaluation_env(study.env_id, min(64, study.evaluation_episodes), **study.env)
 
     def evaluate(self) -> float:
-        """Mean validation score of the networks at the end of tuning episodes."""
+        """Returns the mean validation score of the networks at the end of tuning episodes."""
         policy = export_policy(self.model)
         return float(
             evaluate_policy(self.env, policy, self.study.evaluation_episodes, TUNING_SEED)["score"].mean()
@@ -287,7 +287,7 @@ def write_hyperparameters(study: Study, made: optuna.Study, path: Path | None = 
 
 
 def _other_comments(text: str, env_id: str) -> str:
-    """Comments at the head of a file of hyperparameters, but for that on an earlier study of an id."""
+    """Returns the comments at the head of a file, but for that on an earlier study of an id."""
     head = list(itertools.takewhile(lambda line: line.startswith("#"), text.splitlines(keepends=True)))
     begins = [n for n, line in enumerate(head) if line.startswith(f"# {env_id}: best of")]
     for n in reversed(begins):

@@ -1,5 +1,6 @@
 """The command line `python -m agents`."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -11,19 +12,16 @@ import torch
 
 from agents.__main__ import main
 from agents.commands import evaluate as looking
-from agents.commands.arguments import described_arguments
+from agents.commands.arguments import EnvArguments, described_arguments
+from agents.commands.train import TrainAgent, TrainEvolution
 from agents.runs.folder import RunFolder
 from agents.training.algorithms import ALGORITHMS
 from autotrain_env import ENVIRONMENTS, AutoTrainConfig, Task
 from autotrain_env.policies.trained import load_policy
 from tests.helpers.commands import ENV, STEPS, Captured, error_of, train
+from tests.helpers.runs import copy_of
 
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs") / "ppo"
-    train(folder)
-    return folder
+pytestmark = pytest.mark.xdist_group("commands")
 
 
 def test_train_evaluate_and_list(finished: Path, capsys: Captured):
@@ -69,20 +67,13 @@ def test_a_run_is_not_overwritten_unless_asked(finished: Path, tmp_path: Path, c
     assert before == {path: path.read_bytes() for path in finished.glob("*.json")}
 
 
-def test_resuming_with_another_configuration_says_in_what(tmp_path: Path, capsys: Captured):
-    train(tmp_path / "run")
-    (tmp_path / "run" / "result.json").unlink()
-    command = ("train", "ppo", *ENV, *STEPS, "--output", str(tmp_path / "run"), "--resume")
+def test_resuming_with_another_configuration_says_in_what(finished: Path, tmp_path: Path, capsys: Captured):
+    run = copy_of(RunFolder(finished), tmp_path / "run", finished=False)
+    command = ("train", "ppo", *ENV, *STEPS, "--output", str(run.path), "--resume")
     assert "seed: 5 and 0" in error_of(capsys, *command, "--seed", "5")
     assert "env: {" in error_of(capsys, *command, "--env.inner-steps", "10", "--env.budget", "60")
     main(list(command))
-    assert RunFolder(tmp_path / "run").finished
-
-
-def test_overwriting(tmp_path: Path):
-    train(tmp_path / "run")
-    train(tmp_path / "run", "--overwrite", "--seed", "2")
-    assert RunFolder(tmp_path / "run").config().seed == 2
+    assert run.finished
 
 
 @pytest.mark.parametrize(
@@ -114,9 +105,11 @@ def test_mistakes_in_hyperparameters_leave_everything_as_it_is(
 
 
 def test_an_overwriting_that_is_cut_short_can_be_done_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    train(tmp_path / "run")
+    """Through a link to the folder, too."""
+    run = copy_of(RunFolder(finished), tmp_path / "run")
+    (tmp_path / "link").symlink_to(run.path)
     remove = shutil.rmtree
 
     def killed(path: Path, **named: Any) -> None:
@@ -124,38 +117,22 @@ def test_an_overwriting_that_is_cut_short_can_be_done_again(
             raise RuntimeError("killed")
         remove(path, **named)
 
-    monkeypatch.setattr("agents.runs.folder.shutil.rmtree", killed)
-    with pytest.raises(RuntimeError, match="killed"):
-        train(tmp_path / "run", "--overwrite", "--seed", "2")
-    assert RunFolder(tmp_path / "run").exists and not RunFolder(tmp_path / "run").finished
-    monkeypatch.undo()
-    train(tmp_path / "run", "--overwrite", "--seed", "2")
-    assert RunFolder(tmp_path / "run").finished
+    with monkeypatch.context() as patch:
+        patch.setattr("agents.runs.folder.shutil.rmtree", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            train(run.path, "--overwrite", "--seed", "2")
+    assert run.exists and not run.finished
+    train(tmp_path / "link", "--overwrite", "--seed", "2")
+    assert (tmp_path / "link").is_symlink() and run.finished and run.config().seed == 2
 
 
-def test_a_policy_to_begin_with_is_not_replaced(tmp_path: Path, capsys: Captured):
-    train(tmp_path / "run")
+def test_a_policy_to_begin_with_is_not_replaced(finished: Path, tmp_path: Path, capsys: Captured):
+    run = copy_of(RunFolder(finished), tmp_path / "run").path
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    command = (
-        "train",
-        "ppo",
-        *ENV,
-        *STEPS,
-        "--start-from",
-        str(tmp_path / "run"),
-        "--overwrite",
-        "--output",
-    )
-    for output in (tmp_path / "run", tmp_path / "run" / ".." / "run", tmp_path):
+    command = ("train", "ppo", *ENV, *STEPS, "--start-from", str(run), "--overwrite", "--output")
+    for output in (run, run / ".." / "run", tmp_path):
         assert "another folder than that of start_from" in error_of(capsys, *command, str(output))
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-
-
-def test_a_link_to_a_folder_may_be_overwritten(tmp_path: Path):
-    train(tmp_path / "run")
-    (tmp_path / "link").symlink_to(tmp_path / "run")
-    train(tmp_path / "link", "--overwrite", "--seed", "2")
-    assert (tmp_path / "link").is_symlink() and RunFolder(tmp_path / "run").config().seed == 2
 
 
 def test_what_a_killed_process_leaves_of_a_file_is_in_nobodys_way(tmp_path: Path):
@@ -319,6 +296,15 @@ def test_a_run_of_another_version_says_so(finished: Path, tmp_path: Path, capsys
     assert "versions: {" in error_of(capsys, *command)
 
 
+def test_the_arguments_of_the_environment_are_those_of_its_configuration():
+    known = {entry.name for entry in dataclasses.fields(AutoTrainConfig)} - {"log_path"}
+    assert [entry.name for entry in dataclasses.fields(EnvArguments)] == [
+        entry.name for entry in dataclasses.fields(AutoTrainConfig) if entry.name in known
+    ]
+    assert all(entry.default is None for entry in dataclasses.fields(EnvArguments))
+    assert EnvArguments(inner_steps=10, stop=False).given() == {"inner_steps": 10, "stop": False}
+
+
 def test_help_says_what_every_argument_does(capsys: Captured):
     described = described_arguments(AutoTrainConfig) | described_arguments(Task)
     commands = ("train ppo", "train es", "tune", "evaluate", "compare", "final", "report", "replay", "list")
@@ -349,6 +335,27 @@ def test_replay(finished: Path, tmp_path: Path, capsys: Captured):
     assert (tmp_path / "run.PDF").read_bytes().startswith(b"%PDF")
     assert [int(row[0]) for row in rows] == [0, 20, 40, 60] and rows[0][1] == "reset"
     assert re.search(r"test accuracy 0\.\d+", printed)
+
+
+def test_command_lines_are_read_as_they_are_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What every kind of algorithm takes, read as it is to be."""
+    read: list[Any] = []
+    for kind in (TrainAgent, TrainEvolution):
+        monkeypatch.setattr(kind, "run", lambda self, console: read.append(self))
+    main(["train", "ppo", "--seed", "3", "--env.dataset", "mnist", "--env.inner-steps", "20", "--resume"])
+    main(["train", "es", "--hyperparameters", "policy=gru", "net_arch=[16]", "optimizer=clipup"])
+    main(["train", "es", "--topology", "erdos-renyi", "--density", "0.3"])
+    main(["train", "es", "--workers", "ray", "--ray-address", "auto", "--output", str(tmp_path)])
+    main(["train", "a2c", "--start-from", str(tmp_path)])
+    main(["train", "sac", "--env.reinit-learning-rate", "0.1", "--env.lr-bounds", "0.1", "2"])
+    ppo, gru, graph, ray, a2c, sac = read
+    assert (ppo.algorithm, ppo.seed, ppo.resume) == ("ppo", 3, True)
+    assert ppo.env.given() == {"dataset": "mnist", "inner_steps": 20}
+    assert gru.hyperparameters == ("policy=gru", "net_arch=[16]", "optimizer=clipup")
+    assert (graph.algorithm, graph.topology, graph.density) == ("es", "erdos-renyi", 0.3)
+    assert (ray.workers, ray.num_workers, ray.ray_address, ray.output) == ("ray", None, "auto", tmp_path)
+    assert (a2c.algorithm, a2c.start_from) == ("a2c", tmp_path)
+    assert sac.env.given() == {"reinit_learning_rate": 0.1, "lr_bounds": (0.1, 2.0)}
 
 
 def test_errors_that_are_not_the_users_keep_their_traceback(

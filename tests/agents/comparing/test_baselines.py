@@ -4,27 +4,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gymnasium.vector import AutoresetMode
 
 from agents.comparing import populations as baselines
 from agents.comparing.populations import Populations, train_populations
 from agents.comparing.schedule_search import RateTable, random_schedule, search_schedules
 from agents.comparing.schedule_tuning import GRID, best_of_rates, tune
 from agents.runs.seeds import DEVELOPMENT_SEED, TUNING_SEED
-from autotrain_env import AutoTrainVectorEnv
 from autotrain_env.policies.evaluation import evaluate_policy
 from autotrain_env.policies.schedules import Constant, Cosine
-from tests.policies import test_evaluation
-
-SMALL: dict[str, Any] = test_evaluation.SMALL | {"budget": 40, "thresholdout": False}
-
-
-def make_env(num_envs: int, **kwargs: Any) -> AutoTrainVectorEnv:
-    return AutoTrainVectorEnv(num_envs, autoreset_mode=AutoresetMode.DISABLED, **SMALL | kwargs)
-
-
-def silent(share: float) -> None:
-    assert 0 <= share <= 1
+from tests.helpers.comparing import make_env, silent
 
 
 def score_at(schedule: Any, episodes: int, seed: int) -> np.ndarray:

@@ -23,6 +23,7 @@ from agents.comparing.targets import FINAL, TARGETS
 from agents.reporting.report import write_report
 from agents.reporting.summaries import summarize, summarize_groups
 from agents.runs.folder import RunFolder
+from autotrain_env.policies.schedules import as_schedule
 from autotrain_env.policies.trained import load_policy
 from autotrain_env.process.observations import METRICS
 from tests.helpers.commands import Captured, error_of, train
@@ -31,12 +32,28 @@ FEW = ("--episodes", "4", "--num-envs", "4", "--configuration-episodes", "2", "-
 CONSTANT = ("--baselines", "constant", "--ways")
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+CONTROLS = ["drawn actions", "another episode's actions", "no re-init", "unguarded holdout"]
+"""One of each kind; all are played elsewhere."""
+
+pytestmark = pytest.mark.xdist_group("comparison")
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agents.reporting.report._figures", lambda records, rows: iter(()))
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Intervals are tested elsewhere, by themselves."""
+    monkeypatch.setattr("agents.reporting.statistics.RESAMPLES", 500)
+
+
+@pytest.fixture(scope="session")
+def runs(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A run, its twin of another training seed, and a run whose policy re-initialises all the time."""
     folder = tmp_path_factory.mktemp("runs")
-    named = {name: folder / name for name in ("ppo", "twin", "bad")}
-    train(named["ppo"])
+    named = {"ppo": finished, "twin": folder / "twin", "bad": folder / "bad"}
     for copy, seed, algorithm in (("twin", 7, "ppo"), ("bad", 0, "a2c")):
         shutil.copytree(named["ppo"], named[copy])
         content = json.loads((named[copy] / "run.json").read_text())
@@ -50,11 +67,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return named
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def compared(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("records")
-    command = ["compare", *map(str, runs.values()), *FEW, "--episodes", "24", "--num-envs", "8"]
-    main([*command, *CONSTANT, "own", "one", "--controls", "--output", str(output)])
+    command = ["compare", *map(str, runs.values()), *FEW, "--episodes", "24", "--num-envs", "24"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("agents.comparing.comparison.control_names", lambda: CONTROLS)
+        main([*command, *CONSTANT, "own", "one", "--controls", "--output", str(output)])
     return output
 
 
@@ -183,14 +202,21 @@ def test_a_record_of_another_policy_is_not_replaced(
     assert before == {path: path.read_bytes() for path in (tmp_path / "records").rglob(FILE)}
 
 
-def test_every_baseline_meets_the_same_tasks(runs: dict[str, Path], tmp_path: Path):
-    command = ["compare", str(runs["ppo"]), *FEW, "--baselines", *BASELINES, "--ways", *WAYS]
+SOME = ("constant", "cosine")
+
+
+@pytest.mark.parametrize("schedules", [SOME, pytest.param(tuple(VARIANTS), marks=pytest.mark.slow)])
+def test_every_baseline_meets_the_same_tasks(
+    schedules: tuple[str, ...], runs: dict[str, Path], tmp_path: Path
+):
+    baselines = (*schedules, *OTHERS)
+    command = ["compare", str(runs["ppo"]), *FEW, "--baselines", *baselines, "--ways", *WAYS]
     main([*command, "--num-envs", "8", "--output", str(tmp_path)])
     records = ordered(tmp_path)
     check_pairing(records)
     rows = by_label(records)
-    schedules, holdout = len(VARIANTS), len(SEARCHED)
-    assert len(rows) == 1 + 4 * schedules + holdout + len(OTHERS)
+    holdout = len(set(schedules) & set(SEARCHED))
+    assert len(rows) == 1 + 4 * len(schedules) + holdout + len(OTHERS)
     kinds = {kind for kind, _ in rows}
     assert kinds == {"agent", *WAYS.values(), "no schedule"}
     assert rows["best of 8 of each episode", "population"]["updates"] == 8 * 60
@@ -201,6 +227,14 @@ def test_every_baseline_meets_the_same_tasks(runs: dict[str, Path], tmp_path: Pa
     one, mine = rows[WAYS["holdout"], "constant"], rows[WAYS["configuration"], "constant"]
     assert one["test_accuracy"] != mine["test_accuracy"]
     assert rows[WAYS["configuration"], "cosine"]["normalized"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_schedule_has_the_parameters_that_are_tried(name: str):
+    schedule: Any = as_schedule(name)
+    tried = [dataclasses.replace(schedule, **own) for own in VARIANTS[name]]
+    assert len({repr(other) for other in tried}) == len(tried)
+    assert set(BASELINES) == {*VARIANTS, *OTHERS}
 
 
 def test_agents_and_schedules_make_the_same_first_observation(
@@ -380,6 +414,7 @@ def test_a_policy_that_stops_before_the_first_update_is_reported(compared: Path,
     assert "it trains no network" in page and "it has paid after" not in page
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_report_shows_the_training_of_runs(runs: dict[str, Path], compared: Path, tmp_path: Path):
     main(["report", str(runs["ppo"]), "--output", str(tmp_path / "alone")])
     names = {path.name for path in (tmp_path / "alone").iterdir()}
@@ -389,6 +424,7 @@ def test_a_report_shows_the_training_of_runs(runs: dict[str, Path], compared: Pa
     assert "Training of ppo" in page and "control: ppo" in page
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_report_may_be_about_another_method(compared: Path, tmp_path: Path, capsys: Captured):
     main(["report", str(compared), "--first", "bad", "--output", str(tmp_path)])
     rows = {(r["kind"], r["method"]): r for r in csv.DictReader((tmp_path / "numbers.csv").open())}
@@ -397,6 +433,7 @@ def test_a_report_may_be_about_another_method(compared: Path, tmp_path: Path, ca
     assert "first='sac'" in message and "bad" in message and not (tmp_path / "no").exists()
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_report_grows_with_the_records(compared: Path, tmp_path: Path):
     records = ordered(compared)
     agents = [record for record in records if record.kind == "agent" and record.method == "ppo"]

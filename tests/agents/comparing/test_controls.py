@@ -23,7 +23,7 @@ from autotrain_env.policies.evaluation import evaluate_policy
 from autotrain_env.policies.random_agent import RandomAgent
 from autotrain_env.policies.schedules import Constant
 from autotrain_env.process.observations import METRICS
-from tests.agents.comparing.test_baselines import make_env
+from tests.helpers.comparing import make_env
 
 
 def play(policy: Any, num_envs: int = 3, **kwargs: Any) -> dict[str, np.ndarray]:

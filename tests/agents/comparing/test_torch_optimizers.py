@@ -17,7 +17,7 @@ from agents.runs.seeds import DEVELOPMENT_SEED
 from autotrain_env import AutoTrainVectorEnv
 from autotrain_env.policies.evaluation import evaluate_policy
 from autotrain_env.policies.schedules import Constant
-from tests.agents.comparing.test_baselines import make_env, silent
+from tests.helpers.comparing import make_env, silent
 
 
 def test_plain_sgd_makes_the_very_runs_of_the_environment(monkeypatch: pytest.MonkeyPatch):

@@ -1,22 +1,19 @@
 """`train es` in a run folder: resuming, what is left, what is refused."""
 
-import json
 import math
 import os
-import random
+import re
 import signal
-import subprocess
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from agents.__main__ import main
-from agents.comparing.records import load_record
+from agents.comparing.records import load_records
 from agents.evolving.evolution import Evolution, evolve
 from agents.evolving.hyperparameters import read_hyperparameters, replace_hyperparameters
 from agents.evolving.members import Generation, Outcome, Trial
@@ -25,6 +22,7 @@ from agents.runs.folder import KEPT_CHECKPOINTS, RunConfig, RunFolder
 from agents.runs.seeds import FINAL_SEED, MAX_ENVS, MAX_SEEDS, evolution_seed
 from agents.runs.session import Interrupted, read_state
 from agents.training.hyperparameters import load_hyperparameters
+from autotrain_env.errors import InvalidValueError
 from autotrain_env.evolution import (
     CMAES,
     ClipUp,
@@ -38,15 +36,17 @@ from autotrain_env.evolution import (
 )
 from autotrain_env.policies.trained import load_policy
 from tests.helpers.commands import Captured, error_of
+from tests.helpers.runs import (
+    SMALL,
+    assert_same_runs,
+    begun,
+    copy_of,
+    draw_elsewhere,
+    kill_at_random,
+    rows_of,
+    silent,
+)
 
-ROOT = Path(__file__).parents[3]
-SMALL = {
-    "observation_layout": "flat",
-    "dataset": "digits",
-    "budget": 60,
-    "train_size": 100,
-    "classifier": "mlp-8",
-}
 TINY = {"population_size": 6, "block_size": 4, "policy": "mlp", "net_arch": [3], "perturbation_std": 0.3}
 KINDS: dict[str, dict[str, Any]] = {
     "mlp": {"optimizer": {"name": "clipup", "momentum": 0.8}, "learned_std": "tensor"},
@@ -58,7 +58,9 @@ KINDS: dict[str, dict[str, Any]] = {
     "cma_es": {"strategy": "cma_es", "separable": True},
     "random_search": {"strategy": "random_search"},
 }
-everywhere = pytest.mark.parametrize("kind", KINDS)
+everywhere = pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.xdist_group(f"evolved-{kind}")) for kind in KINDS]
+)
 
 
 def configuration(kind: str = "mlp", **kwargs: Any) -> RunConfig:
@@ -76,30 +78,25 @@ def configuration(kind: str = "mlp", **kwargs: Any) -> RunConfig:
     return RunConfig(**(given | kwargs))
 
 
-def begun(folder: Path, config: RunConfig) -> RunFolder:
-    run = RunFolder(folder)
-    run.begin(config, overwrite=False)
-    return run
+Whole = Callable[[str], RunFolder]
 
 
-def silent(share: float) -> None:
-    """Report nothing."""
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """Gives the finished run of a kind, each evolved once; tests copy it before they change it."""
+    folder, runs = tmp_path_factory.mktemp("evolved"), {}
 
+    def get(kind: str) -> RunFolder:
+        if kind not in runs:
+            config = configuration(kind)
+            run = begun(folder / kind, config)
+            shares: list[float] = []
+            assert evolve(config, run, shares.append, Serial()) == run.result()
+            assert shares == sorted(shares) and shares[-1] >= 1.0
+            runs[kind] = run
+        return runs[kind]
 
-def rows_of(path: Path) -> list[dict[str, Any]]:
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    for row in rows:
-        row.pop("seconds_of_episodes", None)
-    return rows
-
-
-def assert_same_runs(left: RunFolder, right: RunFolder) -> None:
-    one, other = (load_policy(run.path).network.state_dict() for run in (left, right))
-    assert all(torch.equal(one[name], other[name]) for name in one)
-    for name in ("decisions.jsonl", "evaluations.jsonl", "generations.jsonl"):
-        assert rows_of(left.path / name) == rows_of(right.path / name), name
-    for name in ("steps", "updates", "generations"):
-        assert left.result()[name] == right.result()[name]
+    return get
 
 
 class PowerCut(Serial):
@@ -115,44 +112,40 @@ class PowerCut(Serial):
 
 
 @everywhere
-def test_resumed_equals_uninterrupted(kind: str, tmp_path: Path):
+def test_resumed_equals_uninterrupted(kind: str, whole: Whole, tmp_path: Path):
     config = configuration(kind)
-    whole, parts = begun(tmp_path / "whole", config), begun(tmp_path / "parts", config)
-    evolve(config, whole, silent, Serial())
-    last = whole.result()["generations"] - 1
+    parts = begun(tmp_path / "parts", config)
+    last = whole(kind).result()["generations"] - 1
     assert last >= 2
     for number in (1, last):
         with pytest.raises(RuntimeError, match="power"):
             evolve(config, parts, silent, PowerCut(number), resume=True)
-        torch.manual_seed(99)
-        np.random.seed(99)
-        random.seed(99)
+        draw_elsewhere()
     assert parts.checkpoints()
     evolve(config, parts, silent, Serial(), resume=True)
-    assert_same_runs(whole, parts)
+    assert_same_runs(whole(kind), parts)
 
 
-def test_a_resumed_run_counts_the_minutes_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    config = configuration()
-    run = begun(tmp_path / "run", config)
-    assert 0 < evolve(config, run, silent, Serial())["minutes"] < 60
+@pytest.mark.xdist_group("evolved-mlp")
+def test_a_resumed_run_counts_the_minutes_before(
+    whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run = copy_of(whole("mlp"), tmp_path / "run")
+    assert 0 < run.result()["minutes"] < 60
     assert 0 < read_state(run.checkpoints()[-1])["minutes"] < 60
     monkeypatch.setattr(
         "agents.evolving.evolution.read_state", lambda path: read_state(path) | {"minutes": 100.0}
     )
-    assert 100 < evolve(config, run, silent, Serial(), resume=True)["minutes"] < 160
+    assert 100 < evolve(configuration(), run, silent, Serial(), resume=True)["minutes"] < 160
 
 
 @everywhere
-def test_what_a_run_leaves(kind: str, tmp_path: Path):
-    config = configuration(kind)
-    run = begun(tmp_path / "run", config)
-    shares: list[float] = []
-    result = evolve(config, run, shares.append, Serial())
-    assert run.finished and run.result() == result and result["steps"] >= 90
-    assert shares == sorted(shares) and shares[-1] >= 1.0
+def test_what_a_run_leaves(kind: str, whole: Whole):
+    run = whole(kind)
+    result = run.result()
+    assert run.finished and result["steps"] >= 90
     assert 1 <= len(run.checkpoints()) <= KEPT_CHECKPOINTS
-    rows = rows_of(run.path / "generations.jsonl")
+    rows = rows_of(run.generations)
     assert [row["generation"] for row in rows] == list(range(1, result["generations"] + 1))
     assert rows[-1]["train_steps"] == result["steps"]
     for row in rows:
@@ -167,10 +160,10 @@ def test_what_a_run_leaves(kind: str, tmp_path: Path):
     assert not list(run.path.rglob(".*"))
 
 
-def test_ctrl_c_saves_and_leaves(tmp_path: Path):
+@pytest.mark.xdist_group("evolved-mlp")
+def test_ctrl_c_saves_and_leaves(whole: Whole, tmp_path: Path):
     config = configuration()
-    whole, parts = begun(tmp_path / "whole", config), begun(tmp_path / "parts", config)
-    evolve(config, whole, silent, Serial())
+    parts = begun(tmp_path / "parts", config)
     interrupted: list[float] = []
     handler = signal.getsignal(signal.SIGINT)
 
@@ -181,10 +174,21 @@ def test_ctrl_c_saves_and_leaves(tmp_path: Path):
 
     with pytest.raises(Interrupted):
         evolve(config, parts, interrupt, Serial())
-    assert interrupted and not parts.finished and len(rows_of(parts.path / "generations.jsonl")) == 1
+    assert interrupted and not parts.finished and len(rows_of(parts.generations)) == 1
     assert signal.getsignal(signal.SIGINT) is handler
     evolve(config, parts, silent, Serial(), resume=True)
-    assert_same_runs(whole, parts)
+    assert_same_runs(whole("mlp"), parts)
+
+
+@pytest.mark.xdist_group("evolved-mlp")
+def test_a_checkpoint_of_another_version_is_refused(whole: Whole, tmp_path: Path):
+    run = copy_of(whole("mlp"), tmp_path / "run", finished=False)
+    state = run.checkpoints()[-1] / "state.pkl"
+    module, moved = b"autotrain_env.evolution.strategy", b"autotrain_env.evolution.strategi"
+    assert module in state.read_bytes()
+    state.write_bytes(state.read_bytes().replace(module, moved))
+    with pytest.raises(InvalidValueError, match="made by another version.*--overwrite"):
+        evolve(configuration(), run, silent, Serial(), resume=True)
 
 
 ENV = ("--env.budget", "60", "--env.classifier", "mlp-8", "--env.train-size", "100")
@@ -196,21 +200,40 @@ COMMAND = ("train", "es", *ENV, *STEPS, "--hyperparameters", *SIZES)
 COMPARISON = ("--baselines", "random", "--episodes", "2", "--num-envs", "2", "--output")
 
 
-def test_all_workers_leave_the_same_run(tmp_path: Path):
-    for name, more in (("serial", ()), ("processes", ("--workers", "processes", "--num-workers", "2"))):
-        main([*COMMAND, "--output", str(tmp_path / name), *more])
-    assert_same_runs(RunFolder(tmp_path / "serial"), RunFolder(tmp_path / "processes"))
-    main(["evaluate", str(tmp_path / "serial"), "--episodes", "2", "--num-envs", "2"])
-    main(["compare", str(tmp_path / "serial"), *COMPARISON, str(tmp_path / "c")])
-    record = load_record(tmp_path / "c" / "*" / "agent.*")
-    assert record.cost["train_updates"] == RunFolder(tmp_path / "serial").result()["updates"]
-    main(["report", str(tmp_path / "serial"), str(tmp_path / "c"), "--output", str(tmp_path / "page")])
+@pytest.fixture(scope="session")
+def evolved(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """The finished run of a command."""
+    folder = tmp_path_factory.mktemp("evolved") / "serial"
+    main([*COMMAND, "--output", str(folder)])
+    return RunFolder(folder)
+
+
+@pytest.mark.slow
+def test_all_workers_leave_the_same_run(evolved: RunFolder, tmp_path: Path):
+    for kind in ("processes", "ray"):
+        workers = ("--workers", kind, "--num-workers", "2")
+        main([*COMMAND, "--output", str(tmp_path / kind), *workers])
+        assert_same_runs(evolved, RunFolder(tmp_path / kind))
+
+
+@pytest.mark.xdist_group("evolved")
+def test_a_run_is_evaluated_compared_and_reported(evolved: RunFolder, tmp_path: Path):
+    main(["evaluate", str(evolved.path), "--episodes", "2", "--num-envs", "2"])
+    main(["compare", str(evolved.path), *COMPARISON, str(tmp_path / "c")])
+    (record,) = (record for record in load_records([tmp_path / "c"]) if record.kind == "agent")
+    assert record.cost["train_updates"] == evolved.result()["updates"]
+    main(["report", str(evolved.path), "--output", str(tmp_path / "page")])
     assert (tmp_path / "page" / "serial_generations.png").stat().st_size > 10_000
+
+
+@pytest.mark.xdist_group("evolved")
+def test_another_seed_gives_another_policy(evolved: RunFolder, tmp_path: Path):
     main([*COMMAND, "--output", str(tmp_path / "other"), "--seed", "1"])
-    one, other = (load_policy(tmp_path / name).network.state_dict() for name in ("serial", "other"))
+    one, other = (load_policy(path).network.state_dict() for path in (evolved.path, tmp_path / "other"))
     assert not torch.equal(one["layers.2.weight"], other["layers.2.weight"])
 
 
+@pytest.mark.slow
 def test_threads_change_no_bit_of_what_is_shipped(tmp_path: Path):
     """The default task, whose products are large enough to be shared out."""
     for threads in (1, 2):
@@ -226,24 +249,7 @@ def test_threads_change_no_bit_of_what_is_shipped(tmp_path: Path):
 
 @pytest.mark.slow
 def test_killed_at_random_moments_every_run_resumes(tmp_path: Path):
-    command = [sys.executable, "-m", "agents", *COMMAND, "--resume", "--output"]
-    start = time.monotonic()
-    subprocess.run([*command, tmp_path / "whole"], cwd=ROOT, check=True, capture_output=True)
-    usual = time.monotonic() - start
-    generator, kills, round_ = random.Random(0), 0, 0
-    while kills < 20:
-        run = RunFolder(tmp_path / f"parts{round_}")
-        while not run.finished:
-            process = subprocess.Popen([*command, run.path], cwd=ROOT, stdout=-3, stderr=-3)
-            try:
-                process.wait(timeout=generator.uniform(0, usual))
-                assert process.returncode == 0
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-                kills += 1
-        assert_same_runs(RunFolder(tmp_path / "whole"), run)
-        round_ += 1
+    kill_at_random([sys.executable, "-m", "agents", *COMMAND, "--output"], tmp_path, 20)
 
 
 def test_fitness_that_is_no_number_is_skipped_and_said(tmp_path: Path):
@@ -372,14 +378,9 @@ def test_mistakes_are_named(given: dict[str, Any], message: str):
     ],
 )
 def test_mistakes_on_the_command_line(
-    arguments: tuple[str, ...], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: tuple[str, ...], message: str, tmp_path: Path, capsys: Captured
 ):
-    import re
-
-    with pytest.raises(SystemExit) as exit_:
-        main([*COMMAND, "--output", str(tmp_path / "run"), *arguments])
-    assert exit_.value.code == 2
-    assert re.search(message, " ".join(capsys.readouterr().err.split()))
+    assert re.search(message, error_of(capsys, *COMMAND, "--output", str(tmp_path / "run"), *arguments))
     assert not (tmp_path / "run").exists()
 
 
@@ -398,12 +399,10 @@ def test_arguments_of_others_are_refused(tmp_path: Path, capsys: Captured):
     assert "algorithm='es'" in error_of(capsys, "tune", "es")
 
 
-def test_a_resume_with_another_population_says_in_what(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    output = ("--output", str(tmp_path / "run"))
-    main([*COMMAND, *output])
-    with pytest.raises(SystemExit):
-        main([*COMMAND, "population_size=8", *output, "--resume"])
-    said = " ".join(capsys.readouterr().err.split())
+@pytest.mark.xdist_group("evolved")
+def test_a_resume_with_another_population_says_in_what(evolved: RunFolder, capsys: Captured):
+    output = ("--output", str(evolved.path), "--resume")
+    said = error_of(capsys, *COMMAND, "population_size=8", *output)
     assert "was begun otherwise" in said and "'population_size': 8" in said
 
 

@@ -164,6 +164,7 @@ def test_processes_give_the_same(wanted: Outcome):
         workers.close()
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_changes_nothing(tmp_path: Path, wanted: Outcome):
     workers = Processes(2)
     try:
@@ -203,17 +204,23 @@ def ray(cluster: Any) -> Iterator[Ray]:
     workers.close()
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")
 def test_ray_gives_the_same(ray: Ray, wanted: Outcome):
     for _ in range(2):
         assert_same(ray.evaluate(make_trial(), make_generation(), MEMBERS), wanted)
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")
 def test_a_worker_of_ray_that_dies_changes_nothing(ray: Ray, tmp_path: Path, wanted: Outcome):
     marker = tmp_path / "died"
     assert_same(ray.evaluate(make_trial(), deadly(marker), MEMBERS), wanted)
     assert marker.exists()
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")
 def test_nodes_come_and_go(ray: Ray, cluster: Any, wanted: Outcome):
     node = cluster.add_node(num_cpus=2)
     cluster.wait_for_nodes()
@@ -251,6 +258,8 @@ def test_mistakes_are_named(arguments: tuple[Any, ...], message: str):
         make_workers(*arguments)
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:port"])
 def test_an_address_where_nobody_answers_begins_no_cluster(address: str):
     ray = pytest.importorskip("ray")

@@ -1,12 +1,12 @@
 """The table of algorithms: each trains, and its policy acts alike without the library that trained it."""
 
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
 
 import gymnasium
 import numpy as np
 import pytest
 import torch
-from sb3_contrib import ARS, MaskablePPO, RecurrentPPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from agents.commands.train import STARTABLE
@@ -16,42 +16,62 @@ from agents.training.hyperparameters import HYPERPARAMETERS, load_hyperparameter
 from agents.training.models import action_bias, make_model
 from autotrain_env import ENVIRONMENTS, AutoTrainConfig
 from autotrain_env.envs.sb3 import make_sb3_env
-from autotrain_env.policies.moments import Moments
-from autotrain_env.policies.stacked import make_spec, policy_layout, single_policy
-from autotrain_env.policies.trained import TrainedPolicy, load_policy
+from autotrain_env.policies.trained import load_policy
 from tests.helpers import tiny
+from tests.helpers.policies import SHORT, assert_alike, found_by_evolution, untrained
 
-# Enough to have been updated once.
-SHORT: dict[str, dict[str, Any]] = {
-    **{name: {"n_steps": 8, "batch_size": 16} for name in ("ppo", "maskable_ppo", "recurrent_ppo", "trpo")},
-    **{name: {"learning_starts": 8, "batch_size": 8} for name in ("dqn", "qrdqn", "sac", "td3")},
-    "a2c": {"n_steps": 8},
-    "ars": {"n_delta": 2, "n_top": 1, "n_eval_episodes": 2},
-}
+DISCRETE, BOX = "AutoTrain-v0", "AutoTrainContinuous-v0"
+USUAL = [(name, algorithm.env_id) for name, algorithm in ALGORITHMS.items()] + [("ppo", BOX)]
+"""Every algorithm once, and every kind of head."""
+RARE = [(name, BOX) for name in ("a2c", "recurrent_ppo", "trpo", "ars")]
 CASES = [
-    (name, env_id)
-    for name, algorithm in ALGORITHMS.items()
-    for env_id, kind in (("AutoTrain-v0", "Discrete"), ("AutoTrainContinuous-v0", "Box"))
-    if kind in algorithm.actions
+    pytest.param(*case, marks=[pytest.mark.xdist_group(f"{case}"), *marks])
+    for cases, marks in ((USUAL, []), (RARE, [pytest.mark.slow]))
+    for case in cases
 ]
+Trained = Callable[[str, str], BaseAlgorithm]
 
 
-def trained(name: str, env_id: str, layout: str = "flat", **replaced: Any) -> BaseAlgorithm:
-    env = make_sb3_env(env_id, 2, **tiny(observation_layout=layout))
-    model = make_model(name, env, load_hyperparameters(name, env_id), seed=1, **SHORT[name] | replaced)
-    model.learn(40)
-    return model
+@pytest.fixture(scope="session")
+def trained() -> Trained:
+    """Gives models that were trained for 40 env steps, each trained once."""
+    models: dict[tuple[str, str], BaseAlgorithm] = {}
+
+    def get(name: str, env_id: str) -> BaseAlgorithm:
+        if (name, env_id) not in models:
+            models[name, env_id] = untrained(name, env_id).learn(40)
+        return models[name, env_id]
+
+    return get
 
 
 @pytest.mark.parametrize(("name", "env_id"), CASES)
-def test_the_policy_acts_as_the_model_does(name: str, env_id: str, tmp_path: Any):
+def test_the_policy_acts_as_the_model_does(name: str, env_id: str, trained: Trained, tmp_path: Path):
     assert_alike(trained(name, env_id), env_id, tmp_path)
 
 
-@pytest.mark.parametrize("layout", ["flat", "stacked"])
-@pytest.mark.parametrize(("name", "env_id"), [case for case in CASES if case[0] != "ars"])
-def test_attention_over_states_is_exported_too(name: str, env_id: str, layout: str, tmp_path: Any):
-    model = trained(name, env_id, layout, extractor="attention")
+@pytest.mark.parametrize(("name", "env_id"), CASES)
+def test_training_changes_the_policy(name: str, env_id: str, trained: Trained):
+    before = export_policy(untrained(name, env_id)).network.state_dict()
+    after = export_policy(trained(name, env_id)).network.state_dict()
+    assert any(not torch.equal(before[key], after[key]) for key in before)
+
+
+@pytest.mark.parametrize(
+    ("name", "env_id", "layout"),
+    [
+        ("ppo", DISCRETE, "flat"),
+        ("ppo", BOX, "stacked"),
+        ("maskable_ppo", DISCRETE, "stacked"),
+        ("recurrent_ppo", DISCRETE, "flat"),
+        ("dqn", DISCRETE, "stacked"),
+        ("qrdqn", DISCRETE, "flat"),
+        ("sac", BOX, "stacked"),
+        ("td3", BOX, "flat"),
+    ],
+)
+def test_attention_over_states_is_exported_too(name: str, env_id: str, layout: str, tmp_path: Path):
+    model = untrained(name, env_id, layout, extractor="attention")
     assert_alike(model, env_id, tmp_path, varied=False)
     described = load_policy(tmp_path).spec.layers[1]
     config = model.get_env().get_attr("config")[0]
@@ -61,11 +81,11 @@ def test_attention_over_states_is_exported_too(name: str, env_id: str, layout: s
 
 def test_an_unknown_extractor_names_the_nearest():
     with pytest.raises(ValueError, match="extractor='atention'.*'attention'"):
-        trained("ppo", "AutoTrain-v0", extractor="atention")
+        untrained("ppo", DISCRETE, extractor="atention")
 
 
-def test_attention_gives_the_very_logits_of_the_model(tmp_path: Any):
-    model = trained("ppo", "AutoTrain-v0", extractor="attention")
+def test_attention_gives_the_very_logits_of_the_model():
+    model = untrained("ppo", DISCRETE, extractor="attention").learn(40)
     network = export_policy(model).network
     space = model.observation_space
     observation = torch.rand(6, *space.shape) * 2 - 1
@@ -77,17 +97,7 @@ def test_attention_gives_the_very_logits_of_the_model(tmp_path: Any):
     assert (others - found).abs().max() > 1e-3
 
 
-def found_by_evolution(env: Any, hidden: tuple[int, ...], **more: Any) -> TrainedPolicy:
-    """As `train es` finds them: normalised observations, linear layers."""
-    spec = make_spec(env.observation_space, env.action_space, hidden, **more)
-    generator = torch.Generator().manual_seed(0)
-    parameters = torch.randn(policy_layout(spec).size, generator=generator)
-    seen = np.random.default_rng(0).normal(0.3, 2, (50, *env.observation_space.shape))
-    return single_policy(spec, parameters, Moments.of(seen))
-
-
-@pytest.mark.parametrize("name", STARTABLE)
-@pytest.mark.parametrize("hidden", [(), (5, 4)])
+@pytest.mark.parametrize(("name", "hidden"), [*((name, (5, 4)) for name in STARTABLE), ("ppo", ())])
 def test_a_model_begins_as_another_policy(name: str, hidden: tuple[int, ...]):
     env = make_sb3_env("AutoTrain-v0", 2, **tiny(observation_layout="flat"))
     policy = found_by_evolution(env, hidden)
@@ -121,46 +131,9 @@ def test_policies_that_a_model_cannot_begin_as_are_refused():
         make_model("ppo", other, hyperparameters, 0, found_by_evolution(env, ()))
 
 
-def assert_alike(model: BaseAlgorithm, env_id: str, tmp_path: Any, varied: bool = True) -> None:
-    export_policy(model, {"id": env_id, "kwargs": {}}).save(tmp_path)
-    policy = load_policy(tmp_path)
-    assert policy.spec.environment == {"id": env_id, "kwargs": {}}
-    generator = np.random.default_rng(0)
-    space = model.observation_space
-    state, other_state, differ = None, None, set()
-    for step in range(20):
-        observation = generator.uniform(space.low, space.high, (2, *space.shape)).astype(np.float32)
-        starts = np.array([step % 5 == 0, step == 7])
-        kwargs: dict[str, Any] = {}
-        mask = None
-        if isinstance(model, MaskablePPO):
-            mask = generator.random((2, model.action_space.n)) < 0.5
-            mask[:, 0] = True
-            kwargs["action_masks"] = mask
-        if isinstance(model, RecurrentPPO):
-            kwargs |= {"state": other_state, "episode_start": starts}
-        expected, next_state = model.predict(observation, deterministic=True, **kwargs)
-        actions, state = policy.predict(observation, mask, state, starts)
-        other_state = next_state
-        np.testing.assert_allclose(actions, expected, atol=1e-6)
-        assert actions.dtype == (np.int64 if env_id == "AutoTrain-v0" else np.float32)
-        differ.add(actions.tobytes())
-    if varied and not isinstance(model, ARS):  # which may still prefer one action whatever it sees
-        assert len(differ) > 1
-
-
-@pytest.mark.parametrize(("name", "env_id"), CASES)
-def test_training_changes_the_policy(name: str, env_id: str):
-    env = make_sb3_env(env_id, 2, **tiny(observation_layout="flat"))
-    model = make_model(name, env, load_hyperparameters(name, env_id), seed=1, **SHORT[name])
-    before = export_policy(model).network.state_dict()
-    model.learn(40)
-    after = export_policy(model).network.state_dict()
-    assert any(not torch.equal(before[key], after[key]) for key in before)
-
-
-def test_drawn_actions_follow_the_models_distribution():
-    model = trained("ppo", "AutoTrain-v0")
+@pytest.mark.xdist_group(f"{('ppo', DISCRETE)}")
+def test_drawn_actions_follow_the_models_distribution(trained: Trained):
+    model = trained("ppo", DISCRETE)
     policy = export_policy(model)
     observation = np.full((1, *model.observation_space.shape), 0.3, np.float32)
     repeated = np.repeat(observation, 4000, axis=0)
@@ -174,9 +147,10 @@ def test_drawn_actions_follow_the_models_distribution():
     np.testing.assert_array_equal(first, policy.predict(repeated, deterministic=False)[0])
 
 
-def test_drawn_values_explore_as_often_as_they_are_to():
-    model = trained("dqn", "AutoTrain-v0")
-    model.exploration_rate = 0.5
+@pytest.mark.xdist_group(f"{('dqn', DISCRETE)}")
+def test_drawn_values_explore_as_often_as_they_are_to(trained: Trained, monkeypatch: pytest.MonkeyPatch):
+    model = trained("dqn", DISCRETE)
+    monkeypatch.setattr(model, "exploration_rate", 0.5)
     policy = export_policy(model)
     observation = np.full((4000, *model.observation_space.shape), 0.3, np.float32)
     mask = np.zeros((4000, 17), bool)

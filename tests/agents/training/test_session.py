@@ -1,40 +1,46 @@
 """Training in a run folder: resuming, being killed, what is refused."""
 
-import json
 import os
-import random
+import pickle
 import signal
-import subprocess
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from agents.runs.folder import KEPT_CHECKPOINTS, RunConfig, RunFolder
-from agents.runs.session import Interrupted, read_state
+from agents.runs.session import Interrupted, read_state, write_state
 from agents.training.algorithms import ALGORITHMS
 from agents.training.callbacks import CurriculumCallback, Keeper
 from agents.training.session import train
+from autotrain_env.errors import InvalidValueError
 from autotrain_env.policies.trained import load_policy
+from tests.helpers.runs import (
+    SMALL,
+    assert_same_runs,
+    begun,
+    copy_of,
+    draw_elsewhere,
+    kill_at_random,
+    rows_of,
+    silent,
+)
 
-ROOT = Path(__file__).parents[3]
-SMALL = {
-    "observation_layout": "flat",
-    "dataset": "digits",
-    "budget": 60,
-    "train_size": 100,
-    "classifier": "mlp-8",
-}
 ON_POLICY = {"policy": "MlpPolicy", "n_steps": 6, "gamma": 1.0}
 OFF_POLICY = {"policy": "MlpPolicy", "learning_starts": 16, "buffer_size": 200}
 HYPERPARAMETERS: dict[str, dict[str, Any]] = {
-    "ppo": ON_POLICY | {"batch_size": 6, "learning_rate": "lin_0.001"},
-    "maskable_ppo": ON_POLICY | {"batch_size": 6},
-    "recurrent_ppo": ON_POLICY | {"policy": "MlpLstmPolicy", "batch_size": 6},
+    "ppo": ON_POLICY | {"batch_size": 6, "n_epochs": 3, "learning_rate": "lin_0.001"},
+    "maskable_ppo": ON_POLICY | {"batch_size": 6, "n_epochs": 3},
+    "recurrent_ppo": ON_POLICY
+    | {
+        "policy": "MlpLstmPolicy",
+        "batch_size": 6,
+        "n_epochs": 3,
+        "policy_kwargs": {"lstm_hidden_size": 16},
+    },
     "trpo": ON_POLICY | {"batch_size": 6},
     "a2c": ON_POLICY,
     "dqn": OFF_POLICY | {"exploration_fraction": 0.8},
@@ -60,35 +66,47 @@ def configuration(algorithm: str = "ppo", **kwargs: Any) -> RunConfig:
     return RunConfig(**(given | kwargs))
 
 
-def begun(folder: Path, config: RunConfig) -> RunFolder:
-    run = RunFolder(folder)
-    run.begin(config, overwrite=False)
-    return run
+Whole = Callable[[str], RunFolder]
 
 
-def silent(share: float) -> None:
-    """Report nothing."""
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """Gives the finished run of an algorithm, each trained once; tests copy it before they change it."""
+    folder, runs = tmp_path_factory.mktemp("whole"), {}
+
+    def get(algorithm: str = "ppo") -> RunFolder:
+        if algorithm not in runs:
+            config = configuration(algorithm)
+            run = begun(folder / algorithm, config)
+            shares: list[float] = []
+            train(config, run, shares.append)
+            assert shares == sorted(shares) and shares[-1] >= 1.0
+            runs[algorithm] = run
+        return runs[algorithm]
+
+    return get
 
 
-def rows_of(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+def of_training(algorithm: str, *marks: Any) -> Any:
+    """An algorithm as a parameter, in the group of the tests that share its training."""
+    return pytest.param(algorithm, marks=[pytest.mark.xdist_group(f"whole-{algorithm}"), *marks])
 
 
-def assert_same_runs(left: RunFolder, right: RunFolder) -> None:
-    one, other = (load_policy(run.path).network.state_dict() for run in (left, right))
-    assert all(torch.equal(one[name], other[name]) for name in one)
-    assert rows_of(left.decisions) == rows_of(right.decisions)
-    assert rows_of(left.evaluations) == rows_of(right.evaluations)
-    assert left.result()["steps"] == right.result()["steps"]
+of_ppo = pytest.mark.xdist_group("whole-ppo")
+
+KINDS = ("ppo", "recurrent_ppo", "dqn", "ars")
+"""Algorithms that keep different things: rollouts, a memory, a buffer of steps, candidates."""
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_resumed_equals_uninterrupted(algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(
+    "algorithm",
+    [of_training(name, *([] if name in KINDS else [pytest.mark.slow])) for name in ALGORITHMS],
+)
+def test_resumed_equals_uninterrupted(
+    algorithm: str, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """The same parameters, decisions and evaluations, whatever the process had drawn in between."""
     config = configuration(algorithm)
-    whole = begun(tmp_path / "whole", config)
-    train(config, whole, silent)
-
     parts = begun(tmp_path / "parts", config)
     on_step = Keeper._on_step
 
@@ -97,40 +115,37 @@ def test_resumed_equals_uninterrupted(algorithm: str, tmp_path: Path, monkeypatc
             raise RuntimeError("the power went off")
         return on_step(self)
 
-    monkeypatch.setattr(Keeper, "_on_step", fail)
-    with pytest.raises(RuntimeError, match="power"):
-        train(config, parts, silent)
+    with monkeypatch.context() as patch:
+        patch.setattr(Keeper, "_on_step", fail)
+        with pytest.raises(RuntimeError, match="power"):
+            train(config, parts, silent)
     assert not parts.finished and len(parts.checkpoints()) > 0
-    monkeypatch.undo()
-    torch.manual_seed(99)
-    np.random.seed(99)
-    random.seed(99)
+    draw_elsewhere()
     train(config, parts, silent, resume=True)
-    assert_same_runs(whole, parts)
-    made = len(rows_of(whole.decisions))  # ARS lets lanes go on whose episode it no longer needs
-    assert whole.result()["steps"] <= made <= whole.result()["steps"] * (2 if algorithm == "ars" else 1)
+    assert_same_runs(whole(algorithm), parts)
+    steps = parts.result()["steps"]
+    made = len(rows_of(parts.decisions))  # ARS lets lanes go on whose episode it no longer needs
+    assert steps <= made <= steps * (2 if algorithm == "ars" else 1)
 
 
-def test_a_run_cut_short_in_its_last_evaluation_is_the_same_in_the_end(tmp_path: Path):
-    config = configuration()
-    whole, parts = begun(tmp_path / "whole", config), begun(tmp_path / "parts", config)
-    train(config, whole, silent)
-    train(config, parts, silent)
-    (parts.path / "result.json").unlink()
-    (parts.path / "policy.json").unlink()
-    train(config, parts, silent, resume=True)
-    assert_same_runs(whole, parts)
+@of_ppo
+def test_a_run_cut_short_in_its_last_evaluation_is_the_same_in_the_end(whole: Whole, tmp_path: Path):
+    parts = copy_of(whole("ppo"), tmp_path / "parts", finished=False)
+    train(configuration(), parts, silent, resume=True)
+    assert_same_runs(whole("ppo"), parts)
 
 
-def test_a_resumed_run_counts_the_minutes_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    config = configuration()
-    run = begun(tmp_path / "run", config)
-    assert 0 < train(config, run, silent)["minutes"] < 60
+@of_ppo
+def test_a_resumed_run_counts_the_minutes_before(
+    whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    assert 0 < whole("ppo").result()["minutes"] < 60
+    run = copy_of(whole("ppo"), tmp_path / "run", finished=False)
     assert 0 < read_state(run.checkpoints()[-1])["minutes"] < 60
     monkeypatch.setattr(
         "agents.training.session.read_state", lambda path: read_state(path) | {"minutes": 100.0}
     )
-    assert 100 < train(config, run, silent, resume=True)["minutes"] < 160
+    assert 100 < train(configuration(), run, silent, resume=True)["minutes"] < 160
 
 
 def test_the_cost_counts_the_run_that_training_began_with(tmp_path: Path):
@@ -147,15 +162,12 @@ def test_the_cost_counts_the_run_that_training_began_with(tmp_path: Path):
         after.cost()
 
 
-def test_what_a_run_leaves(tmp_path: Path):
-    config = configuration()
-    run = begun(tmp_path / "run", config)
-    shares: list[float] = []
-    result = train(config, run, shares.append)
+@of_ppo
+def test_what_a_run_leaves(whole: Whole):
+    run = whole("ppo")
+    result = run.result()
     assert (result["steps"], result["updates"]) == (96, 96 * 20)
-    assert run.finished and run.result() == result
-    assert shares == sorted(shares) and shares[-1] == 1.0
-    assert not run.config().differences(config)
+    assert run.finished and not run.config().differences(configuration())
     assert [int(path.name) for path in run.checkpoints()] == [72, 96][-KEPT_CHECKPOINTS:]
     assert [row["train_steps"] for row in rows_of(run.evaluations)] == [24, 48, 72, 96]
     rows = rows_of(run.decisions)
@@ -165,34 +177,31 @@ def test_what_a_run_leaves(tmp_path: Path):
     assert not list(run.path.rglob(".*"))
 
 
-def test_evaluations_do_not_touch_training(tmp_path: Path):
-    runs = []
-    for name, episodes in (("few", 1), ("many", 5)):
-        config = configuration(evaluation_episodes=episodes)
-        run = begun(tmp_path / name, config)
-        train(config, run, silent)
-        runs.append(load_policy(run.path).network.state_dict())
-    assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
+@of_ppo
+def test_evaluations_do_not_touch_training(whole: Whole, tmp_path: Path):
+    config = configuration(evaluation_episodes=5)
+    run = begun(tmp_path / "more", config)
+    train(config, run, silent)
+    one, other = (load_policy(each.path).network.state_dict() for each in (whole("ppo"), run))
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_training_seeds_share_no_task(tmp_path: Path):
-    seen = []
-    for seed in (0, 1):
-        config = configuration(seed=seed, train_steps=24)
-        run = begun(tmp_path / str(seed), config)
-        train(config, run, silent)
-        seen.append({row["episode_seed"] for row in rows_of(run.decisions)})
-    assert seen[0] and not seen[0] & seen[1]
+@of_ppo
+def test_training_seeds_share_no_task(whole: Whole, tmp_path: Path):
+    config = configuration(seed=4, train_steps=24)
+    run = begun(tmp_path / "other", config)
+    train(config, run, silent)
+    one, other = ({row["episode_seed"] for row in rows_of(each.decisions)} for each in (whole("ppo"), run))
+    assert one and other and not one & other
 
 
+@of_ppo
 @pytest.mark.parametrize(("moment", "saved"), [(0.3, 36), (0.95, 96)])
-def test_ctrl_c_saves_and_leaves(moment: float, saved: int, tmp_path: Path):
+def test_ctrl_c_saves_and_leaves(moment: float, saved: int, whole: Whole, tmp_path: Path):
     """At the end of the rollout that is under way, also of the last one."""
     usual = signal.getsignal(signal.SIGINT)  # ignored, where a shell runs the tests in the background
     config = configuration()
-    whole, parts = begun(tmp_path / "whole", config), begun(tmp_path / "parts", config)
-    train(config, whole, silent)
-
+    parts = begun(tmp_path / "parts", config)
     interrupted: list[float] = []
 
     def interrupt(share: float) -> None:
@@ -206,7 +215,7 @@ def test_ctrl_c_saves_and_leaves(moment: float, saved: int, tmp_path: Path):
     assert int(parts.checkpoints()[-1].name) == saved
     assert signal.getsignal(signal.SIGINT) is usual
     train(config, parts, silent, resume=True)
-    assert_same_runs(whole, parts)
+    assert_same_runs(whole("ppo"), parts)
 
 
 def test_a_curriculum_rises_and_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -245,30 +254,17 @@ SMALL_STEPS = ("--checkpoint-steps", "60", "--evaluation-episodes", "1", "--trai
 @pytest.mark.slow
 def test_killed_at_random_moments_every_run_resumes(tmp_path: Path):
     """What was done before the newest checkpoint is kept; the end is that of an undisturbed run."""
-    config_args = (*COMMAND, *SMALL_STEPS, "--output")
-    start = time.monotonic()
-    subprocess.run([*config_args, tmp_path / "whole"], cwd=ROOT, check=True, capture_output=True)
-    usual = time.monotonic() - start
-    generator, kills, round_ = random.Random(0), 0, 0
-    while kills < 20:
-        run = RunFolder(tmp_path / f"parts{round_}")
-        saved = [0]
-        while not run.finished:
-            process = subprocess.Popen([*config_args, run.path, "--resume"], cwd=ROOT, stdout=-3, stderr=-3)
-            try:
-                process.wait(timeout=generator.uniform(0, usual))
-                assert process.returncode == 0
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-                kills += 1
-            newest = max([0, *(int(path.name) for path in run.checkpoints())])
-            lines = run.decisions.read_bytes().count(b"\n") if run.decisions.exists() else 0
-            assert lines - newest <= 60  # no more than an interval is to be done again
-            saved.append(max([saved[-1], *(int(path.name) for path in run.checkpoints())]))
-            assert not run.checkpoints() or int(run.checkpoints()[-1].name) == saved[-1]  # none is lost
-        assert_same_runs(RunFolder(tmp_path / "whole"), run)
-        round_ += 1
+    saved: dict[Path, int] = {}
+
+    def watch(run: RunFolder) -> None:
+        steps = [int(path.name) for path in run.checkpoints()]
+        newest = max([0, *steps])
+        lines = run.decisions.read_bytes().count(b"\n") if run.decisions.exists() else 0
+        assert lines - newest <= 60  # no more than an interval is to be done again
+        assert newest >= saved.get(run.path, 0)  # none is lost
+        saved[run.path] = newest
+
+    kill_at_random([*COMMAND, *SMALL_STEPS, "--output"], tmp_path, 20, watch)
 
 
 def test_a_full_disk_leaves_the_newest_checkpoint(tmp_path: Path):
@@ -285,12 +281,16 @@ def test_a_full_disk_leaves_the_newest_checkpoint(tmp_path: Path):
     assert only.name == "0000000010" and (only / "file").read_text() == "good"
 
 
-@pytest.mark.parametrize("name", ["model.zip", "replay_buffer.pkl", "state.pkl"])
-@pytest.mark.parametrize("content", [b"nonsense", b"", b"half", None])
-def test_a_damaged_checkpoint_is_named(name: str, content: bytes | None, tmp_path: Path):
-    config = configuration("dqn", train_steps=48)
-    run = begun(tmp_path / "run", config)
-    train(config, run, silent)
+DAMAGED = [
+    *(("state.pkl", content) for content in (b"nonsense", b"", b"half", None)),
+    *((name, content) for name in ("model.zip", "replay_buffer.pkl") for content in (b"half", None)),
+]
+
+
+@pytest.mark.xdist_group("whole-dqn")
+@pytest.mark.parametrize(("name", "content"), DAMAGED)
+def test_a_damaged_checkpoint_is_named(name: str, content: bytes | None, whole: Whole, tmp_path: Path):
+    run = copy_of(whole("dqn"), tmp_path / "run", finished=False)
     file = run.checkpoints()[-1] / name
     if content is None:
         file.unlink()
@@ -298,4 +298,26 @@ def test_a_damaged_checkpoint_is_named(name: str, content: bytes | None, tmp_pat
         half = file.read_bytes()[: file.stat().st_size // 2]
         file.write_bytes(half if content == b"half" else content)
     with pytest.raises(ValueError, match=f"{name} is damaged"):
-        train(config, run, silent, resume=True)
+        train(configuration("dqn"), run, silent, resume=True)
+
+
+def written_by_another_version(file: Path, how: str) -> None:
+    """Write a state as other versions did: without a format, in another one, of classes that have moved."""
+    if how == "before formats":
+        file.write_bytes(pickle.dumps({"minutes": 1.0}))
+    elif how == "another format":
+        file.write_bytes(pickle.dumps(1) + pickle.dumps({"minutes": 1.0}))
+    else:
+        write_state(file.parent, {"random": Path("somewhere")})
+        content = file.read_bytes()
+        assert b"pathlib" in content
+        file.write_bytes(content.replace(b"pathlib", b"pathlub" if how == "no module" else b"difflib"))
+
+
+@of_ppo
+@pytest.mark.parametrize("how", ["before formats", "another format", "no module", "no class"])
+def test_a_checkpoint_of_another_version_is_refused(how: str, whole: Whole, tmp_path: Path):
+    run = copy_of(whole("ppo"), tmp_path / "run", finished=False)
+    written_by_another_version(run.checkpoints()[-1] / "state.pkl", how)
+    with pytest.raises(InvalidValueError, match="made by another version.*--overwrite"):
+        train(configuration(), run, silent, resume=True)

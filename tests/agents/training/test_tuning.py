@@ -33,7 +33,7 @@ def make_study(**more: Any) -> Study:
     env = tiny(observation_layout="flat")
     return Study(
         **{
-            "algorithm": "ppo",
+            "algorithm": "a2c",
             "env_id": "AutoTrain-v0",
             "env": env,
             "num_envs": 2,
@@ -52,7 +52,7 @@ def test_every_space_gives_hyperparameters_that_the_algorithm_takes(name: str):
     known = load_hyperparameters(name, env_id)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     env = make_sb3_env(env_id, 2, **tiny(observation_layout="flat"))
-    for _ in range(4):
+    for _ in range(2):
         chosen = suggest(name, study.ask(), known)
         assert chosen.keys() >= known.keys() and chosen != known
         assert chosen.get("gamma", 1.0) == 1.0
@@ -62,13 +62,13 @@ def test_every_space_gives_hyperparameters_that_the_algorithm_takes(name: str):
 
 def test_a_study_is_gone_on_with(tmp_path: Path, capsys: Captured):
     storage = tmp_path / "study.db"
-    command = ["tune", "ppo", *ENV, *SMALL, "--storage", str(storage), "--trials"]
+    command = ["tune", "a2c", *ENV, *SMALL, "--storage", str(storage), "--trials"]
     main([*command, "1"])
     (first,) = optuna.load_study(study_name=None, storage=f"sqlite:///{storage}").trials
-    main([*command, "3"])
+    main([*command, "2"])
     trials = optuna.load_study(study_name=None, storage=f"sqlite:///{storage}").trials
-    assert len(trials) == 3 and trials[0].params == first.params and trials[0].value == first.value
-    assert len({trial.params["learning_rate"] for trial in trials}) == 3
+    assert len(trials) == 2 and trials[0].params == first.params and trials[0].value == first.value
+    assert len({trial.params["learning_rate"] for trial in trials}) == 2
     assert "best validation score" in capsys.readouterr().out
     assert "train_steps: 240 and 120" in error_of(capsys, *command, "3", "--train-steps", "240")
     assert "trials=0" in error_of(capsys, *command, "0")
@@ -104,7 +104,7 @@ def test_the_file_says_how_large_the_study_was(tmp_path: Path):
     study = make_study()
     made = open_study(study, tmp_path / "study.db")
     run_study(study, made, 2, lambda share: None)
-    path = tmp_path / "ppo.yml"
+    path = tmp_path / "a2c.yml"
     kept = "# AutoTrainRISA-v0: best of 12 trials (2 of them pruned)\n# of 10 env steps.\n# on {}.\n"
     path.write_text(kept + "AutoTrainRISA-v0: {gamma: 1.0}\n")
     write_hyperparameters(study, made, path)
