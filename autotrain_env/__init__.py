@@ -4,6 +4,7 @@ Everything that a user needs is here by name; the functions of evolution strateg
 `autotrain_env.evolution`, pictures of searches in `autotrain_env.viewing.evolution`.
 """
 
+import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -150,7 +151,5 @@ _NEED_SB3 = ("AutoTrainVecEnv", "make_sb3_env")
 def __getattr__(name: str) -> Any:
     """Look up what needs Stable-Baselines3, which says so where that is missing."""
     if name in _NEED_SB3:
-        from autotrain_env.envs import sb3
-
-        return getattr(sb3, name)
+        return getattr(importlib.import_module("autotrain_env.envs.sb3"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

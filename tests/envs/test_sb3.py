@@ -1,5 +1,6 @@
 """Stable-Baselines3 on the batched core."""
 
+import sys
 from typing import Any
 
 import gymnasium
@@ -10,6 +11,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecMonitor
 
+import autotrain_env
 from agents.training.callbacks import CurriculumCallback
 from agents.training.export import export_policy
 from agents.training.hyperparameters import load_hyperparameters
@@ -160,3 +162,10 @@ def test_ppo_learns(kwargs: dict[str, Any], n_steps: int, train_steps: int) -> N
         lead = scores["agent"] - scores[other]
         standard_error = lead.std() / np.sqrt(len(lead))
         assert lead.mean() > 2 * standard_error, (other, lead.mean(), standard_error)
+
+
+def test_without_stable_baselines3_the_public_name_says_what_is_missing(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "stable_baselines3.common.vec_env", None)
+    monkeypatch.delitem(sys.modules, "autotrain_env.envs.sb3")
+    with pytest.raises(ImportError, match="needs Stable-Baselines3: install it with `pip install"):
+        autotrain_env.make_sb3_env  # noqa: B018
