@@ -1,7 +1,6 @@
 """Baselines as jobs: schedules, tuned in each of the ways, and methods that follow no schedule."""
 
 import json
-from abc import abstractmethod
 from typing import Any
 
 from agents.comparing.jobs import Job, Setting, described, timed, vector_env_of
@@ -20,7 +19,42 @@ BATCH = 64
 """Networks trained side by side, at most, when tuning for all training tasks."""
 
 
-class ScheduleJob(Job):
+class BaselineJob(Job):
+    """A baseline on the first run's environment, whose holdout it reads unguarded; the base of them all.
+
+    Args:
+        setting: The target, and what is played there.
+        name: Name of the baseline.
+        kind: What it is.
+        more: Arguments of the environment, in place of others.
+    """
+
+    def __init__(self, setting: Setting, name: str, kind: str, **more: Any) -> None:
+        super().__init__(setting, name.replace("_", " ") if kind == OTHER else name, kind)
+        self.name = name
+        self.env_id, self.kwargs = setting.baseline_env(**more)
+
+    @property
+    def trials(self) -> int:
+        """Episodes of each trial of tuning."""
+        return 0
+
+    @property
+    def setup(self) -> dict[str, Any]:
+        """The environment, and how many episodes each trial has."""
+        return self.setting.setup(self.env_id, self.kwargs, tuning_episodes=self.trials)
+
+    @property
+    def work(self) -> float:
+        """One unit for each episode that is played."""
+        return self.setting.episodes
+
+    def make(self, num_envs: int | None = None) -> Environment:
+        """Returns an environment, by default with as many lanes as the target says."""
+        return self.setting.make(self.env_id, self.kwargs, num_envs)
+
+
+class ScheduleJob(BaselineJob):
     """A schedule at the rate of each task; the base of schedules whose rate is chosen.
 
     Args:
@@ -30,32 +64,16 @@ class ScheduleJob(Job):
     """
 
     def __init__(self, setting: Setting, name: str, way: str = OWN) -> None:
-        super().__init__(setting, name, way)
+        super().__init__(setting, name, way, **({"train_on_holdout": True} if way == WITH_HOLDOUT else {}))
         schedule = as_schedule(name)
         assert isinstance(schedule, Schedule)
-        self.name, self.schedule = name, schedule
-        holdout = {"train_on_holdout": True} if way == WITH_HOLDOUT else {}
-        self.env_id, self.kwargs = setting.baseline_env(**holdout)
+        self.schedule = schedule
         self.kwargs.pop("lr_factors", None)  # schedules set rates, whatever the agents' buttons
-
-    @property
-    def setup(self) -> dict[str, Any]:
-        """The environment."""
-        return self.setting.setup(self.env_id, self.kwargs, tuning_episodes=0)
-
-    @property
-    def work(self) -> float:
-        """One unit for each episode that is played."""
-        return self.setting.episodes
 
     def play(self, report: Report) -> dict[str, Any]:
         """Plays at each task's own rate."""
         env = self.make()
         return described(env, *self.setting.play(env, self.schedule, report))
-
-    def make(self, num_envs: int | None = None) -> Environment:
-        """Returns an environment for schedules."""
-        return self.setting.make(self.env_id, self.kwargs, num_envs)
 
 
 class BestOfRatesJob(ScheduleJob):
@@ -90,7 +108,7 @@ class TunedJob(ScheduleJob):
     def setup(self) -> dict[str, Any]:
         """The environment, and what is tried how often."""
         tried = {"rates": GRID.tolist(), "parameters": VARIANTS[self.name] if self.trials else []}
-        return super().setup | {"tuning_episodes": self.trials, "tried": tried}
+        return super().setup | {"tried": tried}
 
     @property
     def tuning_work(self) -> float:
@@ -155,57 +173,23 @@ def schedule_jobs(setting: Setting, name: str) -> list[Job]:
     return [_KINDS[way](setting, name, way) for way in ways if way != WITH_HOLDOUT or name in SEARCHED]
 
 
-class OtherJob(Job):
-    """A method that follows no schedule; the base of them all.
-
-    Args:
-        setting: The target, and what is played there.
-        name: Name of the method.
-        kind: What it is.
-    """
-
-    def __init__(self, setting: Setting, name: str, kind: str = OTHER) -> None:
-        super().__init__(setting, name.replace("_", " "), kind)
-        self.name = name
-        self.env_id, self.kwargs = setting.baseline_env()
-
-    @property
-    def setup(self) -> dict[str, Any]:
-        """The environment."""
-        return self.setting.setup(self.env_id, self.kwargs, tuning_episodes=0)
-
-    @property
-    def work(self) -> float:
-        """One unit for each episode that is played."""
-        return self.setting.episodes
-
-    @abstractmethod
-    def play(self, report: Report) -> dict[str, Any]:
-        """Plays."""
-
-
-class PolicyJob(OtherJob):
+class PolicyJob(BaselineJob):
     """A policy that needs nothing: one that acts at random, or one that leaves the rate as it is."""
 
     def play(self, report: Report) -> dict[str, Any]:
         """Plays."""
-        env = self.setting.make(self.env_id, self.kwargs)
+        env = self.make()
         policy: Policy = RandomAgent() if self.name == "random" else as_schedule("constant")
         return described(env, *self.setting.play(env, policy, report))
 
 
-class OptimizerJob(OtherJob):
+class OptimizerJob(BaselineJob):
     """An optimiser of torch's interface, at the rate that was best on other episodes of the target."""
 
     @property
     def trials(self) -> int:
         """Episodes of each trial."""
         return self.setting.plan.configuration_episodes
-
-    @property
-    def setup(self) -> dict[str, Any]:
-        """The environment, and how many episodes each rate is tried on."""
-        return super().setup | {"tuning_episodes": self.trials}
 
     @property
     def tuning_work(self) -> int:
@@ -219,7 +203,7 @@ class OptimizerJob(OtherJob):
 
     def play(self, report: Report) -> dict[str, Any]:
         """Tunes the rate, and plays with the best."""
-        env, setting = self.setting.make(self.env_id, self.kwargs, 1), self.setting
+        env, setting = self.make(1), self.setting
         total = self.tuning_work + setting.episodes
         tuning = portion(report, 0, self.tuning_work, total)
         rate, updates = tune_optimizer(env, self.name, self.trials, tuning)
@@ -228,11 +212,8 @@ class OptimizerJob(OtherJob):
         return described(env, *played, updates) | {"chosen": {"learning_rate": rate}}
 
 
-class PopulationJob(OtherJob):
+class PopulationJob(BaselineJob):
     """Population-based training of 8 networks for every episode."""
-
-    def __init__(self, setting: Setting, name: str) -> None:
-        super().__init__(setting, name, EPISODE)
 
     @property
     def work(self) -> float:
@@ -242,16 +223,13 @@ class PopulationJob(OtherJob):
     def play(self, report: Report) -> dict[str, Any]:
         """Trains the populations, and keeps the best member of each."""
         setting, size = self.setting, Populations.SIZE
-        env = setting.make(self.env_id, self.kwargs, max(size, setting.num_envs // size * size))
+        env = self.make(max(size, setting.num_envs // size * size))
         played = timed(train_populations, env, setting.episodes, setting.plan.seed, report)
         return described(env, *played)
 
 
-class SearchJob(OtherJob):
+class SearchJob(BaselineJob):
     """Random search over schedules, for every one of a few episodes anew."""
-
-    def __init__(self, setting: Setting, name: str) -> None:
-        super().__init__(setting, name, EPISODE)
 
     @property
     def setup(self) -> dict[str, Any]:
@@ -266,7 +244,7 @@ class SearchJob(OtherJob):
     def play(self, report: Report) -> dict[str, Any]:
         """Searches, and keeps the best run of each episode."""
         setting = self.setting
-        env = setting.make(self.env_id, self.kwargs)
+        env = self.make()
         levels = vector_env_of(env).config.task_distribution.levels
         played = timed(
             search_schedules,
@@ -283,9 +261,7 @@ class SearchJob(OtherJob):
 def other_job(setting: Setting, name: str) -> Job:
     """Returns the job of a baseline that follows no schedule."""
     if name in OPTIMIZERS:
-        return OptimizerJob(setting, name)
-    kinds: dict[str, type[PopulationJob] | type[SearchJob]] = {
-        "population": PopulationJob,
-        "search": SearchJob,
-    }
-    return kinds[name](setting, name) if name in kinds else PolicyJob(setting, name)
+        return OptimizerJob(setting, name, OTHER)
+    if name == "population":
+        return PopulationJob(setting, name, EPISODE)
+    return SearchJob(setting, name, EPISODE) if name == "search" else PolicyJob(setting, name, OTHER)

@@ -54,6 +54,16 @@ class Keeper(BaseCallback):
                 )
             self.curriculum = CurriculumCallback(distribution, config.success_score)
 
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a checkpoint: the clock, and the curriculum's level.
+
+        Args:
+            state: What `read_state` found there.
+        """
+        self.stopwatch = Stopwatch(state["minutes"])
+        if self.curriculum is not None:
+            self.curriculum.load_state_dict(state["curriculum"])
+
     def _on_training_start(self) -> None:
         self._set_due()
 

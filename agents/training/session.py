@@ -11,7 +11,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from agents.runs.folder import RunConfig, RunFolder
 from agents.runs.progress import Report
 from agents.runs.seeds import training_seed
-from agents.runs.session import Stopwatch, config_of, read_state, truncate_logs
+from agents.runs.session import config_of, read_state, truncate_logs
 from agents.training.algorithms import check_actions, find_algorithm
 from agents.training.callbacks import Keeper
 from agents.training.checkpoints import load_checkpoint
@@ -36,32 +36,24 @@ def train(config: RunConfig, folder: RunFolder, report: Report, *, resume: bool 
         ValueError: If the algorithm cannot act in the environment.
         Interrupted: After Ctrl-C, once a checkpoint is saved.
     """
-    checkpoints = folder.checkpoints() if resume else []
-    state = read_state(checkpoints[-1]) if checkpoints else None
+    checkpoint = folder.checkpoints()[-1] if resume and folder.checkpoints() else None
+    state = None if checkpoint is None else read_state(checkpoint)
     if resume:
         truncate_logs((folder.decisions, folder.evaluations), state["sizes"] if state else {})
     with closing(
         make_sb3_env(config.env_id, config.num_envs, log_path=folder.decisions, **config.env)
     ) as env:
         check_actions(find_algorithm(config.algorithm), env.action_space, config.env_id)
-        if state is None:
+        if checkpoint is None or state is None:
             model = begin_model(config, env)
             env.seed(training_seed(config.seed, config.num_envs))
         else:
-            model = load_checkpoint(checkpoints[-1], state, config, env)
+            model = load_checkpoint(checkpoint, state, config, env)
         model.set_logger(configure(str(folder.tensorboard), ["tensorboard"]))
         keeper = Keeper(config, folder, report)
-        callbacks: list[BaseCallback] = [keeper]
-        if keeper.curriculum is not None:
-            callbacks.append(keeper.curriculum)
-            if state is not None:
-                keeper.curriculum.load_state_dict(state["curriculum"])
-        keeper.stopwatch = Stopwatch(state["minutes"] if state else 0.0)
-        with keeper.interruption:
-            remaining = config.train_steps - model.num_timesteps
-            model.learn(remaining, callback=callbacks, reset_num_timesteps=state is None)
-            keeper.save()  # before the last evaluation: what is cut short from here on is done again
-            keeper.leave_if_asked()
+        if state is not None:
+            keeper.load_state_dict(state)
+        _learn(model, keeper, config.train_steps, is_new=state is None)
         result = {
             "steps": model.num_timesteps,
             "updates": model.num_timesteps * config_of(keeper.evaluation_env).inner_steps,
@@ -71,6 +63,22 @@ def train(config: RunConfig, folder: RunFolder, report: Report, *, resume: bool 
         keeper.policy().save(folder.path)
         folder.finish(result)
         return result
+
+
+def _learn(model: BaseAlgorithm, keeper: Keeper, train_steps: int, *, is_new: bool) -> None:
+    """Trains until all env steps are taken, and saves the end.
+
+    Raises:
+        Interrupted: After Ctrl-C, once a checkpoint is saved.
+    """
+    callbacks: list[BaseCallback] = [keeper]
+    if keeper.curriculum is not None:
+        callbacks.append(keeper.curriculum)
+    with keeper.interruption:
+        remaining = train_steps - model.num_timesteps
+        model.learn(remaining, callback=callbacks, reset_num_timesteps=is_new)
+        keeper.save()  # before the last evaluation: what is cut short from here on is done again
+        keeper.leave_if_asked()
 
 
 def begin_model(config: RunConfig, env: VecEnv) -> BaseAlgorithm:

@@ -388,8 +388,6 @@ def test_arguments_of_others_are_refused(tmp_path: Path, capsys: Captured):
     output = ("--output", str(tmp_path / "run"))
     for algorithm, argument in (
         ("ppo", ("--topology", "ring")),
-        ("ppo", ("--workers", "ray")),
-        ("es", ("--start-from", str(tmp_path))),
         ("dqn", ("--start-from", str(tmp_path))),
         ("es", ("--success-score", "0.5")),
     ):

@@ -103,7 +103,7 @@ def test_bad_trials_are_pruned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_the_file_says_how_large_the_study_was(tmp_path: Path):
     study = make_study()
     made = open_study(study, tmp_path / "study.db")
-    run_study(study, made, 2, lambda share: None)
+    run_study(study, made, 1, lambda share: None)
     path = tmp_path / "a2c.yml"
     kept = "# AutoTrainRISA-v0: best of 12 trials (2 of them pruned)\n# of 10 env steps.\n# on {}.\n"
     path.write_text(kept + "AutoTrainRISA-v0: {gamma: 1.0}\n")
@@ -112,7 +112,7 @@ def test_the_file_says_how_large_the_study_was(tmp_path: Path):
     assert text.count("best of 12 trials") == 1 and kept in text
     write_hyperparameters(study, made, path)
     assert path.read_text() == text
-    assert "best of 2 trials (0 of them pruned)" in text and "of 120 env steps" in text
+    assert "best of 1 trials (0 of them pruned)" in text and "of 120 env steps" in text
     entries = yaml.safe_load(text)
     assert entries["AutoTrainRISA-v0"] == {"gamma": 1.0}
     assert entries["AutoTrain-v0"] == made.best_trial.user_attrs["hyperparameters"]
