@@ -25,7 +25,7 @@ from autotrain_env.evolution import (
     SparseEvolutionStrategy,
     init,
 )
-from autotrain_env.evolution.noise import StudentT
+from autotrain_env.evolution.noise import StudentTNoise
 from autotrain_env.evolution.updates import UPDATES
 from autotrain_env.policies.spec import PolicySpec
 from autotrain_env.policies.stacked import make_spec, policy_layout
@@ -56,7 +56,8 @@ class EvolutionHyperparameters:
         fitness: `"return"` or `"score"` (final, on the reward's split).
         episodes: That each member plays in a generation.
         block_size: Policies evaluated at once.
-        threads: Threads of torch in every process; more than one pay where CPUs are more than processes.
+        threads: Threads of torch in every process; more than one pay where there are more CPUs than
+            processes.
     """
 
     strategy: str = "evolution"
@@ -125,10 +126,10 @@ def begin_search(
     layout = policy_layout(spec)
     generator = torch.Generator().manual_seed(seed)
     weights = {}
-    for name, shape in layout.shapes.items():
-        weights[name] = torch.zeros(shape)
-        if len(shape) == 2:
-            weights[name].normal_(0, 1 / math.sqrt(shape[1]), generator=generator)
+    for entry in layout.entries:
+        weights[entry.name] = torch.zeros(entry.shape)
+        if len(entry.shape) == 2:
+            weights[entry.name].normal_(0, 1 / math.sqrt(entry.shape[1]), generator=generator)
     last = f"layers.{len(spec.layers) - 1}"
     weights[f"{last}.weight"].zero_()
     if spec.head == "categorical":
@@ -198,7 +199,7 @@ def _read_value(name: str, value: Any) -> Any:
         return Shaping(**arguments)
     if name == "distribution":
         check(arguments.pop("name", None) == "student_t", name, value, "a name, or student_t and degrees")
-        return StudentT(**arguments)
+        return StudentTNoise(**arguments)
     if name in ("optimizer", "std_optimizer"):
         rule = arguments.pop("name", None)
         if rule not in UPDATES:
