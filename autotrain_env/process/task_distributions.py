@@ -125,7 +125,7 @@ class TaskDistribution:
 
     @property
     def levels(self) -> tuple["TaskDistribution", ...]:
-        """Itself, as the only level."""
+        """Returns itself, as the only level."""
         return (self,)
 
     def __post_init__(self) -> None:
@@ -138,7 +138,7 @@ class TaskDistribution:
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 
     def possible(self, name: str) -> list[Any]:
-        """Values that a field can take, as far as they can be listed (the bounds of a range)."""
+        """Returns the values that a field can take, as far as they can be listed (a range's bounds)."""
         return _values(getattr(self, name))
 
     def sample(self, generator: np.random.Generator, level: int = 0) -> Task:
@@ -147,6 +147,9 @@ class TaskDistribution:
         Args:
             generator: The stream to draw from.
             level: Ignored: there is one level.
+
+        Raises:
+            InvalidValueError: If a value that is drawn is not allowed.
         """
         drawn = {
             name: value.sample(generator) if isinstance(value, Sampler) else value
@@ -155,7 +158,7 @@ class TaskDistribution:
         return Task(**drawn)
 
     def replace(self, **fields: Any) -> "TaskDistribution":
-        """A distribution with some fields replaced."""
+        """Returns a distribution with some fields replaced."""
         return dataclasses.replace(self, **fields)
 
 
@@ -195,20 +198,25 @@ class Curriculum:
         )
 
     def sample(self, generator: np.random.Generator, level: int = 0) -> Task:
-        """Draw a task of a level."""
+        """Draw a task of a level.
+
+        Args:
+            generator: The stream to draw from.
+            level: The level, from 0, the easiest.
+        """
         return self.levels[level].sample(generator)
 
     def replace(self, **fields: Any) -> "Curriculum":
-        """A curriculum with some fields replaced in every level."""
+        """Returns a curriculum with some fields replaced in every level."""
         levels = tuple(level.replace(**fields) for level in self.levels)
         return dataclasses.replace(self, levels=levels)
 
     def next_level(self, level: int, successes: Sequence[bool]) -> int:
-        """The level to go on with.
+        """Returns the level to go on with.
 
         Args:
-            level: Level of the episodes.
-            successes: Whether each recent episode was a success.
+            level: Level of the recent episodes.
+            successes: Whether each of them was a success; without any, the level stays.
         """
         share = float(np.mean(successes)) if len(successes) else 0.5
         step = int(share >= self.promote_at) - int(share < self.demote_at)
@@ -272,8 +280,8 @@ def as_task_distribution(tasks: str | TaskDistribution | Curriculum) -> TaskDist
         tasks: One of `PRESETS`, or a distribution, which is returned as it is.
 
     Raises:
-        ValueError: If the name is unknown.
-        TypeError: If it is neither.
+        InvalidValueError: If the name is unknown.
+        InvalidTypeError: If it is neither a name nor a distribution.
     """
     if isinstance(tasks, (TaskDistribution, Curriculum)):
         return tasks
