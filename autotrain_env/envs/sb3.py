@@ -105,7 +105,17 @@ class AutoTrainVecEnv(VecEnv):
     def env_method(
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
     ) -> list[Any]:
-        """Call a method of the vector environment once; give each lane its share of the result."""
+        """Call a method of the vector environment once, and give each lane its share of the result.
+
+        Args:
+            method_name: Name of the method.
+            *method_args: Arguments of the method.
+            indices: The lanes whose shares are wanted; `None` for all.
+            **method_kwargs: Keyword arguments of the method.
+
+        Returns:
+            For each lane its entry of a result with one per lane, else the whole result.
+        """
         shares = self._shares(getattr(self.env, method_name)(*method_args, **method_kwargs))
         return [shares[lane] for lane in self._get_indices(indices)]
 

@@ -28,7 +28,7 @@ class Moments:
 
     @classmethod
     def of(cls, rows: np.ndarray) -> "Moments":
-        """Returns the moments of rows of shape (n, size)."""
+        """Returns the moments of rows of numbers, shape (n, size); no row gives those of `empty`."""
         if not len(rows):
             return cls.empty(rows.shape[1])
         rows = rows.astype(np.float64)

@@ -271,7 +271,7 @@ class ReduceOnPlateau(Schedule):
         state["stale"][reduce] = 0
 
     def with_learning_rate(self, learning_rate: float | None) -> "ReduceOnPlateau":
-        """Returns the same schedule with another rate at the start."""
+        """Returns the same schedule with another rate at the start; `None` for each task's own."""
         return dataclasses.replace(self, learning_rate=learning_rate)
 
 

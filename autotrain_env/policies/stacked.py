@@ -108,6 +108,9 @@ def single_policy(spec: PolicySpec, parameters: Tensor, moments: Moments) -> Tra
         spec: Description of the policy.
         parameters: Its parameters as `policy_layout` lays them out, floats, shape (d,).
         moments: Moments of observations, which these are normalised with.
+
+    Returns:
+        The policy, its weights copied as float32.
     """
     weights = {name: part.float() for name, part in policy_layout(spec).split(parameters).items()}
     for number, layer in enumerate(spec.layers):
@@ -203,7 +206,14 @@ class StackedPolicies(EpisodeCounter):
 
     @torch.no_grad()
     def decide(self, situation: Situation) -> Decisions:
-        """Decide for one env step, and add what is observed in lanes that run to the moments."""
+        """Decide for one env step, and add what is observed in lanes that run to the moments.
+
+        Args:
+            situation: What is known of all lanes.
+
+        Returns:
+            Decisions for all lanes, arrays of shape (N,); policy i's are in lane i.
+        """
         running = situation.running
         flat = situation.rows.reshape(self.count, -1)
         mask = situation.action_masks if self.spec.masked else None

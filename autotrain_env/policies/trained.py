@@ -61,7 +61,11 @@ class TrainedPolicy:
         self._starts: np.ndarray | None = None
 
     def seed(self, seed: int) -> None:
-        """Seed the generator that draws actions where they are not deterministic."""
+        """Seed the generator that draws actions where they are not deterministic.
+
+        Args:
+            seed: Seed of all draws from now on.
+        """
         self.generator.manual_seed(seed)
 
     @property
@@ -234,7 +238,7 @@ class TrainedPolicy:
         self._starts |= lanes
 
     def decide(self, situation: Situation) -> Decisions:
-        """Decide for one env step."""
+        """Decide for one env step, by the likeliest actions or by drawn ones; see `Policy.decide`."""
         mask = situation.action_masks if self.spec.masked else None
         actions, self._state = self.predict(
             situation.observation, mask, self._state, self._starts, deterministic=self.deterministic
@@ -267,6 +271,9 @@ def load_policy(folder: str | PathLike[str], *, deterministic: bool = True) -> T
     Args:
         folder: Folder with `policy.json` and `policy.safetensors`; or `"many"`, where there is no such one.
         deterministic: Whether its `decide` takes the likeliest action, or draws.
+
+    Returns:
+        The policy, on the CPU.
 
     Raises:
         FileNotFoundError: If a file is missing.

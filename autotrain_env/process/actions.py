@@ -40,14 +40,22 @@ class Decisions:
 
     @classmethod
     def scale(cls, lr_factor: np.ndarray) -> "Decisions":
-        """Returns decisions to go on training at the rates times these factors, float64, shape (N,)."""
+        """Returns decisions to go on training with the learning rates scaled.
+
+        Args:
+            lr_factor: What each lane's rate is multiplied by, above 0, shape (N,).
+        """
         count = len(lr_factor)
         nothing = np.zeros(count, bool)
         return cls(np.asarray(lr_factor, float), np.zeros(count, np.int64), nothing, nothing.copy())
 
     @classmethod
     def set_rate(cls, learning_rate: np.ndarray) -> "Decisions":
-        """Returns decisions to go on training at these rates, float64, shape (N,)."""
+        """Returns decisions to go on training at given learning rates.
+
+        Args:
+            learning_rate: Each lane's rate, above 0, shape (N,); it will be held to the bounds.
+        """
         count = len(learning_rate)
         nothing = np.zeros(count, bool)
         rates = np.asarray(learning_rate, float)

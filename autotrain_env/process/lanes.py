@@ -30,7 +30,7 @@ class Lanes:
         self.best_holdout_answer[lanes] = self.best_score[lanes] = -np.inf
 
     def copy_lane(self, source: int, target: int) -> None:
-        """Copy everything of one lane to another."""
+        """Copy everything of lane `source` to lane `target`."""
         for array in vars(self).values():
             array[target] = array[source]
 

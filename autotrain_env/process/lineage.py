@@ -330,7 +330,7 @@ class Lineage:
     # --- copies ---
 
     def copy_lane(self, source: int, target: int) -> None:
-        """Copy everything of one lane to another."""
+        """Copy everything of lane `source` to lane `target`."""
         for value in vars(self).values():
             if isinstance(value, np.ndarray):
                 value[target] = value[source]

@@ -173,7 +173,7 @@ class EpisodeHistory:
         return History({name: column[lane, :length].copy() for name, column in self.columns.items()})
 
     def copy_lane(self, source: int, target: int) -> None:
-        """Copy one lane's episode to another."""
+        """Copy the episode of lane `source` to lane `target`."""
         self.length[target] = self.length[source]
         for column in self.columns.values():
             column[target] = column[source]

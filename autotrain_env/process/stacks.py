@@ -131,7 +131,13 @@ class Stacks:
             stack.keep_best(self.slot[lanes[at]])
 
     def add_noise(self, lane: int, scale: float, generator: np.random.Generator) -> None:
-        """Add normal noise to a lane's parameters; see `LaneStack.add_noise`."""
+        """Add normal noise to a lane's parameters.
+
+        Args:
+            lane: Number of the lane.
+            scale: Standard deviation of the noise, over the root mean square of each tensor.
+            generator: Generator of the noise.
+        """
         stack, slot = self._of(lane)
         stack.add_noise(slot, scale, generator)
 
@@ -156,7 +162,7 @@ class Stacks:
         return {name: tensor.clone() for name, tensor in named.items()}
 
     def copy_lane(self, source: int, target: int) -> None:
-        """Copy the weights and snapshots of one lane to another, which plays the same task."""
+        """Copy weights and snapshots of lane `source` to lane `target`, which plays the same task."""
         stack, slot = self._of(source)
         stack.copy_slot(slot, self._of(target)[1])
 

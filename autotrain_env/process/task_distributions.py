@@ -18,7 +18,14 @@ class Sampler(Protocol):
     """Something that a field of a `TaskDistribution` is drawn from."""
 
     def sample(self, generator: np.random.Generator) -> Any:
-        """Draw one value."""
+        """Draw one value.
+
+        Args:
+            generator: The stream to draw from.
+
+        Returns:
+            A value that the field may have.
+        """
 
 
 @dataclass(frozen=True)
@@ -146,7 +153,10 @@ class TaskDistribution:
 
         Args:
             generator: The stream to draw from.
-            level: Ignored: there is one level.
+            level: Level of the task; ignored, since there is only one.
+
+        Returns:
+            The task, checked.
 
         Raises:
             InvalidValueError: If a value that is drawn is not allowed.
@@ -202,7 +212,10 @@ class Curriculum:
 
         Args:
             generator: The stream to draw from.
-            level: The level, from 0, the easiest.
+            level: Level of the task, from 0, the easiest.
+
+        Returns:
+            The task, checked.
         """
         return self.levels[level].sample(generator)
 
@@ -223,7 +236,7 @@ class Curriculum:
         return min(max(level + step, 0), len(self.levels) - 1)
 
 
-PRESETS: dict[str, TaskDistribution | Curriculum] = {
+TASK_PRESETS: dict[str, TaskDistribution | Curriculum] = {
     # the task of the documentation: rate, split and initialisation differ from episode to episode
     "default": TaskDistribution(),
     # one split of one dataset: episodes differ in the initial rate and the first weights alone
@@ -277,7 +290,7 @@ def as_task_distribution(tasks: str | TaskDistribution | Curriculum) -> TaskDist
     """Look a distribution up by name.
 
     Args:
-        tasks: One of `PRESETS`, or a distribution, which is returned as it is.
+        tasks: One of `TASK_PRESETS`, or a distribution, which is returned as it is.
 
     Raises:
         InvalidValueError: If the name is unknown.
@@ -287,6 +300,6 @@ def as_task_distribution(tasks: str | TaskDistribution | Curriculum) -> TaskDist
         return tasks
     if not isinstance(tasks, str):
         raise InvalidTypeError(f"tasks={tasks!r} must be a name, a TaskDistribution or a Curriculum")
-    if tasks not in PRESETS:
-        raise unknown_name("tasks", tasks, PRESETS)
-    return PRESETS[tasks]
+    if tasks not in TASK_PRESETS:
+        raise unknown_name("tasks", tasks, TASK_PRESETS)
+    return TASK_PRESETS[tasks]
