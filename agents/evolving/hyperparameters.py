@@ -56,7 +56,8 @@ class EvolutionHyperparameters:
         fitness: `"return"` or `"score"` (final, on the reward's split).
         episodes: That each member plays in a generation.
         block_size: Policies evaluated at once.
-        threads: Threads of torch, in every process; more than one pay where there are more CPUs than processes.
+        threads: Threads of torch in every process; more than one pay where there are more CPUs than
+            processes.
     """
 
     strategy: str = "evolution"

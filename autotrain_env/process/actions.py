@@ -135,10 +135,8 @@ def _rewind_masks(rewindable: np.ndarray, num_rewinds: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class DiscreteActions(ActionType):
-    """`Discrete(len(lr_factors) * num_rewinds + 2)`: index = rewind * len(lr_factors) + factor.
-
-    The last two are re-init and stop, as far as they are switched on.
+class _ChoiceActions(ActionType):
+    """Choices among factors, rewinds and verbs.
 
     Args:
         lr_factors: Factors of the learning rate to choose from.
@@ -152,8 +150,16 @@ class DiscreteActions(ActionType):
     reinit: bool
     stop: bool
 
-    name = "discrete"
     meaning = ("lr_factors", "num_rewinds", "reinit", "stop")
+
+
+class DiscreteActions(_ChoiceActions):
+    """`Discrete(len(lr_factors) * num_rewinds + 2)`: index = rewind * len(lr_factors) + factor.
+
+    The last two are re-init and stop, as far as they are switched on.
+    """
+
+    name = "discrete"
 
     @property
     def num_actions(self) -> int:
@@ -185,24 +191,10 @@ class DiscreteActions(ActionType):
         return np.concatenate((table, always), axis=1)
 
 
-@dataclass(frozen=True)
-class MultiDiscreteActions(ActionType):
-    """`MultiDiscrete`: which factor, which rewind, and one of go on, re-init and stop.
-
-    Args:
-        lr_factors: Factors of the learning rate to choose from.
-        num_rewinds: Rewind distances to choose from, 0 (none) included.
-        reinit: Whether the agent may re-initialise.
-        stop: Whether the agent may stop.
-    """
-
-    lr_factors: tuple[float, ...]
-    num_rewinds: int
-    reinit: bool
-    stop: bool
+class MultiDiscreteActions(_ChoiceActions):
+    """`MultiDiscrete`: which factor, which rewind, and one of go on, re-init and stop."""
 
     name = "multi_discrete"
-    meaning = ("lr_factors", "num_rewinds", "reinit", "stop")
 
     def _verbs(self) -> list[str]:
         return ["go on"] + ["reinit"] * self.reinit + ["stop"] * self.stop

@@ -1,6 +1,5 @@
 """The pages: their Python runs, they build without a warning, and they need nothing from elsewhere."""
 
-import ast
 import os
 import re
 import subprocess
@@ -15,15 +14,14 @@ import autotrain_env
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
-BLOCK = re.compile(r"(<!-- pending -->\n)?^```python\n(.*?)^```", re.M | re.S)
-"""A block of Python; one that is marked as pending is only parsed."""
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.M | re.S)
 
 WITH_PYTHON = [page for page in PAGES if BLOCK.search((DOCS / page).read_text())]
 
 
-def blocks(page: str) -> list[tuple[bool, str]]:
-    """Returns whether each block of a page runs, and its code."""
-    return [(not pending, code) for pending, code in BLOCK.findall((DOCS / page).read_text())]
+def blocks(page: str) -> list[str]:
+    """Returns the code of each block of a page."""
+    return BLOCK.findall((DOCS / page).read_text())
 
 
 def test_the_pages_with_python_are_found():
@@ -34,10 +32,8 @@ def test_the_pages_with_python_are_found():
 def test_its_python_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"__name__": "page"}
-    for runs, code in blocks(page):
-        compiled = compile(ast.parse(code), f"a block of {page}", "exec")
-        if runs:
-            exec(compiled, names)
+    for code in blocks(page):
+        exec(compile(code, f"a block of {page}", "exec"), names)
 
 
 def test_every_public_name_is_in_the_reference():

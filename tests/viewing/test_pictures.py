@@ -387,7 +387,7 @@ def test_bad_logs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["reset", "everything", "divergence", "log loss"])
 def test_an_animation_has_a_frame_for_each_decision_and_ends_with_the_whole_run(name: str):
-    history = RUNS[name]
+    history = played(name)
     animation = PIL.Image.open(io.BytesIO(animate_episode(history)))
     assert getattr(animation, "n_frames", 1) == len(history["updates"])
     assert animation.size == (720, 640)

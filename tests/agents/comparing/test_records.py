@@ -188,7 +188,6 @@ def test_scores_of_evolution_are_those_of_its_generations(tmp_path: Path):
 
 RESULTS = Path(agents.__file__).parent / "results"
 FOLDERS = sorted(path.parent for path in RESULTS.rglob(FILE))
-LARGE = ("default_task", "evolution")
 FIRST = {"evolution": "es", "earlier_policies": "policy_8"}
 """Method whose lead a table is about, where it is not the agent with the most seeds."""
 
