@@ -32,7 +32,7 @@ def check(condition: bool, argument: str, value: object, allowed: str) -> None:
     Args:
         condition: Whether the value is allowed.
         argument: The argument's name, as the user wrote it.
-        value: What it was given.
+        value: Value that it was given.
         allowed: What would have been right, in words.
 
     Raises:
@@ -47,11 +47,11 @@ def check_whole(argument: str, value: object, least: int) -> None:
 
     Args:
         argument: The argument's name, as the user wrote it.
-        value: What it was given.
+        value: Value that it was given.
         least: The smallest value that is allowed.
 
     Raises:
-        InvalidValueError: If it is something else.
+        InvalidValueError: If the value is something else.
     """
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     check(whole and value >= least, argument, value, f"a whole number, at least {least}")  # type: ignore[operator]
@@ -61,8 +61,8 @@ def unknown_name(argument: str, value: object, known: Iterable[str]) -> InvalidV
     """Make the error for a name that is not one of those known.
 
     Args:
-        argument: The argument that was given the name.
-        value: What it was given.
+        argument: Name of the argument, as the user wrote it.
+        value: The name that it was given.
         known: Every name that would have been right.
 
     Returns:

@@ -23,5 +23,5 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def is_leftover(path: Path) -> bool:
-    """Whether a file is what `replace_file` leaves where its process is killed."""
+    """Returns whether a file is what `replace_file` leaves where its process is killed."""
     return path.name.startswith(".") and path.suffix == ".part"

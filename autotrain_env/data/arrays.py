@@ -22,8 +22,8 @@ def as_images(images: Any, argument: str) -> torch.Tensor:
         The images, uint8 if they were, or else float32, with a channel axis unless they are vectors.
 
     Raises:
-        TypeError: If the dtype is not a numeric, real one.
-        ValueError: If the shape is wrong or empty, or an image holds a NaN or an infinite value.
+        InvalidTypeError: If the dtype is not a numeric, real one.
+        InvalidValueError: If the shape is wrong or empty, or an image holds a NaN or an infinite value.
     """
     tensor = images if isinstance(images, torch.Tensor) else _as_tensor(images, argument)
     if tensor.is_complex():
@@ -68,8 +68,8 @@ def as_labels(labels: Any, argument: str, num_images: int) -> npt.NDArray[np.int
         The labels, int64, shape (n,).
 
     Raises:
-        TypeError: If the dtype is not an integer one.
-        ValueError: If the shape is wrong.
+        InvalidTypeError: If the dtype is not an integer one.
+        InvalidValueError: If the shape is wrong.
     """
     if isinstance(labels, torch.Tensor):
         labels = labels.detach().cpu().numpy()
@@ -94,7 +94,7 @@ def check_classes(label_parts: list[npt.NDArray[np.int64]], num_classes: int | N
         C.
 
     Raises:
-        ValueError: If C is not an integer above 1, or a label lies outside 0 … C − 1.
+        InvalidValueError: If C is not an integer above 1, or a label lies outside 0 … C − 1.
     """
     if num_classes is None:
         num_classes = max(2, 1 + max(int(part.max()) for part in label_parts))

@@ -131,8 +131,8 @@ class Dataset:
             A new handle.
 
         Raises:
-            TypeError: If images or labels have a wrong dtype.
-            ValueError: If there is no image, numbers of images and labels differ, a shape is
+            InvalidTypeError: If images or labels have a wrong dtype.
+            InvalidValueError: If there is no image, numbers of images and labels differ, a shape is
                 wrong, an image holds a NaN or an infinite value, a label lies outside the classes,
                 or the default sizes exceed the pool.
         """
@@ -245,8 +245,8 @@ def check_sizes(argument: str, sizes: SplitSizes, name: str, pool_size: int, tes
         The sizes, as plain integers.
 
     Raises:
-        TypeError: If a size is not an integer.
-        ValueError: If a size is below 1, or all together exceed the pool.
+        InvalidTypeError: If a size is not an integer.
+        InvalidValueError: If a size is below 1, or all together exceed the pool.
     """
     for part, size in zip(SplitSizes._fields, sizes, strict=True):
         if not isinstance(size, (int, np.integer)) or isinstance(size, bool):

@@ -54,7 +54,7 @@ def load_image_set(name: str, root: Path, download: bool) -> Dataset:
 
     Raises:
         FileNotFoundError: If files are missing, and `download` is False.
-        ValueError: If a file is damaged.
+        InvalidValueError: If a file is damaged.
         ConnectionError: If the download fails.
     """
     try:

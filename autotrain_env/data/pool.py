@@ -29,14 +29,14 @@ def image_pool(
     Args:
         datasets: The data sets, at least one; one that occurs twice is stored once.
         dtype: The dtype of the pool.
-        device: Where the pool lies.
+        device: Device that holds the pool.
 
     Returns:
         The images, shape (sum of lengths, features), not to be written to, and for each data set
         the position of its first image.
 
     Raises:
-        ValueError: If there is no data set or their numbers of features differ.
+        InvalidValueError: If there is no data set or their numbers of features differ.
     """
     unique = tuple(dict.fromkeys(datasets))
     if len({dataset.num_features for dataset in unique}) != 1:

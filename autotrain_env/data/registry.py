@@ -69,8 +69,8 @@ def load_dataset(
 
     Raises:
         FileNotFoundError: If files of a torchvision set are missing.
-        TypeError: If `spec` is none of the above, or the user's data have a wrong dtype.
-        ValueError: If the name is unknown, a data file is damaged, or the user's data are wrong.
+        InvalidTypeError: If `spec` is none of the above, or the user's data have a wrong dtype.
+        InvalidValueError: If the name is unknown, a data file is damaged, or the user's data are wrong.
         ConnectionError: If a download fails.
     """
     if isinstance(spec, Dataset):
@@ -116,8 +116,8 @@ def register_dataset(
         overwrite: Whether the name may be taken already, and then means this data set from now on.
 
     Raises:
-        TypeError: If the name is no string, or `data` is nothing that `load_dataset` takes.
-        ValueError: If the name is empty, built-in, or taken and `overwrite` is False.
+        InvalidTypeError: If the name is no string, or `data` is nothing that `load_dataset` takes.
+        InvalidValueError: If the name is empty, built-in, or taken and `overwrite` is False.
     """
     if not isinstance(name, str):
         raise InvalidTypeError(f"name={name!r}: must be a string")

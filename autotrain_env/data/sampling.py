@@ -25,7 +25,7 @@ def stratified_order(
     Args:
         labels: Labels of the images, shape (n,).
         num_classes: Number of classes.
-        generator: Where the random numbers come from.
+        generator: Generator of the random numbers.
 
     Returns:
         Positions of the images, shape (n,).
@@ -95,11 +95,11 @@ class EpochSampler:
     epoch and end in the next. How many positions a call asks for does not change the stream.
 
     Args:
-        generator: Where the permutations come from; advances with the draws.
+        generator: Generator of the permutations; it advances with the draws.
         size: Number of positions in an epoch, at least 1.
 
     Raises:
-        ValueError: If `size` is below 1.
+        InvalidValueError: If `size` is below 1.
     """
 
     def __init__(self, generator: np.random.Generator, size: int) -> None:
@@ -118,7 +118,7 @@ class EpochSampler:
             Positions in [0, size), of the smallest unsigned type that holds them, shape (count,).
 
         Raises:
-            ValueError: If `count` is negative.
+            InvalidValueError: If `count` is negative.
         """
         check_whole("count", count, 0)
         missing = count - len(self.pending)

@@ -77,8 +77,8 @@ def split_dataset(dataset: Dataset, sizes: SplitSizes, seed: int, label_noise: f
         The split. Statistics are those of its train images alone.
 
     Raises:
-        TypeError: If a size is not an integer.
-        ValueError: If the sizes or the label noise are out of range.
+        InvalidTypeError: If a size is not an integer.
+        InvalidValueError: If the sizes or the label noise are out of range.
     """
     sizes = check_sizes("sizes", sizes, dataset.name, dataset.pool_size, dataset.test_size)
     check(0 <= label_noise <= 1, "label_noise", label_noise, "in [0, 1]")

@@ -56,7 +56,7 @@ def synthetic(
         The handle.
 
     Raises:
-        ValueError: If an argument is out of its range or `kind` is unknown.
+        InvalidValueError: If an argument is out of its range or `kind` is unknown.
     """
     if kind not in SYNTHETIC_KINDS:
         raise unknown_name("kind", kind, SYNTHETIC_KINDS)

@@ -132,7 +132,7 @@ class AutoTrainEnv(gymnasium.Env[np.ndarray, Any]):
 
     Args:
         render_mode: `"ansi"` for text, `"rgb_array"` for a picture of the run so far, `None` for neither.
-        kwargs: See `AutoTrainConfig`.
+        kwargs: Arguments of `AutoTrainConfig`.
     """
 
     metadata = {"render_modes": list(RENDER_MODES), "render_fps": 4}
@@ -157,6 +157,10 @@ class AutoTrainEnv(gymnasium.Env[np.ndarray, Any]):
 
         Returns:
             The observation and the information.
+
+        Raises:
+            InvalidTypeError: If the task is no `Task`.
+            InvalidValueError: If an option is unknown or the task does not fit; then nothing has changed.
         """
         options = check_options(options, ("task",))
         task = check_task(options.get("task"))
@@ -167,7 +171,14 @@ class AutoTrainEnv(gymnasium.Env[np.ndarray, Any]):
         return self.core.observation()[0], first_lane(info)
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Carry out one action; see the class for what it returns.
+        """Carry out one action.
+
+        Args:
+            action: An action of `action_space`.
+
+        Returns:
+            Observation, reward, whether the episode has terminated, whether it was truncated, and
+            information; see the class.
 
         Raises:
             ResetNeeded: Before the first `reset` and after the end of an episode.
@@ -187,11 +198,15 @@ class AutoTrainEnv(gymnasium.Env[np.ndarray, Any]):
         )
 
     def action_masks(self) -> np.ndarray:
-        """Returns which discrete actions are possible now, bool, shape (number of actions,)."""
+        """Returns which discrete actions are possible now, bool, shape (number of actions,).
+
+        Raises:
+            InvalidTypeError: If actions are continuous.
+        """
         return self.core.action_masks()[0]
 
     def situation(self) -> Situation:
-        """Returns what policies decide on, of one lane."""
+        """Returns what policies decide on, arrays over one lane; the environment must have been reset."""
         return self.core.situation()
 
     def network(self, *, best: bool = False) -> nn.Module:
@@ -206,11 +221,25 @@ class AutoTrainEnv(gymnasium.Env[np.ndarray, Any]):
         return self.core.network(0, best=best)
 
     def set_task_level(self, level: int) -> None:
-        """Set the curriculum's level for episodes that begin from now on."""
+        """Set the curriculum's level for episodes that begin from now on.
+
+        Args:
+            level: The level, from 0, the easiest.
+
+        Raises:
+            InvalidValueError: If there is no such level.
+        """
         self.core.set_task_level(level)
 
     def render(self) -> Any:
-        """Returns the run so far: text (`"ansi"`), or a picture, uint8, shape (height, width, 3)."""
+        """Draw the run so far.
+
+        Returns:
+            Text (`"ansi"`), or a picture, uint8, shape (height, width, 3); `None` without a render mode.
+
+        Raises:
+            ResetNeeded: If no episode has begun.
+        """
         if self.render_mode is None:
             return None
         return render_lane(self.core, 0, self.render_mode)
@@ -221,7 +250,15 @@ class AutoTrainEnv(gymnasium.Env[np.ndarray, Any]):
 
 
 def render_lane(core: AutoTrainCore, lane: int, render_mode: str) -> Any:
-    """Returns one lane's episode so far, rendered.
+    """Draw one lane's episode so far.
+
+    Args:
+        core: The core that plays it.
+        lane: Number of the lane.
+        render_mode: `"ansi"` for text, `"rgb_array"` for a picture.
+
+    Returns:
+        A text, or a picture, uint8, shape (height, width, 3).
 
     Raises:
         ResetNeeded: If no episode has begun.
@@ -232,10 +269,10 @@ def render_lane(core: AutoTrainCore, lane: int, render_mode: str) -> Any:
 
 
 def check_render_mode(render_mode: str | None) -> str | None:
-    """Returns a render mode that is known.
+    """Check a render mode, and return it.
 
     Raises:
-        InvalidValueError: If it is not.
+        InvalidValueError: If it is not known.
     """
     if render_mode is not None and render_mode not in RENDER_MODES:
         raise unknown_name("render_mode", render_mode, RENDER_MODES)
@@ -243,10 +280,14 @@ def check_render_mode(render_mode: str | None) -> str | None:
 
 
 def check_options(options: dict[str, Any] | None, known: tuple[str, ...]) -> dict[str, Any]:
-    """Returns the options of `reset`, all of them known.
+    """Check the names of options of `reset`, and return the options; none for `None`.
+
+    Args:
+        options: The options, by name.
+        known: Every name that is known.
 
     Raises:
-        InvalidValueError: If one is not.
+        InvalidValueError: If one is not known.
     """
     options = options or {}
     for name in options:
@@ -256,7 +297,7 @@ def check_options(options: dict[str, Any] | None, known: tuple[str, ...]) -> dic
 
 
 def check_task(task: Any) -> Task | None:
-    """Returns a task, or `None`.
+    """Check an option that is to be a task or `None`, and return it.
 
     Raises:
         InvalidTypeError: If it is something else.
@@ -267,7 +308,7 @@ def check_task(task: Any) -> Task | None:
 
 
 def draw_episode_seed(generator: np.random.Generator) -> int:
-    """Returns the one number, freshly drawn, that decides everything random in an episode."""
+    """Draw the one number, below 2**63, that decides everything random in an episode."""
     return int(generator.integers(2**63))
 
 

@@ -37,7 +37,7 @@ class AutoTrainVecEnv(VecEnv):
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
 
     def reset(self) -> np.ndarray:
-        """Begin new episodes in all lanes; returns their observations."""
+        """Begin new episodes in all lanes, and return their observations, float32, shape (N, …)."""
         tasks = [(options or {}).get("task") for options in self._options]
         observations, info = self.env.reset(seed=self._seeds, options={"task": tasks})
         self.reset_infos = per_lane(info, self.num_envs)
@@ -46,11 +46,16 @@ class AutoTrainVecEnv(VecEnv):
         return observations
 
     def step_async(self, actions: np.ndarray) -> None:
-        """Take the actions of the coming step, shape (N, …)."""
+        """Keep the actions of the coming step, shape (N, …)."""
         self._actions = actions
 
     def step_wait(self) -> VecEnvStepReturn:
-        """Carry the actions out; observations, rewards (float32), dones and a list of infos."""
+        """Carry the actions out.
+
+        Returns:
+            Observations, shape (N, …), rewards, float32, shape (N,), dones, bool, shape (N,), and one
+            dictionary of information for each lane; see the class.
+        """
         observations, rewards, terminated, truncated, info = self.env.step(self._actions)
         final_obs, final_info = info.pop("final_obs", None), info.pop("final_info", {})
         del_masks = ("_final_obs", "_final_info")
@@ -70,7 +75,7 @@ class AutoTrainVecEnv(VecEnv):
         self.env.close()
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """An attribute for every lane asked for; of a method, what gives that lane's share."""
+        """Returns an attribute for every lane asked for; of a method, what gives that lane's share."""
         lanes = list(self._get_indices(indices))
         value = getattr(self.env, attr_name)
         return (
@@ -83,12 +88,12 @@ class AutoTrainVecEnv(VecEnv):
         return self._shares(method(*args, **kwargs))[lane]
 
     def _shares(self, result: Any) -> Sequence[Any]:
-        """What belongs to each lane: entries of a result with one per lane, else the whole result."""
+        """Returns each lane's share: its entry of a result with one per lane, else the whole result."""
         shared = isinstance(result, (np.ndarray, tuple, list)) and len(result) == self.num_envs
         return result if shared else [result] * self.num_envs
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        """Refused: lanes share one environment.
+        """Refuse, since lanes share one environment.
 
         Raises:
             NotImplementedError: Always.
@@ -100,18 +105,28 @@ class AutoTrainVecEnv(VecEnv):
     def env_method(
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
     ) -> list[Any]:
-        """Call a method of the vector environment once; give each lane its share of the result."""
+        """Call a method of the vector environment once, and give each lane its share of the result.
+
+        Args:
+            method_name: Name of the method.
+            *method_args: Arguments of the method.
+            indices: The lanes whose shares are wanted; `None` for all.
+            **method_kwargs: Keyword arguments of the method.
+
+        Returns:
+            For each lane its entry of a result with one per lane, else the whole result.
+        """
         shares = self._shares(getattr(self.env, method_name)(*method_args, **method_kwargs))
         return [shares[lane] for lane in self._get_indices(indices)]
 
     def env_is_wrapped(
         self, wrapper_class: type[gymnasium.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None
     ) -> list[bool]:
-        """No lane has a wrapper of its own."""
+        """Returns `False` for every lane asked for: none has a wrapper of its own."""
         return [False for _ in self._get_indices(indices)]
 
     def get_images(self) -> Sequence[np.ndarray | None]:
-        """A picture of every lane's run so far (`render_mode="rgb_array"`)."""
+        """Draw every lane's run so far (`render_mode="rgb_array"`), or return `None` for each."""
         return list(self.env.render() or [None] * self.num_envs)
 
 
@@ -119,8 +134,11 @@ def per_lane(info: dict[str, Any], num_envs: int) -> list[dict[str, Any]]:
     """Split a vector environment's information into one dictionary per lane.
 
     Args:
-        info: Arrays of shape (N,) with masks `_key` beside them.
-        num_envs: Lanes (N).
+        info: Arrays of shape (N,) with masks `_key` beside them, or dictionaries of such.
+        num_envs: Number of lanes (N).
+
+    Returns:
+        A dictionary for each lane, with the keys that its masks mark.
     """
     lanes: list[dict[str, Any]] = [{} for _ in range(num_envs)]
     for key, value in info.items():
@@ -137,8 +155,8 @@ def make_sb3_env(env_id: str = "AutoTrain-v0", num_envs: int = 64, **kwargs: Any
     """Make a Stable-Baselines3 environment on the batched core, with episode statistics.
 
     Args:
-        env_id: A registered id.
-        num_envs: Lanes (N).
+        env_id: Id of a registered environment.
+        num_envs: Number of lanes (N).
         kwargs: Arguments of the environment; see `AutoTrainConfig`.
 
     Returns:

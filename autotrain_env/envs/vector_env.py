@@ -42,11 +42,11 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
     | `DISABLED` | it idles (reward 0, flags and observation kept) until `reset` with a `reset_mask` |
 
     Args:
-        num_envs: Lanes (N).
-        autoreset_mode: `AutoresetMode`, or its value.
-        render_mode: `"ansi"`, `"rgb_array"` or `None`.
+        num_envs: Number of lanes (N).
+        autoreset_mode: An `AutoresetMode`, or its value.
+        render_mode: `"ansi"` for text, `"rgb_array"` for pictures, `None` for neither.
         max_episode_steps: Another name of `truncate_after`.
-        kwargs: See `AutoTrainConfig`.
+        kwargs: Arguments of `AutoTrainConfig`.
     """
 
     def __init__(
@@ -98,12 +98,12 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
 
     @property  # type: ignore[misc]
     def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
-        """The lanes' generators."""
+        """Returns the lanes' generators."""
         return tuple(self._generator(lane) for lane in range(self.num_envs))
 
     @property
     def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]
-        """The seeds of the lanes' generators."""
+        """Returns the seeds of the lanes' generators."""
         return tuple(self._seeds) if self.np_random else ()
 
     def _lane_seeds(self, seed: int | Sequence[int | None] | None) -> Sequence[int | None]:
@@ -115,7 +115,7 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         return seed
 
     def _seeded(self, lane: int, seed: int | None) -> tuple[np.random.Generator, int]:
-        """The generator that a lane would go on with, not yet in its place, and its seed."""
+        """Returns the generator that a lane would go on with, not yet in its place, and its seed."""
         if seed is not None:
             return np_random(int(seed))
         return copy.deepcopy(self._generator(lane)), self._seeds[lane]
@@ -131,13 +131,18 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         """Begin new episodes.
 
         Args:
-            seed: Lane i is seeded `seed + i`; or a list of N seeds, `None` among them for lanes that go on
-                with the stream they have.
-            options: `reset_mask`: which lanes to reset, bool array of shape (N,), all by default. `task`: a
-                `Task` for them all, or a list of N (`None` for those to be drawn).
+            seed: Seed of the first lane, where lane i is seeded `seed + i`; or a list of N seeds, `None`
+                among them for lanes that go on with the stream they have; `None` for all of those.
+            options: Options by name. `reset_mask`: which lanes to reset, bool array of shape (N,), all by
+                default. `task`: a `Task` for them all, or a list of N (`None` for those to be drawn).
 
         Returns:
             Observations of all lanes, and information on those that were reset.
+
+        Raises:
+            InvalidTypeError: If the mask is no array of bool, or a task is no `Task`.
+            InvalidValueError: If an option is unknown, a length or shape is not N, or a task does not fit;
+                then nothing has changed.
         """
         options = check_options(options, ("reset_mask", "task"))
         lanes = np.flatnonzero(self._reset_mask(options.get("reset_mask")))
@@ -178,10 +183,11 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         """Carry out one action in every lane that runs.
 
         Args:
-            actions: Shape (N, …); lanes that have ended ignore theirs.
+            actions: Actions of `action_space`, shape (N, …); lanes that have ended ignore theirs.
 
         Returns:
-            Observations, rewards (float64), terminated and truncated flags (bool), information.
+            Observations, rewards (float64), terminated and truncated flags (bool), each with N as its
+            leading dimension, and information.
 
         Raises:
             ResetNeeded: If a lane was never reset, or none is left that runs.
@@ -195,7 +201,18 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
     def step_decisions(
         self, decisions: Decisions
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Carry out decisions instead of actions, as schedules make them; returns what `step` does."""
+        """Carry out decisions instead of actions, as schedules make them.
+
+        Args:
+            decisions: Arrays over all N lanes; lanes that have ended ignore theirs.
+
+        Returns:
+            What `step` returns.
+
+        Raises:
+            ResetNeeded: If a lane was never reset, or none is left that runs.
+            InvalidValueError: If a decision cannot be carried out; see `Decisions.check`.
+        """
         self._check_started()
         ended_before = ~self.core.lanes.running
         result = self.core.step(decisions)
@@ -242,7 +259,11 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
     # --- beyond Gymnasium ---
 
     def action_masks(self) -> np.ndarray:
-        """Returns which discrete actions are possible now, bool, shape (N, number of actions)."""
+        """Returns which discrete actions are possible now, bool, shape (N, number of actions).
+
+        Raises:
+            InvalidTypeError: If actions are continuous.
+        """
         return self.core.action_masks()
 
     def situation(self) -> Situation:
@@ -250,7 +271,14 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         return self.core.situation()
 
     def set_task_level(self, level: int) -> None:
-        """Set the curriculum's level for episodes that begin from now on."""
+        """Set the curriculum's level for episodes that begin from now on.
+
+        Args:
+            level: The level, from 0, the easiest.
+
+        Raises:
+            InvalidValueError: If there is no such level.
+        """
         self.core.set_task_level(level)
 
     def network(self, lane: int, *, best: bool = False) -> nn.Module:
@@ -260,7 +288,7 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         `DISABLED`, as `evaluate_policy` does.
 
         Args:
-            lane: Which.
+            lane: Number of the lane.
             best: Whether with the weights that were best on the guarded holdout, or the current ones.
 
         Returns:
@@ -272,6 +300,13 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         """Make lane `target` a twin of lane `source` for the rest of the episode.
 
         The target keeps the seed of its later episodes.
+
+        Args:
+            source: The lane to copy.
+            target: The lane that becomes its twin.
+
+        Raises:
+            InvalidValueError: If there is no such lane.
         """
         self.core.copy_lane(source, target)
 
@@ -281,7 +316,10 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         return {"core": self.core.state_dict(), "generators": generators, "seeds": list(self._seeds)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue, bit for bit, from what `state_dict` of an environment with equal arguments returned.
+        """Continue from what `state_dict` returned, bit for bit.
+
+        Args:
+            state: What `state_dict` of an environment with the same arguments returned.
 
         Raises:
             InvalidValueError: If it is of another number of lanes or has other entries.
@@ -293,7 +331,7 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         self._seeds = list(state["seeds"])
 
     def render(self) -> tuple[Any, ...] | None:
-        """Returns the runs so far: a text or a picture for every lane."""
+        """Draw the runs so far: a text or a picture for every lane; `None` without a render mode."""
         if self.render_mode is None:
             return None
         return tuple(render_lane(self.core, lane, self.render_mode) for lane in range(self.num_envs))
@@ -315,6 +353,9 @@ def with_masks(info: dict[str, Any], mask: np.ndarray) -> dict[str, Any]:
     Args:
         info: Arrays of shape (N,), or dictionaries of such.
         mask: Lanes that the information is true of, bool, shape (N,).
+
+    Returns:
+        The information, with as many masks.
     """
     masked: dict[str, Any] = {}
     for key, value in info.items():

@@ -100,8 +100,9 @@ def init(strategy: SearchStrategy, parameters: Tensor | Mapping[str, Tensor], se
 
     Args:
         strategy: What is to be done.
-        parameters: Where it begins: one vector of floats, shape (d,), on any device, or, for evolution
-            strategies, named tensors of a network, whose layout `scaling` and `learned_std` refer to.
+        parameters: Parameters it begins at: one vector of floats, shape (d,), on any device, or, for
+            evolution strategies, named tensors of a network, whose layout `scaling` and `learned_std` refer
+            to.
         seed: Seed of all noise, at least 0.
     """
     return strategy.init(parameters, seed)  # type: ignore[arg-type]
@@ -111,13 +112,13 @@ def ask(state: SearchState) -> tuple[Tensor, SearchState]:
     """Ask for the members of the next generation.
 
     Args:
-        state: Where the search has come to.
+        state: State of the search.
 
     Returns:
         Their parameters, shape (population_size, d), and the state that awaits their fitness.
 
     Raises:
-        ValueError: If the last generation was not told of.
+        InvalidValueError: If the last generation was not told of.
     """
     return state.ask()
 
@@ -136,8 +137,8 @@ def tell(state: SearchState, fitness: Any, behaviors: Any = None) -> SearchState
         its `report` says so.
 
     Raises:
-        TypeError: If fitness is no numbers.
-        ValueError: If `ask` was not called before, the number of members is another, or a fitness is plus
-            infinity.
+        InvalidTypeError: If fitness is no numbers.
+        InvalidValueError: If `ask` was not called before, the number of members is another, or a fitness is
+            plus infinity.
     """
     return state.tell(fitness, behaviors)

@@ -44,7 +44,7 @@ class CMAES:
             seed: Seed of all noise.
 
         Raises:
-            ImportError: If `pycma` is not installed.
+            MissingPackageError: If `pycma` is not installed.
         """
         check_seed(seed)
         try:
@@ -114,7 +114,7 @@ class CMAState:
             Their parameters, shape (population_size, d), and the state that awaits their fitness.
 
         Raises:
-            ValueError: If a generation is being evaluated already.
+            InvalidValueError: If a generation is being evaluated already.
         """
         check(self.asked is None, "ask()", "called twice", "followed by tell()")
         library = copy.deepcopy(self.library)

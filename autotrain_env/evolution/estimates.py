@@ -66,7 +66,7 @@ class Estimate(NamedTuple):
 
     Args:
         value: The estimate, shape (d,).
-        error: Its standard error, shape (d,).
+        error: Standard error of that, shape (d,).
     """
 
     value: Tensor
@@ -94,7 +94,8 @@ def second_derivatives(
             unperturbed and the others perturbed, shape (d,), or shape () where d is 1.
 
     Raises:
-        ValueError: If the distribution has no score, or Laplace noise has no centre of the right shape.
+        InvalidValueError: If the distribution has no score, or Laplace noise has no centre of the right
+            shape.
     """
     factors = distribution.curvature(noise)
     count, size = noise.shape

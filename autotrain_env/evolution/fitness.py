@@ -66,8 +66,8 @@ def check_fitness(fitness: object, count: int, device: torch.device, dtype: torc
         dtype: Dtype of the tensor returned.
 
     Raises:
-        TypeError: If they are no numbers.
-        ValueError: If there are more or fewer, or one is plus infinity.
+        InvalidTypeError: If they are no numbers.
+        InvalidValueError: If there are more or fewer, or one is plus infinity.
     """
     try:
         values = torch.as_tensor(fitness)
@@ -150,8 +150,8 @@ def as_shaping(shaping: str | Shaping) -> Shaping:
     """Look a shaping up by name; a `Shaping` is returned as it is.
 
     Raises:
-        TypeError: If it is neither a name nor a shaping.
-        ValueError: If the name is unknown.
+        InvalidTypeError: If it is neither a name nor a shaping.
+        InvalidValueError: If the name is unknown.
     """
     if not isinstance(shaping, (str, Shaping)):
         raise InvalidTypeError(f"shaping={shaping!r} must be a name or a Shaping")

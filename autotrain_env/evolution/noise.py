@@ -179,7 +179,7 @@ class UniformNoise(Distribution):
         """Refuse, since there is none.
 
         Raises:
-            ValueError: Always.
+            InvalidValueError: Always.
         """
         raise InvalidValueError(
             "distribution='uniform' has no score: second derivatives cannot be estimated"
@@ -190,7 +190,7 @@ class UniformNoise(Distribution):
         """Refuse, since there is none.
 
         Raises:
-            ValueError: Always.
+            InvalidValueError: Always.
         """
         raise InvalidValueError("distribution='uniform' has no score, and so no natural gradient")
 
@@ -220,8 +220,8 @@ def as_noise_distribution(distribution: str | Distribution) -> Distribution:
         distribution: One of `DISTRIBUTIONS`, or a `Distribution`, which is returned as it is.
 
     Raises:
-        TypeError: If it is neither a name nor a distribution.
-        ValueError: If the name is unknown.
+        InvalidTypeError: If it is neither a name nor a distribution.
+        InvalidValueError: If the name is unknown.
     """
     if isinstance(distribution, Distribution):
         return distribution
@@ -267,6 +267,6 @@ def draw_noise(
 
 
 def check_seed(seed: int) -> None:
-    """Raise a `ValueError` unless noise can be drawn with a seed."""
+    """Raise an `InvalidValueError` unless noise can be drawn with a seed."""
     check_whole("seed", seed, 0)
     check(seed <= MAX_SEED, "seed", seed, f"at most {MAX_SEED}")

@@ -79,7 +79,7 @@ class Archive:
             Novelty of the members, shape (n,), NaN where behaviour is not finite; the archive after it.
 
         Raises:
-            ValueError: If behaviours are of another length than those archived.
+            InvalidValueError: If behaviours are of another length than those archived.
         """
         known = behaviors[:0] if self.behaviors is None else self.behaviors
         check(
@@ -125,8 +125,8 @@ def check_behaviors(behaviors: Any, count: int, wanted: bool) -> Tensor | None:
         The behaviours, float64, on the CPU.
 
     Raises:
-        TypeError: If they are no numbers.
-        ValueError: If they are missing, not wanted, or of another shape.
+        InvalidTypeError: If they are no numbers.
+        InvalidValueError: If they are missing, not wanted, or of another shape.
     """
     if not wanted:
         check(behaviors is None, "behaviors", behaviors, "None without novelty")

@@ -87,7 +87,7 @@ class RandomState:
             Their parameters, shape (population_size, d), and the state that awaits their fitness.
 
         Raises:
-            ValueError: If a generation is being evaluated already.
+            InvalidValueError: If a generation is being evaluated already.
         """
         check(self.asked is None, "ask()", "called twice", "followed by tell()")
         rows = range(self.population_size)

@@ -88,7 +88,7 @@ class SparseEvolutionStrategy:
         """Returns which parents are neighbours, each of itself too: bool, symmetric, shape (P, P).
 
         Raises:
-            ValueError: If some parents cannot be reached from others.
+            InvalidValueError: If some parents cannot be reached from others.
         """
         count = self.num_parents
         joined = np.eye(count, dtype=bool)
@@ -117,8 +117,8 @@ class SparseEvolutionStrategy:
             seed: Seed of all noise and of the graph.
 
         Raises:
-            TypeError: If the parameters are no floats.
-            ValueError: If the graph is not connected.
+            InvalidTypeError: If the parameters are no floats.
+            InvalidValueError: If the graph is not connected.
         """
         check_seed(seed)
         layout, start = as_vector(parameters)
@@ -197,7 +197,7 @@ class SparseState:
             Their parameters, shape (population_size, d), and the state that awaits their fitness.
 
         Raises:
-            ValueError: If a generation is being evaluated already.
+            InvalidValueError: If a generation is being evaluated already.
         """
         check(not self.is_asked, "ask()", "called twice", "followed by tell()")
         return self.members(range(self.population_size)), replace(self, is_asked=True)
@@ -211,9 +211,9 @@ class SparseState:
             behaviors: Must be `None`.
 
         Raises:
-            TypeError: If fitness is no numbers.
-            ValueError: If there is no generation to tell of, a shape does not fit, or a fitness is plus
-                infinity.
+            InvalidTypeError: If fitness is no numbers.
+            InvalidValueError: If there is no generation to tell of, a shape does not fit, or a fitness is
+                plus infinity.
         """
         if not self.is_asked:
             raise InvalidValueError("tell() was called without ask(): there is no generation to tell of")

@@ -167,8 +167,8 @@ class EvolutionStrategy:
             seed: Seed of all noise, at least 0.
 
         Raises:
-            TypeError: If the parameters are no floats.
-            ValueError: If they are not finite, or something does not fit them.
+            InvalidTypeError: If the parameters are no floats.
+            InvalidValueError: If they are not finite, or something does not fit them.
         """
         check_seed(seed)
         layout, centre = as_vector(parameters)
@@ -315,7 +315,7 @@ class EvolutionState:
             Their parameters, shape (population_size, d), and the state that awaits their fitness.
 
         Raises:
-            ValueError: If a generation is being evaluated already.
+            InvalidValueError: If a generation is being evaluated already.
         """
         check(self.asked is None, "ask()", "called twice", "followed by tell()")
         asked = Asked(self.noise(range(self.strategy.num_rows)), self.std(), self.around())
@@ -338,9 +338,9 @@ class EvolutionState:
             The state after it, with a report.
 
         Raises:
-            TypeError: If fitness or behaviours are no numbers.
-            ValueError: If there is no generation to tell of, a shape does not fit, or a fitness is plus
-                infinity.
+            InvalidTypeError: If fitness or behaviours are no numbers.
+            InvalidValueError: If there is no generation to tell of, a shape does not fit, or a fitness is
+                plus infinity.
         """
         if self.asked is None:
             raise InvalidValueError("tell() was called without ask(): there is no generation to tell of")
@@ -429,7 +429,7 @@ class EvolutionState:
 
 
 def check_members(members: range, population_size: int) -> None:
-    """Raise a `ValueError` unless members are consecutive ones of a generation."""
+    """Raise an `InvalidValueError` unless members are consecutive ones of a generation."""
     within = members.start >= 0 and members.stop <= population_size and members.step == 1
     check(within, "members", members, f"a range of step 1 within 0 and {population_size}")
 

@@ -64,8 +64,8 @@ def as_update(optimizer: str | Optimizer) -> Optimizer:
         optimizer: One of `UPDATES`, or an `Optimizer`, which is returned as it is.
 
     Raises:
-        TypeError: If it is neither.
-        ValueError: If the name is unknown.
+        InvalidTypeError: If it is neither.
+        InvalidValueError: If the name is unknown.
     """
     if isinstance(optimizer, str):
         if optimizer not in UPDATES:
@@ -112,7 +112,7 @@ def value_at(value: PerGeneration, generation: int, name: str) -> float:
         name: The argument's name, for the error.
 
     Raises:
-        ValueError: If it is not finite and above 0.
+        InvalidValueError: If it is not finite and above 0.
     """
     number = float(value(generation) if callable(value) else value)
     check(0 < number < math.inf, name, number, f"finite, above 0 (generation {generation})")

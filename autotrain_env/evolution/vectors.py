@@ -19,8 +19,8 @@ def as_vector(parameters: Tensor | Mapping[str, Tensor]) -> tuple[Layout, Tensor
         parameters: Named tensors of floats, or one such tensor.
 
     Raises:
-        TypeError: If they are no floats.
-        ValueError: If there is none, or one is not finite.
+        InvalidTypeError: If they are no floats.
+        InvalidValueError: If there is none, or one is not finite.
     """
     named = {"parameters": parameters} if isinstance(parameters, Tensor) else dict(parameters)
     for name, tensor in named.items():
@@ -36,7 +36,7 @@ def perturbation_scale(layout: Layout, scaling: str, tensor_scales: Mapping[str,
     """Returns what the perturbation of each parameter is multiplied by.
 
     Args:
-        layout: Where the parameters lie.
+        layout: Layout of the parameters.
         scaling: `"none"`: 1; `"fan_in"`: 1 over the root of the numbers that go into a unit, see
             `Layout.fan_ins`.
         tensor_scales: Further factors of tensors, by name; 1 where none is given.
@@ -45,7 +45,7 @@ def perturbation_scale(layout: Layout, scaling: str, tensor_scales: Mapping[str,
         Factors, float32, shape (size,).
 
     Raises:
-        ValueError: If a name is unknown, or a factor is not finite and above 0.
+        InvalidValueError: If a name is unknown, or a factor is not finite and above 0.
     """
     if scaling not in SCALINGS:
         raise unknown_name("scaling", scaling, SCALINGS)

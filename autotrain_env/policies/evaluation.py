@@ -20,8 +20,11 @@ def make_evaluation_env(env_id: str, num_envs: int, **kwargs: Any) -> VectorEnv[
 
     Args:
         env_id: Id of the environment, such as `"AutoTrain-v0"`.
-        num_envs: Lanes (N).
+        num_envs: Number of lanes (N).
         kwargs: Arguments of the environment.
+
+    Raises:
+        InvalidTypeError: If that id is of an environment of another kind.
     """
     env = gymnasium.make_vec(
         env_id, num_envs=num_envs, autoreset_mode=AutoresetMode.DISABLED.value, **kwargs
@@ -166,13 +169,19 @@ def _as_columns(rows: list[dict[str, Any]], history: bool) -> dict[str, np.ndarr
 
 
 def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
-    """Returns the mean of a sample with its 95% interval (accelerated bootstrap, seeded).
+    """Returns the mean of a sample with its 95% interval (BCa bootstrap, seeded).
+
+    The bootstrap is bias-corrected and accelerated (Efron, Journal of the American Statistical Association
+    82, 1987), with 5,000 resamples.
 
     Args:
         values: The sample, shape (n,).
 
     Returns:
         Mean, lower end, upper end; all equal where the values are.
+
+    Raises:
+        InvalidValueError: If the sample is empty or of another shape.
     """
     values = np.asarray(values, dtype=np.float64)
     check(values.ndim == 1 and len(values) > 0, "values", values, "of shape (n,) with n at least 1")

@@ -6,18 +6,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autotrain_env.policies.spec import _ACTIVATIONS, RECURRENT, PolicySpec
+from autotrain_env.policies.spec import ACTIVATIONS, RECURRENT, PolicySpec
 from autotrain_env.process.observations import NUM_METRICS
 
 MAX_NORMALIZED = 10.0
-"""Normalised observations are cut off there, either way."""
+"""Normalised observations are cut off there, on either side of 0."""
 
 
 class Normalize(nn.Module):
     """Observations less their mean, over their deviation, as a normaliser found them before.
 
     Args:
-        size: Numbers in an observation.
+        size: How many numbers an observation holds.
     """
 
     def __init__(self, size: int) -> None:
@@ -28,7 +28,7 @@ class Normalize(nn.Module):
         self.register_buffer("deviation", torch.ones(size))
 
     def forward(self, observation: Tensor) -> Tensor:
-        """Shape (n, size), cut off at `MAX_NORMALIZED`."""
+        """Normalise observations of shape (n, size), and cut them off at `MAX_NORMALIZED`."""
         normalized = (observation - self.mean) / self.deviation
         return normalized.clamp(-MAX_NORMALIZED, MAX_NORMALIZED)
 
@@ -39,10 +39,10 @@ class StateAttention(nn.Module):
     From (n, H * K * M) or (n, H, K, M) to (n, H * width).
 
     Args:
-        rows: States (H).
-        windows: Samples of each metric (K).
-        width: Numbers that stand for a state.
-        heads: Of the attention.
+        rows: Number of states (H).
+        windows: Number of samples of each metric (K).
+        width: How many numbers stand for a state.
+        heads: Number of heads of the attention.
     """
 
     def __init__(self, rows: int, windows: int, width: int = 32, heads: int = 4) -> None:
@@ -53,7 +53,7 @@ class StateAttention(nn.Module):
         self.attend = nn.MultiheadAttention(width, heads, batch_first=True)
 
     def forward(self, observation: Tensor) -> Tensor:
-        """What each state looks like beside the others."""
+        """Describe each state beside the others: (n, H * K * M) or (n, H, K, M) to (n, H * width)."""
         states = observation.reshape(len(observation), self.rows, -1)
         tokens = torch.tanh(self.embed(states) + self.position)
         # Not need_weights=False, whose fused kernel has no second derivative, which TRPO takes.
@@ -64,7 +64,7 @@ class PolicyNetwork(nn.Module):
     """The layers of a policy, in order.
 
     Args:
-        spec: What they are.
+        spec: Description of the policy.
     """
 
     def __init__(self, spec: PolicySpec) -> None:
@@ -76,7 +76,16 @@ class PolicyNetwork(nn.Module):
     def forward(
         self, observation: Tensor, state: tuple[Tensor, ...] | None
     ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
-        """Numbers for the head, shape (n, …), and the recurrent layer's next state, each (n, hidden)."""
+        """Apply all layers, one after another.
+
+        Args:
+            observation: Observations, float32, shape (n, …).
+            state: State of the recurrent layer, one tensor of shape (n, hidden) for each of its parts;
+                `None` where there is no such layer.
+
+        Returns:
+            Numbers for the head, shape (n, …), and the recurrent layer's next state.
+        """
         values = observation
         for layer in self.layers:
             if isinstance(layer, (nn.LSTM, nn.GRU)):
@@ -100,4 +109,4 @@ def _make_layer(layer: Mapping[str, Any]) -> nn.Module:
         return Normalize(layer["size"])
     if layer["type"] == "state_attention":
         return StateAttention(*(layer[name] for name in ("rows", "windows", "width", "heads")))
-    return _ACTIVATIONS[layer["type"]]()
+    return ACTIVATIONS[layer["type"]]()

@@ -12,8 +12,8 @@ class Moments:
     """Count, mean and sum of squared differences from the mean, of numbers side by side.
 
     Args:
-        count: Rows seen.
-        mean: Float64, shape (size,).
+        count: How many rows were seen.
+        mean: Mean of the rows, float64, shape (size,).
         squares: Sums of squared differences from the mean, float64, shape (size,).
     """
 
@@ -23,12 +23,12 @@ class Moments:
 
     @classmethod
     def empty(cls, size: int) -> "Moments":
-        """Of no rows."""
+        """Returns the moments of no rows."""
         return cls(0, np.zeros(size), np.zeros(size))
 
     @classmethod
     def of(cls, rows: np.ndarray) -> "Moments":
-        """Of rows of shape (n, size)."""
+        """Returns the moments of rows of numbers, shape (n, size); no row gives those of `empty`."""
         if not len(rows):
             return cls.empty(rows.shape[1])
         rows = rows.astype(np.float64)
@@ -36,10 +36,16 @@ class Moments:
         return cls(len(rows), mean, ((rows - mean) ** 2).sum(0))
 
     def merge(self, other: "Moments") -> "Moments":
-        """Of both parts' rows (Chan, Golub and LeVeque, 1979), which no row is needed for.
+        """Join the moments of two parts, for which no row is needed (Chan, Golub and LeVeque, 1979).
+
+        Args:
+            other: Moments of other rows.
+
+        Returns:
+            Moments of both parts' rows.
 
         Raises:
-            ValueError: If they are of another size.
+            InvalidValueError: If they are of another size.
         """
         check(self.mean.shape == other.mean.shape, "other", other.mean.shape, f"of shape {self.mean.shape}")
         if not self.count or not other.count:
@@ -51,7 +57,10 @@ class Moments:
         return Moments(count, mean, self.squares + other.squares + between)
 
     def deviation(self, least: float = 1e-2) -> np.ndarray:
-        """Standard deviation, at least `least`; 1 where fewer than two rows were seen.
+        """Returns the standard deviation, or 1 where fewer than two rows were seen.
+
+        Args:
+            least: The smallest deviation that is returned.
 
         Returns:
             Float64, shape (size,).

@@ -19,18 +19,18 @@ class Policy(Protocol):
         """Forget what was kept of lanes in which a new episode has just begun.
 
         Args:
-            situation: The beginning.
+            situation: What is known of all lanes, at the beginning of the new episodes.
             lanes: Which lanes, bool, shape (N,).
         """
 
     def decide(self, situation: Situation) -> Decisions:
-        """Decide for one env step. Called once per env step.
+        """Decide for one env step; this is called once per env step.
 
         Args:
             situation: What is known of all lanes.
 
         Returns:
-            Decisions for all lanes; lanes that have ended ignore theirs.
+            Decisions for all lanes, arrays of shape (N,); lanes that have ended ignore theirs.
         """
 
 

@@ -29,14 +29,14 @@ class RandomAgent:
         check_whole("seed", self.seed, 0)
 
     def reset(self, situation: Situation, lanes: np.ndarray) -> None:
-        """Begin new streams in the given lanes."""
+        """Begin new streams in the given lanes (bool, shape (N,))."""
         for lane in np.flatnonzero(lanes).tolist():
             entropy = [self.seed, int(situation.episode_seed[lane])]
             self._spaces[lane] = situation.action_type.space()
             self._spaces[lane].seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
 
     def decide(self, situation: Situation) -> Decisions:
-        """Draw an action in every lane."""
+        """Draw a possible action in every lane."""
         count, possible = situation.num_envs, situation.action_masks
         masks = [None] * count if possible is None else possible.astype(np.int8)
         return situation.decode(

@@ -54,7 +54,7 @@ class BudgetSchedule(Schedule):
         _check_rate(self.learning_rate)
 
     def learning_rates(self, situation: Situation) -> np.ndarray:
-        """Returns peak rates times the factors of the coming env step."""
+        """Returns peak rates times the factors of the coming env step, float64, shape (N,)."""
         num_steps = np.maximum(situation.budget // situation.inner_steps, 1)
         step = np.minimum(situation.steps, num_steps - 1)  # lanes that have ended have no next step
         return _peak_rates(situation, self.learning_rate) * self.factors(step, num_steps)
@@ -85,7 +85,7 @@ class Constant(BudgetSchedule):
     """
 
     def factors(self, step: np.ndarray, num_steps: np.ndarray) -> np.ndarray:
-        """Returns one for every lane."""
+        """Returns 1 for every lane."""
         return np.ones(len(step))
 
 
@@ -95,7 +95,7 @@ class StepDecay(BudgetSchedule):
 
     Args:
         learning_rate: Rate at the start.
-        factor: Of each drop, in (0, 1].
+        factor: Factor of each drop, in (0, 1].
         every: Share of the budget between drops, in (0, 1]; rounded to env steps, at least one.
     """
 
@@ -228,7 +228,7 @@ class ReduceOnPlateau(Schedule):
 
     Args:
         learning_rate: Rate at the start; `None` for the initial rate of each lane's task.
-        factor: Of each reduction, in (0, 1).
+        factor: Factor of each reduction, in (0, 1).
         patience: Env steps without improvement that are let pass; the rate falls after one more.
         threshold: By how much a score must exceed the best one to count as an improvement [score].
         cooldown: Env steps after a reduction in which none is counted.
@@ -251,11 +251,11 @@ class ReduceOnPlateau(Schedule):
         check_whole("cooldown", self.cooldown, 0)
 
     def reset(self, situation: Situation, lanes: np.ndarray) -> None:
-        """Start anew in the given lanes."""
+        """Start anew in the given lanes (bool, shape (N,))."""
         _restart(self._state, lanes, best=-np.inf, stale=0, cooldown=0, reductions=0)
 
     def learning_rates(self, situation: Situation) -> np.ndarray:
-        """Returns peak rates times `factor` to the power of the reductions so far."""
+        """Returns the first rates times `factor` to the power of the reductions so far."""
         self._look(situation)
         return _peak_rates(situation, self.learning_rate) * self.factor ** self._state["reductions"]
 
@@ -271,7 +271,7 @@ class ReduceOnPlateau(Schedule):
         state["stale"][reduce] = 0
 
     def with_learning_rate(self, learning_rate: float | None) -> "ReduceOnPlateau":
-        """Returns the same schedule with another rate at the start."""
+        """Returns the same schedule with another rate at the start; `None` for each task's own."""
         return dataclasses.replace(self, learning_rate=learning_rate)
 
 
@@ -305,17 +305,17 @@ class EarlyStopping(Schedule):
 
     @property
     def followed(self) -> Schedule:
-        """The schedule that is followed."""
+        """Returns the schedule that is followed."""
         assert isinstance(self.schedule, Schedule)
         return self.schedule
 
     def reset(self, situation: Situation, lanes: np.ndarray) -> None:
-        """Start anew in the given lanes."""
+        """Start anew in the given lanes (bool, shape (N,))."""
         self.followed.reset(situation, lanes)
         _restart(self._state, lanes, best=-np.inf, stale=0)
 
     def decide(self, situation: Situation) -> Decisions:
-        """Stop, or do what the schedule does."""
+        """Stop where the answer has not risen for some time, or else do what the schedule does."""
         _count_stale(self._state, situation, self.threshold)
         decisions = self.followed.decide(situation)
         return dataclasses.replace(decisions, stop=self._state["stale"] >= self.patience)
@@ -350,8 +350,8 @@ def as_schedule(schedule: str | Policy) -> Policy:
             returned as it is.
 
     Raises:
-        ValueError: If the name is unknown.
-        TypeError: If it is neither.
+        InvalidValueError: If the name is unknown.
+        InvalidTypeError: If it is neither a name nor a policy.
     """
     if isinstance(schedule, str):
         if schedule not in SCHEDULES:
@@ -364,14 +364,14 @@ def as_schedule(schedule: str | Policy) -> Policy:
 
 
 def _peak_rates(situation: Situation, learning_rate: float | None) -> np.ndarray:
-    """The given rate, or what each lane's episode began with; float64, shape (N,)."""
+    """Returns the given rate, or what each lane's episode began with, float64, shape (N,)."""
     if learning_rate is None:
         return situation.initial_learning_rate
     return np.full(situation.num_envs, float(learning_rate))
 
 
 def _cosine(start: float, end: float, share: np.ndarray) -> np.ndarray:
-    """Half a cosine from `start` at share 0 to `end` at share 1."""
+    """Returns half a cosine from `start` at share 0 to `end` at share 1."""
     return end + (start - end) * (1 + np.cos(np.pi * share)) / 2
 
 
@@ -387,8 +387,8 @@ def _count_stale(state: dict[str, np.ndarray], situation: Situation, threshold: 
     """Count env steps since the guarded holdout answer last rose above its best.
 
     Args:
-        state: Holds the best score and the count of each lane.
-        situation: What is known of the lanes.
+        state: Arrays with the best score and the count of each lane.
+        situation: What is known of all lanes.
         threshold: By how much a score must exceed the best.
 
     Returns:

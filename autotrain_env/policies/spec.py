@@ -12,12 +12,13 @@ from torch import nn
 from autotrain_env.errors import check, check_whole, unknown_name
 from autotrain_env.process.observations import NUM_METRICS
 
-FORMAT = 1
+POLICY_FORMAT = 1
+"""Version of the content of `policy.json`."""
 HEADS = ("categorical", "values", "quantiles", "gaussian", "squashed_gaussian", "deterministic")
-_ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "flatten": nn.Flatten}
-LAYERS = ("linear", "lstm", "gru", "state_attention", "normalize", *_ACTIVATIONS)
+ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "flatten": nn.Flatten}
+LAYERS = ("linear", "lstm", "gru", "state_attention", "normalize", *ACTIVATIONS)
 RECURRENT = {"lstm": 2, "gru": 1}
-"""Kinds of recurrent layers, and of how many arrays their state is."""
+"""Kinds of recurrent layers, and how many arrays the state of each is made of."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,12 @@ class PolicySpec:
     """What a policy is, apart from its weights; the content of `policy.json`.
 
     Args:
-        observation_space: Of one lane.
-        action_space: `Discrete`, or a `Box` of shape (d,).
-        layers: In order, each `{"type": "linear", "in": …, "out": …}`, `{"type": "lstm" | "gru", "in": …,
-            "hidden": …}` (one at most), `{"type": "state_attention", "rows": …, "windows": …, "width": …,
-            "heads": …}`, `{"type": "normalize", "size": …}`, or `{"type": "tanh" | "relu" | "flatten"}`.
+        observation_space: Space of one lane's observation.
+        action_space: Space of one lane's action: `Discrete`, or a `Box` of shape (d,).
+        layers: The layers in their order, each `{"type": "linear", "in": …, "out": …}`,
+            `{"type": "lstm" | "gru", "in": …, "hidden": …}` (one at most),
+            `{"type": "state_attention", "rows": …, "windows": …, "width": …, "heads": …}`,
+            `{"type": "normalize", "size": …}`, or `{"type": "tanh" | "relu" | "flatten"}`.
         head: How the last layer's numbers become actions. Discrete: `"categorical"` (logits), `"values"`,
             `"quantiles"` (of values, `num_quantiles` by actions). Box: `"gaussian"` (means; the weights
             hold `log_std`), `"squashed_gaussian"` (means and logarithms of deviations, and tanh of what is
@@ -37,7 +39,11 @@ class PolicySpec:
         masked: Whether it was trained with impossible actions masked out.
         exploration: Probability of a random action where actions of `"values"` or `"quantiles"` are drawn.
         environment: Id and keyword arguments that it was trained with, for the record.
-        versions: Of the libraries, for the record.
+        versions: Versions of the libraries it was trained with, by name, for the record.
+
+    Raises:
+        InvalidValueError: If a value is not allowed, or a layer does not fit what is before it.
+        KeyError: If a layer lacks an entry.
     """
 
     observation_space: spaces.Box
@@ -84,7 +90,7 @@ class PolicySpec:
                 check_whole("state_attention layer's heads", layer["heads"], 1)
                 check(layer["width"] % layer["heads"] == 0, "heads", layer["heads"], "a divisor of width")
                 width = layer["rows"] * layer["width"]
-            elif kind not in _ACTIVATIONS:
+            elif kind not in ACTIVATIONS:
                 raise unknown_name("layer", kind, LAYERS)
         recurrent = sum(layer["type"] in RECURRENT for layer in self.layers)
         check(recurrent <= 1, "layers", f"{recurrent} recurrent layers", "one recurrent layer at most")
@@ -97,15 +103,15 @@ class PolicySpec:
 
     @property
     def num_actions(self) -> int:
-        """Number of discrete actions, or of dimensions."""
+        """Returns the number of discrete actions, or of dimensions."""
         if isinstance(self.action_space, spaces.Discrete):
             return int(self.action_space.n)
         return int(np.prod(self.action_space.shape))
 
     def as_json(self) -> dict[str, Any]:
-        """As plain numbers and names."""
+        """Returns the content of `policy.json`: plain numbers and names."""
         return {
-            "format": FORMAT,
+            "format": POLICY_FORMAT,
             "observation_space": _space_as_json(self.observation_space),
             "action_space": _space_as_json(self.action_space),
             "layers": [dict(layer) for layer in self.layers],
@@ -118,13 +124,16 @@ class PolicySpec:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "PolicySpec":
-        """Read what `as_json` wrote.
+        """Make a description of what `as_json` returned.
+
+        Args:
+            content: The content of `policy.json`.
 
         Raises:
-            ValueError: If the format is another, or a value is not allowed.
+            InvalidValueError: If the format is another, or a value is not allowed.
             KeyError: If an entry is missing.
         """
-        check(content["format"] == FORMAT, "format", content["format"], f"{FORMAT}")
+        check(content["format"] == POLICY_FORMAT, "format", content["format"], f"{POLICY_FORMAT}")
         known = ("format", *(entry.name for entry in fields(cls)))
         for name in content:
             if name not in known:

@@ -21,7 +21,7 @@ from autotrain_env.training.layout import Layout
 
 STACKABLE_HEADS = ("categorical", "gaussian", "deterministic")
 ACTION_STREAM = 1
-"""Of the noise that actions are drawn with, apart from the noise that members are made with."""
+"""Stream of the noise that actions are drawn with, apart from the one that members are made with."""
 
 
 def make_spec(
@@ -39,15 +39,21 @@ def make_spec(
     """Describe a linear policy, a multilayer perceptron, or one with a GRU.
 
     Args:
-        observation_space: Of one lane, a Box.
-        action_space: Of one lane, `Discrete` or a Box of shape (d,).
+        observation_space: Space of one lane's observation, a Box.
+        action_space: Space of one lane's action, `Discrete` or a Box of shape (d,).
         hidden: Widths of hidden layers with tanh; none for a linear policy.
         recurrent: Width of a GRU before them; `None` for none.
         normalize: Whether observations are normalised.
         masked: Whether impossible discrete actions are masked out.
         sampled: Whether continuous actions have a learned deviation.
         environment: Id and arguments of the environment, for the record.
-        versions: Of libraries, for the record.
+        versions: Versions of libraries, by name, for the record.
+
+    Returns:
+        The description. Its last layer has an output for each action, or each dimension.
+
+    Raises:
+        InvalidValueError: If a width is no whole number above 0, or continuous actions are to be masked.
     """
     assert isinstance(observation_space, spaces.Box)
     assert isinstance(action_space, (spaces.Discrete, spaces.Box))
@@ -79,7 +85,14 @@ def make_spec(
 
 
 def policy_layout(spec: PolicySpec) -> Layout:
-    """Names and shapes of what is learned of a policy: all its weights but those that normalise."""
+    """Lay out what is learned of a policy: all its weights but those that normalise.
+
+    Args:
+        spec: Description of the policy.
+
+    Returns:
+        Names and shapes, and where each lies in a vector of shape (d,).
+    """
     with torch.device("meta"):
         tensors = PolicyNetwork(spec).state_dict()
     fixed = tuple(f"layers.{i}." for i, layer in enumerate(spec.layers) if layer["type"] == "normalize")
@@ -89,12 +102,15 @@ def policy_layout(spec: PolicySpec) -> Layout:
 
 
 def single_policy(spec: PolicySpec, parameters: Tensor, moments: Moments) -> TrainedPolicy:
-    """One policy as a `TrainedPolicy`, which takes the likeliest actions.
+    """Make a `TrainedPolicy`, which takes the likeliest actions, of one policy's parameters.
 
     Args:
-        spec: What it is.
-        parameters: As `policy_layout` lays them out, shape (d,).
-        moments: Of observations, which they are normalised with.
+        spec: Description of the policy.
+        parameters: Its parameters as `policy_layout` lays them out, floats, shape (d,).
+        moments: Moments of observations, which these are normalised with.
+
+    Returns:
+        The policy, its weights copied as float32.
     """
     weights = {name: part.float() for name, part in policy_layout(spec).split(parameters).items()}
     for number, layer in enumerate(spec.layers):
@@ -111,17 +127,17 @@ class StackedPolicies(EpisodeCounter):
     not depend on how many others there are, to the last bit.
 
     Args:
-        spec: What they are.
-        parameters: Shape (n, d), float32, as `policy_layout` lays them out.
-        moments: Of observations, which they are normalised with.
-        block_size: Policies evaluated at once.
+        spec: Description of the policies.
+        parameters: Parameters as `policy_layout` lays them out, float32, shape (n, d).
+        moments: Moments of observations, which these are normalised with.
+        block_size: Number of policies evaluated at once.
         deterministic: Whether the likeliest action is taken, or one is drawn. What is drawn is the same for
             all policies in the same episode and step: common random numbers.
-        seed: Of what is drawn.
-        generation: Of what is drawn.
+        seed: Seed of the noise that actions are drawn with.
+        generation: Generation that the noise belongs to: each has noise of its own.
 
     Raises:
-        ValueError: If parameters are of another shape, or the kind cannot be stacked.
+        InvalidValueError: If parameters are of another shape, or the kind cannot be stacked.
     """
 
     def __init__(
@@ -158,7 +174,7 @@ class StackedPolicies(EpisodeCounter):
         self.mean = torch.from_numpy(moments.mean).float()
         self.deviation = torch.from_numpy(moments.deviation()).float()
         self.moments = [Moments.empty(len(moments.mean)) for _ in range(-(-self.count // block_size))]
-        """Of what each block has seen."""
+        """Moments of the observations that each block has seen."""
         padding = parameters[-1:].expand(-self.count % block_size, -1)
         blocks = torch.cat((parameters, padding)).split(block_size)
         self._weights = [layout.split(block.contiguous()) for block in blocks]
@@ -167,7 +183,11 @@ class StackedPolicies(EpisodeCounter):
         self._step = np.zeros(self.count, np.int64)
 
     def reset(self, situation: Situation, lanes: np.ndarray) -> None:
-        """Forget the recurrent state of lanes in which a new episode has begun."""
+        """Forget the recurrent state of lanes in which a new episode has begun.
+
+        Raises:
+            InvalidValueError: If there is not one lane for each policy, or a space is another one.
+        """
         check(
             situation.num_envs == self.count,
             "env.num_envs",
@@ -186,7 +206,14 @@ class StackedPolicies(EpisodeCounter):
 
     @torch.no_grad()
     def decide(self, situation: Situation) -> Decisions:
-        """Decide for one env step, and take note of what is observed where an episode goes on."""
+        """Decide for one env step, and add what is observed in lanes that run to the moments.
+
+        Args:
+            situation: What is known of all lanes.
+
+        Returns:
+            Decisions for all lanes, arrays of shape (N,); policy i's are in lane i.
+        """
         running = situation.running
         flat = situation.rows.reshape(self.count, -1)
         mask = situation.action_masks if self.spec.masked else None
@@ -201,7 +228,7 @@ class StackedPolicies(EpisodeCounter):
         return situation.decode(np.concatenate(actions))
 
     def _forward(self, number: int, observation: np.ndarray) -> Tensor:
-        """Numbers for the head of a block's policies, padded, shape (block_size, ...)."""
+        """Returns numbers for the head of a block's policies, padded, shape (block_size, …)."""
         weights = self._weights[number]
         block = slice(number * self.block_size, (number + 1) * self.block_size)
         values = torch.zeros(self.block_size, observation.shape[1])
@@ -237,7 +264,7 @@ class StackedPolicies(EpisodeCounter):
         return np.clip(values.numpy(), space.low, space.high).astype(np.float32)
 
     def _noise(self) -> Tensor:
-        """Uniform numbers in (0, 1) for discrete actions, else normal ones; shape (n, actions)."""
+        """Draw uniform numbers in (0, 1) for discrete actions, else normal ones, shape (n, actions)."""
         discrete = self.spec.head == "categorical"
         episode = self.episode // self.count
         drawn = torch.empty(self.count, self.spec.num_actions)
@@ -256,12 +283,12 @@ def _part(values: Any, block: slice) -> Any:
 
 
 def _apply(weight: Tensor, bias: Tensor, values: Tensor) -> Tensor:
-    """A layer of each policy on its own row: (n, out, in), (n, out), (n, in) to (n, out)."""
+    """Apply a layer of each policy to its own row: (n, out, in), (n, out), (n, in) to (n, out)."""
     return torch.baddbmm(bias.unsqueeze(2), weight, values.unsqueeze(2)).squeeze(2)
 
 
 def _gru(weights: Mapping[str, Tensor], name: str, values: Tensor, state: Tensor) -> Tensor:
-    """A step of each policy's `torch.nn.GRU`; states of shape (n, hidden)."""
+    """Make a step of each policy's `torch.nn.GRU`: its next states, shape (n, hidden)."""
     from_input, from_state = (
         _apply(weights[f"{name}.weight_{kind}_l0"], weights[f"{name}.bias_{kind}_l0"], of)
         for kind, of in (("ih", values), ("hh", state))

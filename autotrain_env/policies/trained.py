@@ -28,8 +28,8 @@ from autotrain_env.process.config import AutoTrainConfig
 from autotrain_env.process.situation import Situation
 
 JSON_NAME, WEIGHTS_NAME = "policy.json", "policy.safetensors"
-State = tuple[np.ndarray, ...]
-"""Of a recurrent layer: hidden state, and for an lstm its cell, each of shape (n, hidden)."""
+RecurrentState = tuple[np.ndarray, ...]
+"""State of a recurrent layer: hidden state, and for an lstm its cell, each of shape (n, hidden)."""
 PRETRAINED = {"many": Path(__file__).parent / "pretrained" / "many"}
 """Folders of the policies that come with the package, by name."""
 
@@ -38,8 +38,8 @@ class TrainedPolicy:
     """A trained agent: chooses actions, and serves as a policy of `evaluate_policy`.
 
     Args:
-        spec: What it is.
-        weights: Float32 tensors by name; see `PolicyNetwork`.
+        spec: Description of the policy.
+        weights: Its weights, float32 tensors by name; see `PolicyNetwork`.
         deterministic: Whether `decide` takes the likeliest action, or draws.
 
     Raises:
@@ -57,11 +57,15 @@ class TrainedPolicy:
         )
         self.network.eval()
         self.generator = torch.Generator().manual_seed(0)
-        self._state: State | None = None
+        self._state: RecurrentState | None = None
         self._starts: np.ndarray | None = None
 
     def seed(self, seed: int) -> None:
-        """Seed what draws actions where they are not deterministic."""
+        """Seed the generator that draws actions where they are not deterministic.
+
+        Args:
+            seed: Seed of all draws from now on.
+        """
         self.generator.manual_seed(seed)
 
     @property
@@ -72,7 +76,7 @@ class TrainedPolicy:
 
     @property
     def state_parts(self) -> int:
-        """Arrays that the recurrent layer's state is made of, 0 where there is none."""
+        """Returns how many arrays the recurrent layer's state is made of, 0 where there is none."""
         return sum(RECURRENT.get(layer["type"], 0) for layer in self.spec.layers)
 
     @torch.no_grad()
@@ -80,14 +84,14 @@ class TrainedPolicy:
         self,
         observation: np.ndarray,
         mask: np.ndarray | None = None,
-        state: State | None = None,
+        state: RecurrentState | None = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = True,
-    ) -> tuple[np.ndarray, State | None]:
+    ) -> tuple[np.ndarray, RecurrentState | None]:
         """Choose actions.
 
         Args:
-            observation: Of one lane, or of n lanes with a leading dimension.
+            observation: Observation of one lane, or of n lanes with a leading dimension.
             mask: Which discrete actions are possible, bool, shape (n, actions) or (actions,);
                 `None` for all.
             state: What the last call returned, for a recurrent policy; `None` at the beginning.
@@ -116,8 +120,8 @@ class TrainedPolicy:
         return (actions[0] if single else actions), state
 
     def _forward(
-        self, batch: np.ndarray, state: State | None, episode_start: np.ndarray | None
-    ) -> tuple[Tensor, State | None]:
+        self, batch: np.ndarray, state: RecurrentState | None, episode_start: np.ndarray | None
+    ) -> tuple[Tensor, RecurrentState | None]:
         observation = torch.from_numpy(np.ascontiguousarray(batch, np.float32))
         size = self.hidden_size
         if size is None:
@@ -223,14 +227,18 @@ class TrainedPolicy:
             check(found == wanted, f"env.{argument}", found, f"{wanted}: the policy was trained for that")
 
     def reset(self, situation: Situation, lanes: np.ndarray) -> None:
-        """Forget the recurrent state of lanes in which a new episode has begun."""
+        """Forget the recurrent state of lanes in which a new episode has begun.
+
+        Raises:
+            InvalidValueError: If the policy was trained for another space or meaning of actions.
+        """
         self.check_fits(situation.observation_space, situation.action_type)
         if self._starts is None or len(self._starts) != len(lanes):
             self._state, self._starts = None, np.zeros(len(lanes), bool)
         self._starts |= lanes
 
     def decide(self, situation: Situation) -> Decisions:
-        """Decide for one env step."""
+        """Decide for one env step, by the likeliest actions or by drawn ones; see `Policy.decide`."""
         mask = situation.action_masks if self.spec.masked else None
         actions, self._state = self.predict(
             situation.observation, mask, self._state, self._starts, deterministic=self.deterministic
@@ -244,7 +252,7 @@ class TrainedPolicy:
         """Write `policy.json` and `policy.safetensors`; each appears whole or not at all.
 
         Args:
-            folder: Where; made if it is missing.
+            folder: Folder to write them in; made if it is missing.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -261,8 +269,11 @@ def load_policy(folder: str | PathLike[str], *, deterministic: bool = True) -> T
     `AutoTrain-v0` with `observation_layout="flat"`.
 
     Args:
-        folder: With `policy.json` and `policy.safetensors`; or `"many"`, where there is no such folder.
+        folder: Folder with `policy.json` and `policy.safetensors`; or `"many"`, where there is no such one.
         deterministic: Whether its `decide` takes the likeliest action, or draws.
+
+    Returns:
+        The policy, on the CPU.
 
     Raises:
         FileNotFoundError: If a file is missing.

@@ -1,4 +1,9 @@
-"""Actions of the agent, and the decisions that they decode to."""
+"""Actions of the agent, and the decisions that they decode to.
+
+A new type of actions is a class here and an entry of `ACTION_TYPES`; its fields are arguments of the
+environment (`AutoTrainConfig`). Something new to decide on is a field of `Decisions` and of `Executed`,
+which `AutoTrainCore` carries out, and has a column in `autotrain_env.process.record`.
+"""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -35,21 +40,29 @@ class Decisions:
 
     @classmethod
     def scale(cls, lr_factor: np.ndarray) -> "Decisions":
-        """Returns decisions to go on training at the rates times these factors, float64, shape (N,)."""
+        """Returns decisions to go on training with the learning rates scaled.
+
+        Args:
+            lr_factor: What each lane's rate is multiplied by, above 0, shape (N,).
+        """
         count = len(lr_factor)
         nothing = np.zeros(count, bool)
         return cls(np.asarray(lr_factor, float), np.zeros(count, np.int64), nothing, nothing.copy())
 
     @classmethod
     def set_rate(cls, learning_rate: np.ndarray) -> "Decisions":
-        """Returns decisions to go on training at these rates, float64, shape (N,)."""
+        """Returns decisions to go on training at given learning rates.
+
+        Args:
+            learning_rate: Each lane's rate, above 0, shape (N,); it will be held to the bounds.
+        """
         count = len(learning_rate)
         nothing = np.zeros(count, bool)
         rates = np.asarray(learning_rate, float)
         return cls(np.ones(count), np.zeros(count, np.int64), nothing, nothing.copy(), rates)
 
     def check(self, lanes: np.ndarray) -> None:
-        """Raise unless the decisions can be carried out.
+        """Check that the decisions can be carried out.
 
         Args:
             lanes: Which lanes are to carry theirs out, bool, shape (N,).
@@ -73,7 +86,7 @@ class ActionType(ABC):
     """A space of actions, next to the code that decodes it; its fields are arguments of the environment."""
 
     name: ClassVar[str]
-    """As users write it."""
+    """Name by which users choose it."""
 
     has_masks: ClassVar[bool] = True
     """Whether actions are discrete, so that impossible ones can be masked out."""
@@ -95,16 +108,19 @@ class ActionType(ABC):
             actions: One action per lane, shape (N, …).
             rewindable: Which rows a lane can rewind to, bool, shape (N, H).
             generators: The lanes' streams for drawing actions.
+
+        Returns:
+            Decisions, arrays of shape (N,).
         """
 
     def masks(self, rewindable: np.ndarray) -> np.ndarray:
-        """Say which discrete actions are possible now.
+        """Tell which discrete actions are possible now.
 
         Args:
             rewindable: Which rows a lane can rewind to, bool, shape (N, H).
 
         Returns:
-            Bool, shape (N, number of actions).
+            Whether each is possible, bool, shape (N, number of actions).
 
         Raises:
             InvalidTypeError: If the actions are continuous.
@@ -147,7 +163,7 @@ class DiscreteActions(_ChoiceActions):
 
     @property
     def num_actions(self) -> int:
-        """Number of actions."""
+        """Returns the number of actions."""
         return len(self.lr_factors) * self.num_rewinds + self.reinit + self.stop
 
     def space(self) -> spaces.Space[Any]:
@@ -169,7 +185,7 @@ class DiscreteActions(_ChoiceActions):
         )
 
     def masks(self, rewindable: np.ndarray) -> np.ndarray:
-        """Say which actions are possible now; see `ActionType.masks`."""
+        """Tell which actions are possible now; see `ActionType.masks`."""
         table = np.repeat(_rewind_masks(rewindable, self.num_rewinds), len(self.lr_factors), axis=1)
         always = np.ones((len(table), self.num_actions - table.shape[1]), dtype=bool)
         return np.concatenate((table, always), axis=1)
@@ -304,8 +320,8 @@ def check_actions(space: spaces.Space[Any], actions: Any) -> np.ndarray:
         The actions as an array of the space's dtype.
 
     Raises:
-        InvalidTypeError: If they are of the wrong kind.
-        InvalidValueError: If shape or range are wrong.
+        InvalidTypeError: If they are of another dtype, which the space's cannot hold.
+        InvalidValueError: If they have the wrong shape or lie outside the space.
     """
     try:
         given = np.asarray(actions)

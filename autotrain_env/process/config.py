@@ -45,7 +45,7 @@ class AutoTrainConfig:
         num_snapshots: States that the agent sees and can rewind to, the current one included (H).
         score: What is to be maximised: `"accuracy"`, or `"neg_log_loss"`, which is minus the log loss
             clipped to [-4 log C, 0] for C classes.
-        tasks: Where tasks come from: a preset (`"default"`, `"rates"`, `"mixed"`, `"many"`,
+        tasks: What tasks are drawn from: a preset (`"default"`, `"rates"`, `"mixed"`, `"many"`,
             `"curriculum"`), a `TaskDistribution` or a `Curriculum`.
         dataset: A name, a `Dataset`, `(images, labels)` or a `torch.utils.data.Dataset`.
         split_seed: Seed of the four-way split.
@@ -100,14 +100,15 @@ class AutoTrainConfig:
             a mapping from `Task` to such curves, or a function from `Task` to one.
         truncate_after: Env steps after which an episode is truncated; `None` for never.
         backend: How networks are computed side by side: `"auto"`, `"stacked"` or `"looped"`.
-        device: Where the networks lie, such as `"cpu"` or `"cuda"`.
-        dtype: Of the weights: `"float32"` or `"float64"`.
+        device: Device that holds the networks, such as `"cpu"` or `"cuda"`.
+        dtype: Dtype of the weights: `"float32"` or `"float64"`.
         log_path: File for one row per decision (`.jsonl` or `.csv`), written while it runs; `None` for
             none.
 
     Raises:
-        ValueError: If a value is not allowed.
-        TypeError: If a value is of the wrong kind.
+        InvalidValueError: If a value is not allowed.
+        TypeError: If a value is of another kind; it is an `InvalidTypeError` where a name or an object is
+            asked for.
     """
 
     inner_steps: int = 20
@@ -248,7 +249,14 @@ class AutoTrainConfig:
             check(0 <= getattr(self, name) < math.inf, name, getattr(self, name), "finite, at least 0")
 
     def check_budget(self, budget: int) -> None:
-        """Raise unless an episode's budget is a multiple of `inner_steps`."""
+        """Check that an episode's budget is a multiple of `inner_steps`.
+
+        Args:
+            budget: Updates per episode.
+
+        Raises:
+            InvalidValueError: If it is not.
+        """
         check(
             budget % self.inner_steps == 0,
             "budget",
@@ -258,7 +266,7 @@ class AutoTrainConfig:
 
     @property
     def task_distribution(self) -> TaskDistribution | Curriculum:
-        """Where tasks come from, with the fields given here put in."""
+        """Returns what tasks are drawn from: `tasks`, with the arguments of a task given here put in."""
         given = {name: getattr(self, name) for name in TASK_FIELDS}
         given = {name: value for name, value in given.items() if value is not None}
         distribution = as_task_distribution(self.tasks)
@@ -266,7 +274,7 @@ class AutoTrainConfig:
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """`dtype` as torch has it."""
+        """Returns `dtype` as torch has it."""
         return DTYPES[self.dtype]
 
     def make_action_type(self) -> ActionType:
@@ -278,15 +286,18 @@ class AutoTrainConfig:
         return self._gather(RewardSettings)
 
     def _gather(self, kind: type[Any]) -> Any:
-        """A dataclass whose fields are arguments of the environment."""
+        """Returns an object of a dataclass whose fields are arguments of the environment."""
         return kind(**{entry.name: getattr(self, entry.name) for entry in dataclasses.fields(kind)})
 
 
 def check_device(device: str) -> None:
-    """Raise a `ValueError` unless a device is there.
+    """Check that a device is there.
 
     Args:
-        device: Such as `"cpu"` or `"cuda:0"`.
+        device: Name of the device, such as `"cpu"` or `"cuda:0"`.
+
+    Raises:
+        InvalidValueError: If it is not.
     """
     try:
         torch.zeros(1, device=device)
@@ -299,10 +310,14 @@ def make_config(arguments: dict[str, Any]) -> AutoTrainConfig:
     """Make a configuration of keyword arguments.
 
     Args:
-        arguments: Values by name.
+        arguments: Values of arguments of `AutoTrainConfig`, by name.
+
+    Returns:
+        The configuration, checked.
 
     Raises:
-        TypeError: If a name is unknown; the nearest known one is named.
+        InvalidTypeError: If a name is unknown; the nearest known one is named.
+        InvalidValueError: If a value is not allowed; see `AutoTrainConfig`.
     """
     known = [f.name for f in dataclasses.fields(AutoTrainConfig)]
     for name in arguments:

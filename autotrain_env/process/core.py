@@ -30,7 +30,7 @@ class AutoTrainCore:
 
     Args:
         config: The environment's arguments.
-        num_envs: Lanes (N).
+        num_envs: Number of lanes (N).
 
     Raises:
         InvalidValueError: If `num_envs` is no whole number above 0, or a task that can be drawn does not
@@ -63,7 +63,14 @@ class AutoTrainCore:
             self.log = MDPLog(config.log_path, tuple(self.reward_weights))
 
     def set_task_level(self, level: int) -> None:
-        """Set the curriculum's level for episodes that begin from now on; see `EpisodeMaker`."""
+        """Set the curriculum's level for episodes that begin from now on.
+
+        Args:
+            level: The level, from 0, the easiest.
+
+        Raises:
+            InvalidValueError: If there is no such level.
+        """
         self.maker.set_task_level(level)
 
     # --- reset ---
@@ -139,7 +146,7 @@ class AutoTrainCore:
         self.lineage.push_untrained(lanes, found.loss[0], found.accuracy[0], train, holdout)
 
     def _take_scores(self, lanes: np.ndarray, found: Evaluated) -> tuple[np.ndarray, np.ndarray]:
-        """Keep the score that the reward looks at; train and holdout score of each lane, both (n,)."""
+        """Keep the score that the reward looks at; return train and holdout score, both of shape (n,)."""
         train, holdout, validation = self.lineage.scores(lanes, found.accuracy, found.loss)
         self.lanes.score[lanes] = holdout if self.config.reward_split == "holdout" else validation
         return train, holdout
@@ -151,6 +158,9 @@ class AutoTrainCore:
 
         Args:
             decisions: Arrays over all N lanes; lanes that have ended ignore theirs.
+
+        Returns:
+            Reward, flags and information of the step, arrays over all N lanes.
 
         Raises:
             InvalidValueError: If an array has the wrong shape, a factor or rate is not above 0 or a
@@ -182,7 +192,7 @@ class AutoTrainCore:
         )
 
     def _prepare(self, decisions: Decisions, ran: np.ndarray) -> Executed:
-        """Rewind or re-initialise, and change the rates; everything that comes before the updates."""
+        """Rewind or re-initialise, and change the rates: carry out all that comes before the updates."""
         stop, reinit = decisions.stop & ran, decisions.reinit & ran & ~decisions.stop
         going = np.flatnonzero(ran & ~stop)
         wanted = np.where(ran & ~stop & ~reinit, decisions.rewind, 0)
@@ -222,7 +232,7 @@ class AutoTrainCore:
         healthy = lanes[~lineage.diverged[lanes]]
         losses, accuracies = self.stacks.train(healthy, lineage.learning_rate[healthy])
         finite = np.isfinite(losses).all(1) & self.stacks.finite(healthy)
-        found = self.stacks.evaluate(healthy[finite], losses=self.config.score == "neg_log_loss")
+        found = self.stacks.evaluate(healthy[finite], losses=lineage.needs_losses)
         finite[finite] = found.finite
         good = healthy[finite]
         if len(good) < len(lanes):
@@ -260,7 +270,7 @@ class AutoTrainCore:
     def _reward_terms(
         self, score_before: np.ndarray, updates_before: np.ndarray, ran: np.ndarray, diverged: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """Weighted terms of all lanes; 0 in those that did not run."""
+        """Returns the weighted terms of all lanes, shape (N,); 0 in those that did not run."""
         state, lineage = self.lanes, self.lineage
         score = state.score
         if self.config.terminal_state == "best_holdout":
@@ -292,7 +302,7 @@ class AutoTrainCore:
     def _record(
         self, executed: Executed, words: np.ndarray, reward: np.ndarray, terms: dict[str, np.ndarray]
     ) -> StepRecord:
-        """What this step was, or the beginning: arrays that go on changing, so to be used at once."""
+        """Returns what this step was, or the beginning: arrays that go on changing, to be used at once."""
         state, lineage = self.lanes, self.lineage
         guards = lineage.thresholdout
         seeds = [0 if episode is None else episode.seed for episode in self.stacks.episodes]
@@ -319,7 +329,7 @@ class AutoTrainCore:
         return StepRecord(values, terms)
 
     def _final(self, lanes: np.ndarray) -> dict[str, np.ndarray]:
-        """Test results of the last and of the best-on-holdout weights, and the whole history.
+        """Test the last and the best-on-holdout weights, and add the whole history.
 
         Returns:
             Arrays of shape (N,) by name, true of the lanes given.
@@ -339,7 +349,7 @@ class AutoTrainCore:
 
     @property
     def episodes(self) -> list[Episode | None]:
-        """The lanes' current episodes, `None` for a lane that was never reset."""
+        """Returns the lanes' current episodes, `None` for a lane that was never reset."""
         return self.stacks.episodes
 
     def situation(self) -> Situation:
@@ -365,12 +375,16 @@ class AutoTrainCore:
         )
 
     def observation(self) -> np.ndarray:
-        """Returns observations of all lanes, a copy: (N, H, K, M), or (N, H * K * M) where flat."""
+        """Returns all lanes' observations, a copy, float32: (N, H, K, M), or (N, H * K * M) where flat."""
         rows = self.lineage.rows.copy()
         return rows.reshape(len(rows), -1) if self.config.observation_layout == "flat" else rows
 
     def action_masks(self) -> np.ndarray:
-        """Returns which discrete actions are possible now, bool, shape (N, number of actions)."""
+        """Returns which discrete actions are possible now, bool, shape (N, number of actions).
+
+        Raises:
+            InvalidTypeError: If actions are continuous.
+        """
         return self.action_type.masks(self.lineage.rewindable())
 
     def decode(self, actions: np.ndarray) -> Decisions:
@@ -387,7 +401,7 @@ class AutoTrainCore:
         """Returns a lane's network as a module of its own, the normalisation of its images in front.
 
         Args:
-            lane: Which.
+            lane: Number of the lane.
             best: Whether with the weights that were best on the guarded holdout, or the current ones.
 
         Returns:
@@ -429,7 +443,7 @@ class AutoTrainCore:
         """Continue from what `state_dict` returned, bit for bit.
 
         Args:
-            state: Of a core with the same arguments.
+            state: What `state_dict` of a core with the same arguments returned.
 
         Raises:
             InvalidValueError: If it is of another number of lanes or has other entries.

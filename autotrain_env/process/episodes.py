@@ -23,7 +23,7 @@ from autotrain_env.training.architecture import Architecture
 from autotrain_env.training.classifiers import MLP
 
 GROUPS = ("stack", "training", "evaluation", "test")
-"""For what lanes can be computed together or not."""
+"""What lanes can be computed together for; episodes number the groups of lanes that can."""
 
 _STREAMS = {
     "task": 0,
@@ -42,7 +42,7 @@ def stream(episode_seed: int, name: str, *more: int) -> np.random.Generator:
         episode_seed: The number drawn for the episode.
         name: `"task"`, `"initialization"`, `"minibatches"`, `"thresholdout"`, `"actions"` or
             `"rewind_noise"`.
-        more: Further keys: for `"initialization"`, the number of the attempt.
+        *more: Further keys: for `"initialization"`, the number of the attempt.
     """
     sequence = np.random.SeedSequence(episode_seed, spawn_key=(_STREAMS[name], *more))
     return np.random.Generator(np.random.PCG64(sequence))
@@ -79,7 +79,11 @@ class Episode:
         self.samplers = [copy.deepcopy(self.sampler), *self.samplers[: rows - 1]]
 
     def rewind_sampler(self, distance: int) -> None:
-        """Let the minibatches come again that followed the state `distance` rows back."""
+        """Let the minibatches come again that followed an earlier state.
+
+        Args:
+            distance: How many rows back that state is; it must be remembered.
+        """
         self.samplers = self.samplers[distance:]
         self.sampler = copy.deepcopy(self.samplers[0])
 
@@ -109,7 +113,7 @@ class EpisodeMaker:
         """Set the curriculum's level for episodes that begin from now on.
 
         Args:
-            level: From 0, the easiest.
+            level: The level, from 0, the easiest.
 
         Raises:
             InvalidValueError: If there is no such level.
@@ -128,7 +132,7 @@ class EpisodeMaker:
         return sum(len(other.labels) for other in before)
 
     def pool(self, num_features: int) -> Tensor:
-        """Returns all images of that many features, shape (total, features)."""
+        """Returns all images that have so many features, in the chosen dtype, shape (total, features)."""
         if num_features not in self._pools:
             datasets = tuple(self.datasets[num_features])
             self._pools[num_features] = image_pool(
@@ -140,8 +144,8 @@ class EpisodeMaker:
         """Returns a new episode.
 
         Args:
-            seed: The number drawn for it; decides everything random in it.
-            task: Its task, or `None` for one drawn at the level that is set.
+            seed: The number drawn for the episode; it decides everything random in it.
+            task: The task, or `None` for one drawn at the level that is set.
 
         Raises:
             InvalidValueError: If the task does not fit its data or the environment.

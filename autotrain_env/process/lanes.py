@@ -10,7 +10,7 @@ class Lanes:
     """How far each lane's episode is, and what its reward looks at; arrays of shape (N,).
 
     Args:
-        num_envs: Lanes (N).
+        num_envs: Number of lanes (N).
     """
 
     def __init__(self, num_envs: int) -> None:
@@ -30,7 +30,7 @@ class Lanes:
         self.best_holdout_answer[lanes] = self.best_score[lanes] = -np.inf
 
     def copy_lane(self, source: int, target: int) -> None:
-        """Copy everything of one lane to another."""
+        """Copy everything of lane `source` to lane `target`."""
         for array in vars(self).values():
             array[target] = array[source]
 
@@ -40,9 +40,9 @@ class StepResult:
     """What one env step brought; arrays over all N lanes.
 
     Args:
-        reward: Float64; 0 in lanes that did not run.
-        terminated: Bool; kept in lanes that have ended.
-        truncated: Bool; likewise.
+        reward: Reward of the step, float64; 0 in lanes that did not run.
+        terminated: Whether the episode has ended by stop or budget, bool; kept in lanes that have ended.
+        truncated: Whether it was cut short, bool; kept likewise.
         ran: Which lanes took part, bool.
         info: Arrays by name, true of the lanes that ran; `reward_terms` is a dictionary of arrays.
         final: Arrays by name for the lanes that ended in this step, true of those alone.

@@ -14,7 +14,7 @@ from autotrain_env.process.observations import NUM_METRICS, Measurement, make_ro
 from autotrain_env.process.thresholdout import Thresholdout
 
 SCORES = ("accuracy", "neg_log_loss")
-"""What can be maximised."""
+"""What can be maximised; `Lineage.scores`, `to_unit`, `chance` and `needs_losses` say what each is."""
 
 
 class Lineage:
@@ -24,10 +24,10 @@ class Lineage:
     weights. The first `count` rows exist; the others are zero.
 
     Args:
-        num_envs: Lanes (N).
-        num_snapshots: Rows (H).
-        history_length: Windows per env step (K).
-        inner_steps: Updates per env step (T), a multiple of K.
+        num_envs: Number of lanes (N).
+        num_snapshots: Number of rows (H).
+        history_length: Number of windows per env step (K).
+        inner_steps: Number of updates per env step (T), a multiple of K.
         lr_bounds: Smallest and largest learning rate.
         score: What is maximised, one of `SCORES`.
     """
@@ -62,12 +62,12 @@ class Lineage:
 
     @property
     def num_snapshots(self) -> int:
-        """Rows (H)."""
+        """Returns the number of rows (H)."""
         return self.rows.shape[1]
 
     @property
     def history_length(self) -> int:
-        """Windows per env step (K)."""
+        """Returns the number of windows per env step (K)."""
         return self.rows.shape[2]
 
     # --- the beginning of an episode, and of a lineage ---
@@ -84,10 +84,10 @@ class Lineage:
 
         Args:
             lanes: Which lanes, int64, shape (n,).
-            num_classes: C of each.
-            budget: Updates per episode of each.
-            learning_rate: Initial rate of each; held to the bounds.
-            thresholdout: What guards the holdout of each.
+            num_classes: Number of classes (C) of each lane.
+            budget: Updates per episode of each lane.
+            learning_rate: Initial rate of each lane; held to the bounds.
+            thresholdout: What guards the holdout of each lane.
         """
         self.num_classes[lanes] = num_classes
         self.budget[lanes] = budget
@@ -226,7 +226,7 @@ class Lineage:
 
         Args:
             lanes: Which lanes, int64, shape (n,).
-            accuracy: Float64, shape (…, n).
+            accuracy: Accuracy, float64, shape (…, n).
             loss: Log loss [nats], float64, shape (…, n); NaN is worst.
         """
         if self.score == "accuracy":
@@ -234,10 +234,20 @@ class Lineage:
         return -np.clip(np.nan_to_num(loss, nan=np.inf), 0, 4 * np.log(self.num_classes[lanes]))
 
     def to_unit(self, lanes: np.ndarray, scores: np.ndarray) -> np.ndarray:
-        """Returns scores of lanes mapped to [0, 1], as Thresholdout and observations have them."""
+        """Returns scores of lanes mapped to [0, 1], as Thresholdout and observations have them.
+
+        Args:
+            lanes: Which lanes, int64, shape (n,).
+            scores: What `scores` returned, float64, shape (n,).
+        """
         if self.score == "accuracy":
             return scores
         return 1 + scores / (4 * np.log(self.num_classes[lanes]))
+
+    @property
+    def needs_losses(self) -> bool:
+        """Returns whether scores are made of log losses, which have to be computed for them then."""
+        return self.score != "accuracy"
 
     def chance(self, lanes: np.ndarray) -> np.ndarray:
         """Returns the score of guessing in each of the given lanes, float64, shape (n,)."""
@@ -245,7 +255,7 @@ class Lineage:
         return 1 / classes if self.score == "accuracy" else -np.log(classes)
 
     def clamp(self, rates: np.ndarray) -> np.ndarray:
-        """Returns learning rates held to their bounds."""
+        """Returns learning rates held to their bounds, float64, of the shape given."""
         return np.clip(rates, *self.lr_bounds)
 
     def _ask(self, lanes: np.ndarray, train_score: np.ndarray, holdout_score: np.ndarray) -> None:
@@ -271,12 +281,12 @@ class Lineage:
         return possible
 
     def _windows(self, values: np.ndarray) -> np.ndarray:
-        """Means over each of the K windows of an env step; (n, T) to (n, K)."""
+        """Average over each of the K windows of an env step: (n, T) to (n, K)."""
         per_window = self.inner_steps // self.history_length
         return values.reshape(len(values), self.history_length, per_window).mean(2)
 
     def _trained_rows(self, lanes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of lanes whose env step is over, (n, K, M), and the updates in their lineages, (n,)."""
+        """Make rows of lanes whose env step is over, (n, K, M), and the updates in their lineages, (n,)."""
         ends = np.arange(1, self.history_length + 1) * (self.inner_steps // self.history_length)
         before = self.lineage_updates[lanes, 0]
         updates = self.updates[lanes, None] + (ends - self.inner_steps)
@@ -320,7 +330,7 @@ class Lineage:
     # --- copies ---
 
     def copy_lane(self, source: int, target: int) -> None:
-        """Copy everything of one lane to another."""
+        """Copy everything of lane `source` to lane `target`."""
         for value in vars(self).values():
             if isinstance(value, np.ndarray):
                 value[target] = value[source]

@@ -54,10 +54,10 @@ class MDPLog:
         check(found == self.columns, "log_path", str(self.path), f"a file with columns {self.columns}")
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write rows.
+        """Write rows; they are on disk when it returns.
 
         Args:
-            rows: One mapping per decision with every column.
+            rows: One mapping for each decision, with a value for every column.
         """
         ordered = [{name: _plain(row[name]) for name in self.columns} for row in rows]
         if self.path.suffix == ".csv":

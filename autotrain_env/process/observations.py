@@ -1,4 +1,8 @@
-"""What the agent sees: the metrics of the last H states along the lineage of the current weights."""
+"""What the agent sees: the metrics of the last H states along the lineage of the current weights.
+
+A new metric is an entry of `METRICS` and a column of `make_rows`; what it needs beyond a `Measurement` is
+to be measured by `Lineage`. It changes what agents see, and so means a new version of the environment.
+"""
 
 from dataclasses import dataclass
 
@@ -27,8 +31,8 @@ def observation_space(num_snapshots: int, history_length: int, layout: str) -> s
     """Returns the space of one lane's observation.
 
     Args:
-        num_snapshots: Rows (H).
-        history_length: Samples per row (K).
+        num_snapshots: Number of rows (H).
+        history_length: Number of samples per row (K).
         layout: `"stacked"` for shape (H, K, M), `"flat"` for (H * K * M,).
     """
     shape = (num_snapshots, history_length, NUM_METRICS)
@@ -45,7 +49,7 @@ class Measurement:
     Args:
         losses: Mean minibatch log loss of each window [nats], float64, shape (n, K).
         accuracies: Mean minibatch accuracy of each window, float64, shape (n, K).
-        learning_rates: Float64, shape (n,).
+        learning_rates: Learning rate of the last updates, float64, shape (n,).
         holdout_answers: Thresholdout's answers, float64, shape (n,).
         train_scores: Scores on the train subset, float64, shape (n,).
         updates: Updates of the budget used at the end of each window, float64, shape (n, K).
@@ -73,7 +77,7 @@ def make_rows(
 
     Args:
         measured: Metrics of n lanes.
-        num_classes: C of each lane, shape (n,).
+        num_classes: Number of classes (C) of each lane, shape (n,).
         budget: Updates per episode of each lane, shape (n,).
         lr_bounds: Smallest and largest learning rate.
 

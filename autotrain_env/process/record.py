@@ -19,10 +19,10 @@ class Column:
     """One thing that is said of every step.
 
     Args:
-        name: As users find it.
+        name: Name by which users find it.
         dtype: NumPy's type of one value.
         meaning: What it is, with its unit.
-        places: Where it is shown: in `info`, in histories, in the MDP log.
+        places: Places that show it: in `info`, in histories, in the MDP log.
         per_window: Whether there is a value for each of the K windows; the log shows the last one's.
     """
 
@@ -102,7 +102,7 @@ class StepRecord:
         """Returns a row of the MDP log for each of some lanes.
 
         Args:
-            lanes: Int64, shape (n,).
+            lanes: Which lanes, int64, shape (n,).
             final: What is said at the end, arrays of shape (N,), true of lanes that have ended.
         """
         ended = self.values["terminated"] | self.values["truncated"]
@@ -131,8 +131,8 @@ class EpisodeHistory:
     """One row per decision of the current episode of every lane, the state at reset first.
 
     Args:
-        num_envs: Lanes (N).
-        history_length: Windows per env step (K).
+        num_envs: Number of lanes (N).
+        history_length: Number of windows per env step (K).
     """
 
     def __init__(self, num_envs: int, history_length: int) -> None:
@@ -152,7 +152,7 @@ class EpisodeHistory:
         """Add a row to each of the given lanes.
 
         Args:
-            lanes: Int64, shape (n,).
+            lanes: Which lanes, int64, shape (n,).
             record: What the step was.
         """
         at = self.length[lanes]
@@ -168,12 +168,12 @@ class EpisodeHistory:
             self.columns[name] = np.concatenate((column, more), axis=1)
 
     def of(self, lane: int) -> History:
-        """Returns the columns of one lane's episode so far, copies."""
+        """Returns the columns of one lane's episode so far, copies, each of shape (rows, …)."""
         length = self.length[lane]
         return History({name: column[lane, :length].copy() for name, column in self.columns.items()})
 
     def copy_lane(self, source: int, target: int) -> None:
-        """Copy one lane's episode to another."""
+        """Copy the episode of lane `source` to lane `target`."""
         self.length[target] = self.length[source]
         for column in self.columns.values():
             column[target] = column[source]

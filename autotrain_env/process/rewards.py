@@ -1,4 +1,7 @@
-"""Reward: named terms, weighted and summed."""
+"""Reward: named terms, weighted and summed.
+
+A new term is an entry of `REWARD_TERMS`, a new preset one of `REWARD_PRESETS`.
+"""
 
 import math
 from collections.abc import Callable, Mapping
@@ -10,23 +13,66 @@ import numpy as np
 from autotrain_env.errors import check, unknown_name
 from autotrain_env.process.tasks import Task
 
-REWARD_TERMS = (
-    "improvement",
-    "improvement_sign",
-    "time_cost",
-    "elapsed_cost",
-    "terminal_score",
-    "divergence",
-    "baseline_improvement",
-)
-
-REWARD_PRESETS = ("delta", "sign", "risa", "terminal", "baseline")
-
 Curve = tuple[Any, Any]
-"""Updates used and score, two sequences of equal length."""
+"""A recorded run: updates used (rising) and score, two sequences of equal length."""
 
 Baseline = Curve | Mapping[Task, Curve] | Callable[[Task], Curve]
 """A recorded curve to be measured against, or where one is found for each task."""
+
+
+@dataclass(frozen=True)
+class Transition:
+    """What the reward of one env step of n lanes depends on.
+
+    Args:
+        score_before: Score before the step, float64, shape (n,).
+        score: Score after it (in the end, of the weights that `terminal_state` names).
+        updates: Number of updates made or skipped in this step, int64, shape (n,).
+        updates_used: Number of updates since the episode began, this step's included, int64, shape (n,).
+        terminated: Whether the episode ends with it, bool, shape (n,).
+        newly_diverged: Whether the lane diverged in it, bool, shape (n,).
+        baseline_before: The recorded run's score at the updates used before, float64, shape (n,).
+        baseline: The recorded run's score at the updates used now; in the end, at the whole budget;
+            float64, shape (n,).
+    """
+
+    score_before: np.ndarray
+    score: np.ndarray
+    updates: np.ndarray
+    updates_used: np.ndarray
+    terminated: np.ndarray
+    newly_diverged: np.ndarray
+    baseline_before: np.ndarray
+    baseline: np.ndarray
+
+
+TermWeights = dict[str, float | None]
+"""Weights of terms by name; `None` stands for 1 / budget."""
+
+REWARD_TERMS: dict[str, Callable[[Transition], np.ndarray]] = {
+    "improvement": lambda step: step.score - step.score_before,
+    "improvement_sign": lambda step: np.sign(step.score - step.score_before),
+    "time_cost": lambda step: -step.updates.astype(float),
+    "elapsed_cost": lambda step: -step.updates_used.astype(float),
+    "terminal_score": lambda step: np.where(step.terminated, step.score, 0.0),
+    "divergence": lambda step: -step.newly_diverged.astype(float),
+    "baseline_improvement": lambda step: (
+        step.score - step.score_before - (step.baseline - step.baseline_before)
+    ),
+}
+"""Terms of the reward by name: from n lanes' transitions to float64, shape (n,), before any weight."""
+
+REWARD_PRESETS: dict[str, Callable[["RewardSettings"], TermWeights]] = {
+    "delta": lambda settings: {"improvement": 1.0},
+    "sign": lambda settings: {
+        "improvement_sign": settings.inter_reward,
+        "terminal_score": settings.final_reward_scale,
+    },
+    "risa": lambda settings: {"improvement_sign": 1.0, "elapsed_cost": settings.step_cost},
+    "terminal": lambda settings: {"terminal_score": settings.final_reward_scale},
+    "baseline": lambda settings: {"baseline_improvement": 1.0},
+}
+"""Weights that the presets give to terms, by name."""
 
 
 @dataclass(frozen=True)
@@ -75,54 +121,20 @@ class RewardSettings:
             f"a recorded curve where reward={self.reward!r}",
         )
 
-    def weights(self) -> dict[str, float | None]:
-        """Returns the weight of every term that counts; `None` stands for 1 / budget."""
-        weights = self._preset() if isinstance(self.reward, str) else dict(self.reward)
+    def weights(self) -> TermWeights:
+        """Returns the weight of every term that counts."""
+        if isinstance(self.reward, str):
+            weights = REWARD_PRESETS[self.reward](self)
+        else:
+            weights = dict(self.reward)
         if self.divergence_penalty:
             weights["divergence"] = self.divergence_penalty
         if self.time_cost:
             weights["time_cost"] = self.time_cost
         return {name: weights[name] for name in REWARD_TERMS if name in weights}
 
-    def _preset(self) -> dict[str, float | None]:
-        presets: dict[str, dict[str, float | None]] = {
-            "delta": {"improvement": 1.0},
-            "sign": {"improvement_sign": self.inter_reward, "terminal_score": self.final_reward_scale},
-            "risa": {"improvement_sign": 1.0, "elapsed_cost": self.step_cost},
-            "terminal": {"terminal_score": self.final_reward_scale},
-            "baseline": {"baseline_improvement": 1.0},
-        }
-        return presets[str(self.reward)]
 
-
-@dataclass(frozen=True)
-class Transition:
-    """What the reward of one env step of n lanes depends on.
-
-    Args:
-        score_before: Score before the step, float64, shape (n,).
-        score: Score after it (in the end, of the weights that `terminal_state` names).
-        updates: Updates made or skipped in this step, int64, shape (n,).
-        updates_used: Updates since the episode began, this step's included.
-        terminated: Whether the episode ends with it, bool, shape (n,).
-        newly_diverged: Whether the lane diverged in it, bool, shape (n,).
-        baseline_before: The recorded run's score at the updates used before.
-        baseline: The recorded run's score at the updates used now; in the end, at the whole budget.
-    """
-
-    score_before: np.ndarray
-    score: np.ndarray
-    updates: np.ndarray
-    updates_used: np.ndarray
-    terminated: np.ndarray
-    newly_diverged: np.ndarray
-    baseline_before: np.ndarray
-    baseline: np.ndarray
-
-
-def reward_terms(
-    transition: Transition, weights: dict[str, float | None], budget: np.ndarray
-) -> dict[str, np.ndarray]:
+def reward_terms(transition: Transition, weights: TermWeights, budget: np.ndarray) -> dict[str, np.ndarray]:
     """Compute every term, weight included; the reward is their sum.
 
     Args:
@@ -133,19 +145,9 @@ def reward_terms(
     Returns:
         Float64 arrays of shape (n,) by name.
     """
-    step = transition
-    improvement = step.score - step.score_before
-    bare = {
-        "improvement": improvement,
-        "improvement_sign": np.sign(improvement),
-        "time_cost": -step.updates.astype(float),
-        "elapsed_cost": -step.updates_used.astype(float),
-        "terminal_score": np.where(step.terminated, step.score, 0.0),
-        "divergence": -step.newly_diverged.astype(float),
-        "baseline_improvement": improvement - (step.baseline - step.baseline_before),
-    }
     return {
-        name: bare[name] * (1 / budget if weight is None else weight) for name, weight in weights.items()
+        name: REWARD_TERMS[name](transition) * (1 / budget if weight is None else weight)
+        for name, weight in weights.items()
     }
 
 
@@ -194,5 +196,10 @@ def baseline_curve(source: Baseline | None, task: Task) -> tuple[np.ndarray, np.
 
 
 def baseline_at(curve: tuple[np.ndarray, np.ndarray] | None, updates: float) -> float:
-    """Returns the score of a recorded run after so many updates; held after its end, 0 without a curve."""
+    """Returns the score of a recorded run after so many updates, interpolated linearly.
+
+    Args:
+        curve: What `baseline_curve` returned; `None` gives 0.
+        updates: Updates used; beyond the run's ends its first and last score are held.
+    """
     return 0.0 if curve is None else float(np.interp(updates, *curve))

@@ -17,9 +17,9 @@ class Situation:
         rows: Metrics of the last states, float32, shape (N, H, K, M); see `METRICS`.
         exists: Which of these rows exist, bool, shape (N, H).
         rewindable: Which of them a lane can rewind to, bool, shape (N, H).
-        learning_rate: Of the last updates, float64, shape (N,).
-        initial_learning_rate: That the episodes began with, float64, shape (N,).
-        updates: Of the budget used, int64, shape (N,).
+        learning_rate: Learning rate of the last updates, float64, shape (N,).
+        initial_learning_rate: Learning rate that the episodes began with, float64, shape (N,).
+        updates: Updates of the budget used, int64, shape (N,).
         budget: Updates per episode, int64, shape (N,).
         steps: Env steps since the episodes began, int64, shape (N,).
         holdout_answer: Thresholdout's last answer, 0 to 1, float64, shape (N,).
@@ -51,22 +51,22 @@ class Situation:
 
     @property
     def num_envs(self) -> int:
-        """Lanes (N)."""
+        """Returns the number of lanes (N)."""
         return len(self.rows)
 
     @property
     def observation(self) -> np.ndarray:
-        """The rows as agents see them, shape (N, H, K, M), or (N, H * K * M) where the layout is flat."""
+        """Returns the rows as agents see them, shape (N, H, K, M), or (N, H * K * M) where flat."""
         return self.rows.reshape(self.num_envs, -1) if self.observation_layout == "flat" else self.rows
 
     @property
     def observation_space(self) -> spaces.Box:
-        """The space of one lane's observation."""
+        """Returns the space of one lane's observation."""
         return observation_space(self.rows.shape[1], self.rows.shape[2], self.observation_layout)
 
     @property
     def action_masks(self) -> np.ndarray | None:
-        """Which discrete actions are possible now, bool, shape (N, actions); `None` for continuous ones."""
+        """Returns which discrete actions are possible, bool, (N, actions); `None` for continuous ones."""
         return self.action_type.masks(self.rewindable) if self.action_type.has_masks else None
 
     def decode(self, actions: np.ndarray) -> Decisions:

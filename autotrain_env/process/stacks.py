@@ -17,7 +17,7 @@ class Evaluated:
     """Accuracy and log loss of n networks on the three parts that are measured.
 
     Args:
-        accuracy: On train subset, holdout and validation part, float64, shape (3, n).
+        accuracy: Accuracy on train subset, holdout and validation part, float64, shape (3, n).
         loss: Log loss there [nats], float64, shape (3, n); 0 where it was not asked for.
         finite: Whether all logits of train subset and holdout were finite, bool, shape (n,).
     """
@@ -27,7 +27,7 @@ class Evaluated:
     finite: np.ndarray
 
     def take(self, which: np.ndarray) -> "Evaluated":
-        """Returns those of some networks, given as a bool array of shape (n,)."""
+        """Returns the results of some networks, which a bool array of shape (n,) marks."""
         return Evaluated(self.accuracy[:, which], self.loss[:, which], self.finite[which])
 
 
@@ -36,8 +36,8 @@ class Stacks:
 
     Args:
         config: The environment's arguments.
-        num_envs: Lanes (N).
-        maker: Holds the images.
+        num_envs: Number of lanes (N).
+        maker: What holds the images.
     """
 
     def __init__(self, config: AutoTrainConfig, num_envs: int, maker: EpisodeMaker) -> None:
@@ -87,11 +87,11 @@ class Stacks:
         )
 
     def _of(self, lane: int) -> tuple[LaneStack, int]:
-        """A lane's stack, and its slot there."""
+        """Returns a lane's stack, and its slot there."""
         return self.stacks[self.episode(lane).groups[0]], int(self.slot[lane])
 
     def _grouped(self, lanes: np.ndarray, what: str) -> Iterator[tuple[LaneStack, np.ndarray]]:
-        """Lanes that can be computed together: their stack, and their positions in `lanes`."""
+        """Yields the stack of lanes that can be computed together, and their positions in `lanes`."""
         numbers = self.groups[lanes, GROUPS.index(what)]
         for number in np.unique(numbers):
             at = np.flatnonzero(numbers == number)
@@ -131,7 +131,13 @@ class Stacks:
             stack.keep_best(self.slot[lanes[at]])
 
     def add_noise(self, lane: int, scale: float, generator: np.random.Generator) -> None:
-        """Add normal noise to a lane's parameters; see `LaneStack.add_noise`."""
+        """Add normal noise to a lane's parameters.
+
+        Args:
+            lane: Number of the lane.
+            scale: Standard deviation of the noise, over the root mean square of each tensor.
+            generator: Generator of the noise.
+        """
         stack, slot = self._of(lane)
         stack.add_noise(slot, scale, generator)
 
@@ -146,8 +152,8 @@ class Stacks:
         """Returns parameters and buffers of a lane's network by name, copies.
 
         Args:
-            lane: Which.
-            best: Whether those that were best on the guarded holdout, or the current ones.
+            lane: Number of the lane.
+            best: Whether the weights that were best on the guarded holdout, or the current ones.
         """
         stack, slot = self._of(lane)
         parameters, buffers = stack.weights(np.array([slot]), best=best)
@@ -156,7 +162,7 @@ class Stacks:
         return {name: tensor.clone() for name, tensor in named.items()}
 
     def copy_lane(self, source: int, target: int) -> None:
-        """Copy the weights and snapshots of one lane to another, which plays the same task."""
+        """Copy weights and snapshots of lane `source` to lane `target`, which plays the same task."""
         stack, slot = self._of(source)
         stack.copy_slot(slot, self._of(target)[1])
 
@@ -184,7 +190,7 @@ class Stacks:
         return losses, accuracies
 
     def _draw_batches(self, episodes: list[Episode]) -> tuple[np.ndarray, np.ndarray]:
-        """Positions in the pool and labels of an env step's minibatches, both int32, (n, T, B)."""
+        """Draw an env step's minibatches: positions in the pool and labels, both int32, (n, T, B)."""
         shape = (len(episodes), self.config.inner_steps, episodes[0].task.batch_size)
         indices, labels = np.empty((2, *shape), np.int32)
         for i, episode in enumerate(episodes):
@@ -200,6 +206,9 @@ class Stacks:
         Args:
             lanes: Which lanes, int64, shape (n,).
             losses: Whether log losses are wanted.
+
+        Returns:
+            Results, with arrays of shape (3, n) and (n,).
         """
         count = len(lanes)
         accuracy, loss, finite = np.zeros((3, count)), np.zeros((3, count)), np.zeros(count, bool)

@@ -18,7 +18,14 @@ class Sampler(Protocol):
     """Something that a field of a `TaskDistribution` is drawn from."""
 
     def sample(self, generator: np.random.Generator) -> Any:
-        """Draw one value."""
+        """Draw one value.
+
+        Args:
+            generator: The stream to draw from.
+
+        Returns:
+            A value that the field may have.
+        """
 
 
 @dataclass(frozen=True)
@@ -125,7 +132,7 @@ class TaskDistribution:
 
     @property
     def levels(self) -> tuple["TaskDistribution", ...]:
-        """Itself, as the only level."""
+        """Returns itself, as the only level."""
         return (self,)
 
     def __post_init__(self) -> None:
@@ -138,7 +145,7 @@ class TaskDistribution:
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 
     def possible(self, name: str) -> list[Any]:
-        """Values that a field can take, as far as they can be listed (the bounds of a range)."""
+        """Returns the values that a field can take, as far as they can be listed (a range's bounds)."""
         return _values(getattr(self, name))
 
     def sample(self, generator: np.random.Generator, level: int = 0) -> Task:
@@ -146,7 +153,13 @@ class TaskDistribution:
 
         Args:
             generator: The stream to draw from.
-            level: Ignored: there is one level.
+            level: Level of the task; ignored, since there is only one.
+
+        Returns:
+            The task, checked.
+
+        Raises:
+            InvalidValueError: If a value that is drawn is not allowed.
         """
         drawn = {
             name: value.sample(generator) if isinstance(value, Sampler) else value
@@ -155,7 +168,7 @@ class TaskDistribution:
         return Task(**drawn)
 
     def replace(self, **fields: Any) -> "TaskDistribution":
-        """A distribution with some fields replaced."""
+        """Returns a distribution with some fields replaced."""
         return dataclasses.replace(self, **fields)
 
 
@@ -195,27 +208,35 @@ class Curriculum:
         )
 
     def sample(self, generator: np.random.Generator, level: int = 0) -> Task:
-        """Draw a task of a level."""
+        """Draw a task of a level.
+
+        Args:
+            generator: The stream to draw from.
+            level: Level of the task, from 0, the easiest.
+
+        Returns:
+            The task, checked.
+        """
         return self.levels[level].sample(generator)
 
     def replace(self, **fields: Any) -> "Curriculum":
-        """A curriculum with some fields replaced in every level."""
+        """Returns a curriculum with some fields replaced in every level."""
         levels = tuple(level.replace(**fields) for level in self.levels)
         return dataclasses.replace(self, levels=levels)
 
     def next_level(self, level: int, successes: Sequence[bool]) -> int:
-        """The level to go on with.
+        """Returns the level to go on with.
 
         Args:
-            level: Level of the episodes.
-            successes: Whether each recent episode was a success.
+            level: Level of the recent episodes.
+            successes: Whether each of them was a success; without any, the level stays.
         """
         share = float(np.mean(successes)) if len(successes) else 0.5
         step = int(share >= self.promote_at) - int(share < self.demote_at)
         return min(max(level + step, 0), len(self.levels) - 1)
 
 
-PRESETS: dict[str, TaskDistribution | Curriculum] = {
+TASK_PRESETS: dict[str, TaskDistribution | Curriculum] = {
     # the task of the documentation: rate, split and initialisation differ from episode to episode
     "default": TaskDistribution(),
     # one split of one dataset: episodes differ in the initial rate and the first weights alone
@@ -269,16 +290,16 @@ def as_task_distribution(tasks: str | TaskDistribution | Curriculum) -> TaskDist
     """Look a distribution up by name.
 
     Args:
-        tasks: One of `PRESETS`, or a distribution, which is returned as it is.
+        tasks: One of `TASK_PRESETS`, or a distribution, which is returned as it is.
 
     Raises:
-        ValueError: If the name is unknown.
-        TypeError: If it is neither.
+        InvalidValueError: If the name is unknown.
+        InvalidTypeError: If it is neither a name nor a distribution.
     """
     if isinstance(tasks, (TaskDistribution, Curriculum)):
         return tasks
     if not isinstance(tasks, str):
         raise InvalidTypeError(f"tasks={tasks!r} must be a name, a TaskDistribution or a Curriculum")
-    if tasks not in PRESETS:
-        raise unknown_name("tasks", tasks, PRESETS)
-    return PRESETS[tasks]
+    if tasks not in TASK_PRESETS:
+        raise unknown_name("tasks", tasks, TASK_PRESETS)
+    return TASK_PRESETS[tasks]

@@ -1,4 +1,8 @@
-"""The reusable holdout: many questions to a holdout set without learning it by heart."""
+"""The reusable holdout: many questions to a holdout set without learning it by heart.
+
+`AutoTrainCore` makes a guard for every episode, of the arguments that begin with `thresholdout`, and
+reports its `queries` and whether it is `exhausted`; `Lineage` asks it once per env step.
+"""
 
 import numpy as np
 
@@ -38,15 +42,15 @@ class Thresholdout:
 
     @property
     def exhausted(self) -> bool:
-        """Whether the budget is spent, so that the holdout is asked no more."""
+        """Returns whether the budget is spent, so that the holdout is asked no more."""
         return self.enabled and self.budget is not None and self.disagreements >= self.budget
 
     def query(self, train_score: float, holdout_score: float) -> float:
         """Ask one question.
 
         Args:
-            train_score: Mean of the question over the train subset, in [0, 1].
-            holdout_score: Mean over the holdout, in [0, 1].
+            train_score: Score on the train subset, in [0, 1].
+            holdout_score: Score on the holdout, in [0, 1].
 
         Returns:
             The guarded answer; noise may carry it outside [0, 1].

@@ -146,8 +146,8 @@ def as_classifier(classifier: str | Classifier | Callable[[], nn.Module]) -> Cla
             sizes; a `Classifier`; or a function without arguments that makes an `nn.Module`.
 
     Raises:
-        ValueError: If the name is unknown.
-        TypeError: If it is none of these.
+        InvalidValueError: If the name is unknown.
+        InvalidTypeError: If it is none of these.
     """
     if isinstance(classifier, Classifier):
         return classifier

@@ -45,7 +45,7 @@ class Network(ABC):
         Args:
             parameters: Parameters of each network, shape (n, P).
             buffers: Buffers of each network, shape (n, Q); `backward` updates them in place.
-            gradients: Where `backward` writes gradients, shape (n, P).
+            gradients: Room in which `backward` writes gradients, shape (n, P).
         """
 
     @abstractmethod
@@ -295,7 +295,7 @@ def make_network(
         backend: `"stacked"`, `"looped"`, or `"auto"`: stacked for multilayer perceptrons everywhere and
             for all networks on an accelerator, looped for other networks on a CPU.
         dtype: Dtype of the weights.
-        device: Where the weights lie.
+        device: Device that holds the weights.
     """
     if backend not in BACKENDS:
         raise unknown_name("backend", backend, BACKENDS)

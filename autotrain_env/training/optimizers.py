@@ -277,8 +277,8 @@ def as_optimizer(optimizer: str | Optimizer) -> Optimizer:
         optimizer: One of `OPTIMIZERS`, or an `Optimizer`, which is returned as it is.
 
     Raises:
-        ValueError: If the name is unknown.
-        TypeError: If it is neither.
+        InvalidValueError: If the name is unknown.
+        InvalidTypeError: If it is neither.
     """
     if isinstance(optimizer, Optimizer):
         return optimizer

@@ -19,7 +19,7 @@ class SnapshotRing:
         num_snapshots: Number of rows kept per lane (H).
         width: How many numbers make a row.
         dtype: Dtype of the rows.
-        device: Where the rows lie.
+        device: Device that holds the rows.
     """
 
     def __init__(

@@ -52,7 +52,7 @@ class LaneStack:
         num_snapshots: Number of rows kept per lane (H).
         backend: `"auto"`, `"stacked"` or `"looped"`.
         dtype: Dtype of the weights.
-        device: Where the weights lie.
+        device: Device that holds the weights.
     """
 
     def __init__(
@@ -164,7 +164,7 @@ class LaneStack:
         Args:
             slot: The lane's place.
             scale: Standard deviation over the root mean square of each tensor.
-            generator: Where the noise comes from.
+            generator: Generator of the noise.
         """
         row = self.state[slot]
         for entry in self.architecture.parameter_layout.entries:
@@ -390,7 +390,7 @@ class _Batches:
         scale: Factor of images, shape (n, 1, features).
         indices: Positions in the pool, int32, shape (n, T, B).
         labels: Labels, int64, shape (n, T, B).
-        room: Where a minibatch is put, shape (n * B, features).
+        room: Room for a minibatch, shape (n * B, features).
     """
 
     pool: Tensor

@@ -44,7 +44,7 @@ def plot_comparison(
         The figure, or the one that the subfigure is part of.
 
     Raises:
-        ValueError: If there is no row, or one lacks a value.
+        InvalidValueError: If there is no row, or one lacks a value.
     """
     groups = _grouped(rows)
     heights = sum(len(members) + 1 for members in groups.values())

@@ -32,7 +32,7 @@ def smoothed(
 
     Args:
         function: A function of one dimension; minimised.
-        points: Where the mean is wanted, shape (n,).
+        points: Points at which the mean is wanted, shape (n,).
         std: Standard deviation of the perturbation, shape (n,) or ().
         distribution: Distribution of the noise.
         samples: How many mirrored pairs.
@@ -103,7 +103,7 @@ def plot_smoothed(
 
     Args:
         function: A function of one dimension.
-        span: From where to where the function is drawn.
+        span: Ends of the range in which the function is drawn.
         stds: Standard deviations, with a panel for each.
         distributions: Distributions by name, with a curve for each; by default the normal one.
     """
@@ -127,7 +127,7 @@ def plot_ends(function: Function, span: tuple[float, float], paths: Mapping[str,
 
     Args:
         function: A function of one dimension.
-        span: From where to where the function is drawn.
+        span: Ends of the range in which the function is drawn.
         paths: Points after every step, by name, shape (steps + 1, starts).
     """
     figure = Figure(figsize=(WIDTH, 1.7 * len(paths)), dpi=80, layout="constrained")
@@ -161,7 +161,7 @@ def plot_plane(
 
     Args:
         function: A function of one dimension; minimised.
-        span: From where to where the centre is drawn.
+        span: Ends of the range in which the centre is drawn.
         stds: Smallest and largest standard deviation, on a log scale.
         paths: What `search` returned, by name.
         distribution: Distribution of the noise, by default normal.
@@ -201,7 +201,7 @@ def estimate_scatter(
 
     Args:
         function: A function of one dimension.
-        point: Where derivatives are estimated.
+        point: Point at which derivatives are estimated.
         std: Standard deviation of the perturbation.
         distributions: Distributions by name, with a score.
         sizes: Numbers of members, in mirrored pairs, at least 4.
@@ -267,7 +267,7 @@ def animate_searches(
 
     Args:
         function: A function of one dimension.
-        span: From where to where the function is drawn.
+        span: Ends of the range in which the function is drawn.
         paths: Points after every step, by name, shape (steps + 1, starts).
         path: The file.
         frames: How many pictures, evenly over the steps.

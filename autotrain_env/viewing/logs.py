@@ -34,7 +34,7 @@ def plot_log(
         The figure, or the one that the subfigure is part of.
 
     Raises:
-        ValueError: If there is no such episode, or more than one and none was chosen.
+        InvalidValueError: If there is no such episode, or more than one and none was chosen.
         FileNotFoundError: If there is no such file.
     """
     return plot_episode(history_of_log(log, episode_seed), figure, score_label)
@@ -50,6 +50,10 @@ def history_of_log(
     Args:
         log: A `.jsonl` or `.csv` file, or a pandas table of one.
         episode_seed: Which episode; see `plot_log`.
+
+    Raises:
+        InvalidValueError: If there is no such episode, or more than one and none was chosen.
+        FileNotFoundError: If there is no such file.
     """
     rows = log.to_dict("records") if hasattr(log, "to_dict") else read_log(log)
     seeds = sorted({int(row["episode_seed"]) for row in rows})
@@ -69,7 +73,7 @@ _AT_RESET: dict[Any, Any] = {np.float64: np.nan, np.int64: 0, bool: False, objec
 
 
 def _history_column(column: Column, run: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """A column of a history, the state at reset first; NaN where an earlier version's log lacks it."""
+    """Returns a column of a history, the state at reset first; NaN where an earlier log lacks it."""
     earlier = _EARLIER_NAMES.get(column.name, column.name)
     values = [row.get(column.name, row.get(earlier, np.nan)) for row in run]
     found: np.ndarray = np.array([_AT_RESET[column.dtype], *values], column.dtype)
@@ -83,7 +87,7 @@ def read_log(path: str | PathLike[str]) -> list[dict[str, Any]]:
         path: A `.jsonl` or `.csv` file.
 
     Raises:
-        ValueError: If the ending is not known, or a line is damaged.
+        InvalidValueError: If the ending is not known, or a line is damaged.
         FileNotFoundError: If there is no such file.
     """
     path = Path(path)

@@ -25,7 +25,7 @@ def as_image(figure: Figure, kind: str = "png") -> bytes:
         kind: Ending of the file, such as `"png"` or `"pdf"`.
 
     Raises:
-        ValueError: If the kind is not known.
+        InvalidValueError: If the kind is not known.
     """
     check_image_kind("kind", kind)
     buffer = io.BytesIO()
@@ -35,10 +35,10 @@ def as_image(figure: Figure, kind: str = "png") -> bytes:
 
 
 def check_image_kind(argument: str, kind: str, *further: str) -> None:
-    """Raise a `ValueError` unless a figure can be written as a file with this ending.
+    """Raise an `InvalidValueError` unless a figure can be written as a file with this ending.
 
     Args:
-        argument: What was given the ending.
+        argument: Name of the argument that was given the ending.
         kind: The ending.
         further: Endings that are allowed, too.
     """

@@ -13,7 +13,7 @@ import torch
 from autotrain_env import ENVIRONMENTS, AutoTrainConfig, Choice, Dataset, TaskDistribution
 from autotrain_env.process.config import TASK_FIELDS, make_config
 from autotrain_env.process.rewards import REWARD_TERMS
-from autotrain_env.process.task_distributions import PRESETS
+from autotrain_env.process.task_distributions import TASK_PRESETS
 from tests.helpers import tiny, tiny_data
 
 FIELDS = {field.name: field for field in dataclasses.fields(AutoTrainConfig)}
@@ -31,7 +31,7 @@ def test_defaults_are_those_of_the_design():
     assert (config.terminal_state, config.initial_states) == ("last", "random_inits")
     assert config.reinit_learning_rate == "keep" and config.truncate_after is None
     assert config.reinit and config.stop and config.action_type == "discrete"
-    assert config.task_distribution is PRESETS["default"]
+    assert config.task_distribution is TASK_PRESETS["default"]
     assert config.torch_dtype is torch.float32
     assert AutoTrainConfig(dtype="float64").torch_dtype is torch.float64
 

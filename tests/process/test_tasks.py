@@ -22,7 +22,7 @@ from autotrain_env import (
     TaskDistribution,
     Uniform,
 )
-from autotrain_env.process.task_distributions import PRESETS, Sampler, as_task_distribution
+from autotrain_env.process.task_distributions import TASK_PRESETS, Sampler, as_task_distribution
 from tests.helpers import tiny, tiny_data
 
 FIELDS = [field.name for field in dataclasses.fields(Task)]
@@ -98,7 +98,7 @@ def test_the_default_task_is_the_documented_one():
     task = Task()
     assert (task.dataset, task.classifier, task.optimizer) == ("digits", MLP((32,)), SGD(momentum=0.9))
     assert (task.batch_size, task.label_noise, task.budget) == (64, 0.2, 600)
-    assert PRESETS["default"] == TaskDistribution()
+    assert TASK_PRESETS["default"] == TaskDistribution()
     distribution = TaskDistribution()
     assert distribution.initial_learning_rate == LogUniform(1e-3, 10.0)
     assert distribution.split_seed == RandomSeed()
@@ -167,7 +167,7 @@ def test_wrong_fields_are_found_when_a_distribution_is_made():
             TaskDistribution(**kwargs)
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", TASK_PRESETS)
 def test_presets_make_environments_without_a_download(preset: str):
     env = gymnasium.make("AutoTrain-v0", tasks=preset)
     tasks = set()
@@ -201,7 +201,7 @@ def test_presets_make_environments_without_a_download(preset: str):
 
 
 def test_as_task_distribution_looks_names_up():
-    assert as_task_distribution("mixed") is PRESETS["mixed"]
+    assert as_task_distribution("mixed") is TASK_PRESETS["mixed"]
     distribution = TaskDistribution()
     assert as_task_distribution(distribution) is distribution
     with pytest.raises(
