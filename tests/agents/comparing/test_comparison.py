@@ -227,6 +227,11 @@ def test_every_baseline_meets_the_same_tasks(
     one, mine = rows[WAYS["holdout"], "constant"], rows[WAYS["configuration"], "constant"]
     assert one["test_accuracy"] != mine["test_accuracy"]
     assert rows[WAYS["configuration"], "cosine"]["normalized"] == pytest.approx(1)
+    # eight rates, then three parameters at the best and at those beside it
+    tried = [(8 + 3 * rates) * 2 * 60 for rates in (2, 3)]
+    for way in ("one", "configuration", "holdout"):
+        assert rows[WAYS[way], "constant"]["cost"]["updates_to_choose"] == 8 * 2 * 60
+        assert rows[WAYS[way], "cosine"]["cost"]["updates_to_choose"] in tried
 
 
 @pytest.mark.parametrize("name", VARIANTS)
