@@ -231,18 +231,18 @@ class Blanked:
 
 
 def control_names() -> list[str]:
-    """All controls at evaluation."""
+    """Returns the names of all controls at evaluation."""
     blanked = [BLANKED + group for group in (*OBSERVATION_GROUPS, EARLIER)]
     return [DRAWN, OPEN_LOOP, *CHANGES, *blanked, *ENVIRONMENTS]
 
 
 def changed_env(name: str) -> Mapping[str, Any]:
-    """Arguments of the environment that a control changes."""
+    """Returns the arguments of the environment that a control changes."""
     return ENVIRONMENTS.get(name, {})
 
 
 def make_control(name: str, policy: Policy, recorder: Callable[[], Recorder]) -> Policy:
-    """The policy of a control.
+    """Returns the policy of a control.
 
     Args:
         name: One of `control_names()`.

@@ -32,7 +32,7 @@ class RateTable(Schedule):
         return self.rates[episode, np.minimum(situation.steps, self.rates.shape[1] - 1)]
 
     def with_learning_rate(self, learning_rate: float | None) -> "RateTable":
-        """Not possible."""
+        """Raises a `NotImplementedError`: a table's rates are as they are."""
         raise NotImplementedError("a table's rates are as they are")
 
 
@@ -40,7 +40,7 @@ SEARCHED = ("constant", "step", "exponential", "cosine", "one_cycle", "warmup_co
 
 
 def random_schedule(generator: np.random.Generator, num_steps: int) -> np.ndarray:
-    """Rates of a schedule of random kind, parameters and peak rate, float64, shape (num_steps,)."""
+    """Returns rates of a schedule of random kind, parameters and peak rate, float64, shape (num_steps,)."""
     name = SEARCHED[generator.integers(len(SEARCHED))]
     own = VARIANTS[name][generator.integers(len(VARIANTS[name]))] if VARIANTS[name] else {}
     schedule = SCHEDULES[name](**own)  # type: ignore[arg-type]
@@ -52,7 +52,7 @@ def random_schedule(generator: np.random.Generator, num_steps: int) -> np.ndarra
 def search_schedules(
     env: Environment, episodes: int, updates: int, budget: int, seed: int, report: Report
 ) -> Results:
-    """Random search over schedules, for each episode anew: the run that is best on validation.
+    """Searches schedules at random, for each episode anew, and keeps the run that is best on validation.
 
     Args:
         env: In autoreset mode `DISABLED`.

@@ -114,7 +114,7 @@ def run_optimizer(
 
 
 def tune_optimizer(env: Environment, name: str, episodes: int, report: Report) -> tuple[float, int]:
-    """The rate that is best by validation on tuning seeds, and the updates that this took."""
+    """Returns the rate that is best by validation on tuning seeds, and the updates that this took."""
     rates = OPTIMIZERS[name].rates
     if len(rates) == 1:
         return rates[0], 0
@@ -188,7 +188,7 @@ def _run(env: AutoTrainVectorEnv, kind: TorchOptimizer, learning_rate: float) ->
 
 
 def _mode(network: nn.Module, optimizer: torch.optim.Optimizer, *, training: bool) -> None:
-    """Also of optimisers that keep other weights for training than for use."""
+    """Switches a network, and an optimiser that keeps other weights for training than for use."""
     network.train(training)
     switch = getattr(optimizer, "train" if training else "eval", None)
     if switch is not None:
@@ -197,7 +197,7 @@ def _mode(network: nn.Module, optimizer: torch.optim.Optimizer, *, training: boo
 
 @torch.no_grad()
 def _accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Accuracy; that of guessing where a logit is not finite."""
+    """Returns the accuracy; that of guessing where a logit is not finite."""
     network.eval()
     logits = torch.cat([network(part) for part in images.split(2000)])
     if not bool(torch.isfinite(logits).all()):

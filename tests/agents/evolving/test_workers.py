@@ -137,14 +137,6 @@ def test_workers_of_a_cluster_get_some_tasks_if_there_are_members_enough(
     assert count_tasks(members, workers) == tasks
 
 
-def test_equal_members_fare_alike():
-    """Since all play the same tasks."""
-    generation = make_generation()
-    same = generation.parameters(range(1)).expand(MEMBERS, -1)
-    outcome = Serial().evaluate(make_trial(), dataclasses.replace(generation, source=same), MEMBERS)
-    assert len(np.unique(outcome.fitness)) == len(np.unique(outcome.score)) == 1
-
-
 def test_a_range_begins_with_a_block():
     with pytest.raises(ValueError, match=r"members=range\(2, 4\).*multiple of 4"):
         evaluate_members(make_trial(), make_generation(), range(2, 4))
