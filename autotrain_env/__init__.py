@@ -1,7 +1,7 @@
 """AutoTrain: a Gymnasium environment in which an agent trains a neural network.
 
 Everything that a user needs is here by name; the functions of evolution strategies are in
-`autotrain_env.evolution`, pictures of searches in `autotrain_env.viewing.evolution`.
+`autotrain_env.evolution`, pictures of searches in `autotrain_env.viewing.searches`.
 """
 
 import importlib

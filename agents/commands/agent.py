@@ -7,7 +7,7 @@ import gymnasium
 
 import autotrain_env
 from agents.commands.arguments import EnvArguments
-from agents.training.algorithms import REWARD, Algorithm, check_actions
+from agents.training.algorithms import REWARD, Algorithm, check_action_space
 from autotrain_env import AutoTrainEnv
 from autotrain_env.errors import unknown_name
 
@@ -41,6 +41,6 @@ class AgentArguments:
         if "reward" not in {**autotrain_env.ENVIRONMENTS[env_id], **kwargs}:
             kwargs["reward"] = REWARD
         probe = gymnasium.make(env_id, **kwargs)
-        check_actions(algorithm, probe.action_space, env_id)
+        check_action_space(algorithm, probe.action_space, env_id)
         assert isinstance(probe.unwrapped, AutoTrainEnv)
         return env_id, kwargs, probe.unwrapped

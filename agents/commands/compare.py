@@ -5,15 +5,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from agents.commands.comparison import Comparison
-from agents.comparing.comparison import parse_targets
+from agents.commands.comparison_arguments import ComparisonArguments
+from agents.comparing.collecting import parse_targets
 from agents.comparing.targets import FINAL
 from agents.runs.seeds import DEVELOPMENT_SEED, check_development
 from autotrain_env.errors import check
 
 
 @dataclass
-class Compare(Comparison):
+class Compare(ComparisonArguments):
     """Compare runs with each other and with baselines, on the same episodes.
 
     Every method leaves a record in the output folder; what has one there already is not played again.

@@ -16,7 +16,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 import autotrain_env
 from agents.comparing.schedule_tuning import Tuned, tune
-from agents.runs.progress import Report, bars, portion
+from agents.runs.progress import Reporter, bars, portion
 from agents.runs.seeds import DEVELOPMENT_SEED, training_seed
 from agents.training.algorithms import REWARD
 from agents.training.export import export_policy
@@ -35,7 +35,7 @@ from autotrain_env.viewing.style import as_image
 
 ALIASES = {"fashion": "fashion_mnist"}
 ENV_ID = "AutoTrain-v0"
-SCHEDULES = ("constant", "step", "cosine", "reduce_on_plateau")
+COMPARED_SCHEDULES = ("constant", "step", "cosine", "reduce_on_plateau")
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class ReportProgress(BaseCallback):
         total: Env steps in all.
     """
 
-    def __init__(self, report: Report, total: int) -> None:
+    def __init__(self, report: Reporter, total: int) -> None:
         super().__init__()
         self.report = report
         self.total = total
@@ -137,24 +137,28 @@ class Demo:
                 agent = self._train(kwargs, report)
                 agent.save(self.output)
             with bar("tuning schedules") as report:
-                parts = [portion(report, i, 1, len(SCHEDULES)) for i in range(len(SCHEDULES))]
+                parts = [
+                    portion(report, i, 1, len(COMPARED_SCHEDULES)) for i in range(len(COMPARED_SCHEDULES))
+                ]
                 tuned = {
                     name: tune(env, name, self.tuning_episodes, part)
-                    for name, part in zip(SCHEDULES, parts, strict=True)
+                    for name, part in zip(COMPARED_SCHEDULES, parts, strict=True)
                 }
             with bar("evaluating") as report:
                 rows = self._evaluate(env, list(_methods(agent, tuned)), report)
         write(rows, self)
         return rows
 
-    def _train(self, kwargs: dict[str, Any], report: Report) -> TrainedPolicy:
+    def _train(self, kwargs: dict[str, Any], report: Reporter) -> TrainedPolicy:
         env = make_sb3_env(ENV_ID, self.num_envs, reward=REWARD, **kwargs)
         model = make_model("ppo", env, load_hyperparameters("ppo", ENV_ID), self.seed)
         env.seed(training_seed(self.seed, self.num_envs))
         model.learn(self.steps, callback=ReportProgress(report, self.steps))
         return export_policy(model, {"id": ENV_ID, "kwargs": {**kwargs, "reward": REWARD}})
 
-    def _evaluate(self, env: VectorEnv[Any, Any, Any], methods: list[Method], report: Report) -> list[Row]:
+    def _evaluate(
+        self, env: VectorEnv[Any, Any, Any], methods: list[Method], report: Reporter
+    ) -> list[Row]:
         """Plays the same episodes with every method; the agent's are kept whole, for its picture."""
         rows = []
         for i, (name, group, rate, policy) in enumerate(methods):
@@ -170,7 +174,7 @@ def _methods(agent: TrainedPolicy, tuned: dict[str, Tuned]) -> Iterator[Method]:
     """Yields name, group, tuned rate and policy of every row of the table."""
     yield "PPO", "agent", None, agent
     yield "random agent", "random initial rates", None, RandomAgent()
-    for name in SCHEDULES:
+    for name in COMPARED_SCHEDULES:
         yield name.replace("_", " "), "random initial rates", None, as_schedule(name)
     for name, best in tuned.items():
         yield name.replace("_", " "), "best of grid", best.learning_rate, best.schedule

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from agents.commands.comparison import Comparison
-from agents.comparing.comparison import parse_targets
+from agents.commands.comparison_arguments import ComparisonArguments
+from agents.comparing.collecting import parse_targets
 from agents.comparing.looks import note_look
 from agents.comparing.targets import FINAL, TARGETS
 from agents.runs.seeds import FINAL_SEED
@@ -14,7 +14,7 @@ from autotrain_env.errors import check
 
 
 @dataclass
-class Final(Comparison):
+class Final(ComparisonArguments):
     """Evaluate runs on final targets. Every look is counted, in looks.jsonl of the output folder."""
 
     targets: tuple[str, ...] = tuple(target.name for target in TARGETS.values() if target.stage == FINAL)

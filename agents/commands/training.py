@@ -13,15 +13,15 @@ from rich.console import Console
 
 from agents.commands.agent import AgentArguments
 from agents.runs.folder import RUNS, RunConfig, RunFolder
-from agents.runs.progress import Report, bars
+from agents.runs.lifecycle import Interrupted
+from agents.runs.progress import Reporter, bars
 from agents.runs.seeds import training_seed
-from agents.runs.session import Interrupted
 from agents.training.algorithms import find_algorithm
 from agents.training.hyperparameters import load_hyperparameters
 from autotrain_env import AutoTrainEnv
 from autotrain_env.errors import InvalidValueError, check, check_whole
 
-Trainer = Callable[[RunConfig, RunFolder, Report], dict[str, Any]]
+Trainer = Callable[[RunConfig, RunFolder, Reporter], dict[str, Any]]
 """Trains in a run folder, and returns what is written to `result.json`."""
 
 

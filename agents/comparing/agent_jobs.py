@@ -9,7 +9,7 @@ from agents.comparing.jobs import Job, Setting, chance, described, vector_env_of
 from agents.comparing.plan import AGENT, CONTROL
 from agents.comparing.records import describe, training_scores
 from agents.runs.folder import RunFolder
-from agents.runs.progress import Report
+from agents.runs.progress import Reporter
 from autotrain_env.policies.evaluation import evaluate_policy
 from autotrain_env.policies.trained import load_policy
 from autotrain_env.process.log import read_rows
@@ -59,7 +59,7 @@ class AgentJob(Job):
         policy = load_policy(self.run.path)
         policy.check_fits(vector_env.single_observation_space, vector_env.core.action_type)
 
-    def play(self, report: Report) -> dict[str, Any]:
+    def play(self, report: Reporter) -> dict[str, Any]:
         """Plays with the likeliest actions."""
         env = self.setting.make(self.config.env_id, self.kwargs)
         results, seconds = self.setting.play(env, load_policy(self.run.path), report)
@@ -117,7 +117,7 @@ class ControlJob(Job):
         """One unit for each episode that is played."""
         return self.setting.episodes
 
-    def play(self, report: Report) -> dict[str, Any]:
+    def play(self, report: Reporter) -> dict[str, Any]:
         """Plays under the control."""
         env = self.setting.make(self.config.env_id, self.kwargs)
         loaded = load_policy(self.run.path, deterministic=self.control != DRAWN)

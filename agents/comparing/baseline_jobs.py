@@ -8,8 +8,8 @@ from agents.comparing.plan import CONFIGURATION, EPISODE, ONE, OTHER, OWN, WAYS,
 from agents.comparing.populations import Populations, train_populations
 from agents.comparing.schedule_search import SEARCHED, search_schedules
 from agents.comparing.schedule_tuning import GRID, VARIANTS, Environment, Tuned, best_of_rates, tune
-from agents.comparing.torch_optimizers import OPTIMIZERS, run_optimizer, tune_optimizer
-from agents.runs.progress import Report, portion
+from agents.comparing.torch_optimizers import TORCH_OPTIMIZERS, run_optimizer, tune_optimizer
+from agents.runs.progress import Reporter, portion
 from autotrain_env.policies.protocol import Policy
 from autotrain_env.policies.random_agent import RandomAgent
 from autotrain_env.policies.schedules import Schedule, as_schedule
@@ -70,7 +70,7 @@ class ScheduleJob(BaselineJob):
         self.schedule = schedule
         self.kwargs.pop("lr_factors", None)  # schedules set rates, whatever the agents' buttons
 
-    def play(self, report: Report) -> dict[str, Any]:
+    def play(self, report: Reporter) -> dict[str, Any]:
         """Plays at each task's own rate."""
         env = self.make()
         return described(env, *self.setting.play(env, self.schedule, report))
@@ -89,7 +89,7 @@ class BestOfRatesJob(ScheduleJob):
         """Every episode is played at every rate."""
         return len(GRID) * self.setting.episodes
 
-    def play(self, report: Report) -> dict[str, Any]:
+    def play(self, report: Reporter) -> dict[str, Any]:
         """Plays at all rates, and keeps the best run of each episode."""
         env, setting = self.make(), self.setting
         played = timed(best_of_rates, env, self.schedule, setting.episodes, setting.plan.seed, report)
@@ -120,12 +120,12 @@ class TunedJob(ScheduleJob):
         """Tuning, and the episodes that are played."""
         return self.tuning_work + self.setting.episodes
 
-    def tune(self, report: Report) -> Tuned:
+    def tune(self, report: Reporter) -> Tuned:
         """Returns the schedule with the parameters that were best."""
         env = self.make(min(self.trials, self.setting.num_envs))
         return tune(env, self.name, self.trials, report, VARIANTS[self.name])
 
-    def play(self, report: Report) -> dict[str, Any]:
+    def play(self, report: Reporter) -> dict[str, Any]:
         """Tunes, and plays with what was best."""
         env = self.make()
         tuned = self.tune(portion(report, 0, self.tuning_work, self.work))
@@ -148,7 +148,7 @@ class TunedForAllJob(TunedJob):
         """The environment, what is tried how often, and on what."""
         return super().setup | {"tuned_on": self.setting.training_env()}
 
-    def tune(self, report: Report) -> Tuned:
+    def tune(self, report: Reporter) -> Tuned:
         """Returns the schedule with the parameters that were best; what is known is not tuned again."""
         env = self.setting.training_env()
         known, key = self.setting.tuned, json.dumps([env, self.name, self.trials])
@@ -176,7 +176,7 @@ def schedule_jobs(setting: Setting, name: str) -> list[Job]:
 class PolicyJob(BaselineJob):
     """A policy that needs nothing: one that acts at random, or one that leaves the rate as it is."""
 
-    def play(self, report: Report) -> dict[str, Any]:
+    def play(self, report: Reporter) -> dict[str, Any]:
         """Plays."""
         env = self.make()
         policy: Policy = RandomAgent() if self.name == "random" else as_schedule("constant")
@@ -194,14 +194,14 @@ class OptimizerJob(BaselineJob):
     @property
     def tuning_work(self) -> int:
         """How many episodes are played for tuning."""
-        return self.trials * len(OPTIMIZERS[self.name].rates)
+        return self.trials * len(TORCH_OPTIMIZERS[self.name].rates)
 
     @property
     def work(self) -> float:
         """Every episode takes as long as 8, since networks are trained one by one."""
         return 8.0 * (self.setting.episodes + self.tuning_work)
 
-    def play(self, report: Report) -> dict[str, Any]:
+    def play(self, report: Reporter) -> dict[str, Any]:
         """Tunes the rate, and plays with the best."""
         env, setting = self.make(1), self.setting
         total = self.tuning_work + setting.episodes
@@ -220,7 +220,7 @@ class PopulationJob(BaselineJob):
         """Every episode is played by all of a population."""
         return float(Populations.SIZE * self.setting.episodes)
 
-    def play(self, report: Report) -> dict[str, Any]:
+    def play(self, report: Reporter) -> dict[str, Any]:
         """Trains the populations, and keeps the best member of each."""
         setting, size = self.setting, Populations.SIZE
         env = self.make(max(size, setting.num_envs // size * size))
@@ -241,7 +241,7 @@ class SearchJob(BaselineJob):
         """As many episodes as the updates would train at the default budget."""
         return self.setting.search_updates() / 600
 
-    def play(self, report: Report) -> dict[str, Any]:
+    def play(self, report: Reporter) -> dict[str, Any]:
         """Searches, and keeps the best run of each episode."""
         setting = self.setting
         env = self.make()
@@ -260,7 +260,7 @@ class SearchJob(BaselineJob):
 
 def other_job(setting: Setting, name: str) -> Job:
     """Returns the job of a baseline that follows no schedule."""
-    if name in OPTIMIZERS:
+    if name in TORCH_OPTIMIZERS:
         return OptimizerJob(setting, name, OTHER)
     if name == "population":
         return PopulationJob(setting, name, EPISODE)

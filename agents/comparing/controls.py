@@ -47,7 +47,7 @@ CHANGES: dict[str, Callable[[Decisions], Decisions]] = {
 }
 """Changes of decisions, by the name of the control."""
 
-ENVIRONMENTS: dict[str, dict[str, Any]] = {
+CHANGED_ENVIRONMENTS: dict[str, dict[str, Any]] = {
     "same minibatches after rewinds": {"rewind_minibatches": "same"},
     "noise 0.03 after rewinds": {"rewind_noise": 0.03},
     "noise 0.3 after rewinds": {"rewind_noise": 0.3},
@@ -233,12 +233,12 @@ class Blanked:
 def control_names() -> list[str]:
     """Returns the names of all controls at evaluation."""
     blanked = [BLANKED + group for group in (*OBSERVATION_GROUPS, EARLIER)]
-    return [DRAWN, OPEN_LOOP, *CHANGES, *blanked, *ENVIRONMENTS]
+    return [DRAWN, OPEN_LOOP, *CHANGES, *blanked, *CHANGED_ENVIRONMENTS]
 
 
 def changed_env(name: str) -> Mapping[str, Any]:
     """Returns the arguments of the environment that a control changes."""
-    return ENVIRONMENTS.get(name, {})
+    return CHANGED_ENVIRONMENTS.get(name, {})
 
 
 def make_control(name: str, policy: Policy, recorder: Callable[[], Recorder]) -> Policy:
@@ -249,7 +249,7 @@ def make_control(name: str, policy: Policy, recorder: Callable[[], Recorder]) ->
         policy: The policy under test; for `DRAWN`, loaded so that it draws its actions.
         recorder: Gives what was recorded of an evaluation on the same episodes; asked only where needed.
     """
-    if name == DRAWN or name in ENVIRONMENTS:
+    if name == DRAWN or name in CHANGED_ENVIRONMENTS:
         return policy
     if name in CHANGES:
         return Changed(policy, CHANGES[name])

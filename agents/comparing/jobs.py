@@ -13,7 +13,7 @@ from agents.comparing.records import Record, describe
 from agents.comparing.schedule_tuning import Environment, Results, Tuned
 from agents.comparing.targets import Target
 from agents.runs.folder import RunFolder, as_plain
-from agents.runs.progress import Report
+from agents.runs.progress import Reporter
 from autotrain_env.envs.vector_env import AutoTrainVectorEnv
 from autotrain_env.errors import check
 from autotrain_env.policies.evaluation import evaluate_policy, make_evaluation_env
@@ -79,7 +79,7 @@ class Setting:
         played = {"episodes": self.episodes, "episode_seed": self.plan.seed}
         return {"id": env_id, "env": kwargs, **played, **more}
 
-    def play(self, env: Environment, policy: Policy, report: Report) -> tuple[Results, float]:
+    def play(self, env: Environment, policy: Policy, report: Reporter) -> tuple[Results, float]:
         """Returns the results of a policy on the target's episodes, and the seconds that each took."""
         return timed(
             evaluate_policy, env, policy, self.episodes, self.plan.seed, history=True, progress=report
@@ -119,7 +119,7 @@ class Job(ABC):
         """Roughly how many episodes playing takes."""
 
     @abstractmethod
-    def play(self, report: Report) -> dict[str, Any]:
+    def play(self, report: Reporter) -> dict[str, Any]:
         """Plays, and returns the record's other parts.
 
         Args:

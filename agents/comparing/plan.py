@@ -5,7 +5,7 @@ from typing import Any
 
 from agents.comparing.schedule_tuning import VARIANTS
 from agents.comparing.targets import DEVELOPMENT, SEEN, Target
-from agents.comparing.torch_optimizers import OPTIMIZERS
+from agents.comparing.torch_optimizers import TORCH_OPTIMIZERS
 from autotrain_env.errors import check, unknown_name
 
 AGENT, CONTROL, OTHER = "agent", "control", "no schedule"
@@ -24,7 +24,7 @@ WAYS = {
     "holdout": WITH_HOLDOUT,
 }
 """Ways to choose a schedule's rate and own parameters, as users write them, and as records name them."""
-OTHERS = ("do_nothing", "random", *OPTIMIZERS, "population", "search")
+OTHERS = ("do_nothing", "random", *TORCH_OPTIMIZERS, "population", "search")
 BASELINES = (*VARIANTS, *OTHERS)
 OWN_TASKS = Target("own", DEVELOPMENT, SEEN)
 """The tasks that the first run was trained on."""

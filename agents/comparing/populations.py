@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from agents.comparing.schedule_tuning import GRID, Environment, Results, best_run
-from agents.runs.progress import Report
+from agents.runs.progress import Reporter
 from autotrain_env.envs.vector_env import AutoTrainVectorEnv
 from autotrain_env.errors import check
 from autotrain_env.policies.evaluation import evaluate_policy
@@ -70,7 +70,7 @@ class Populations:
             self.rates[worse] = self.rates[better] * generator.choice((0.8, 1.25))
 
 
-def train_populations(env: Environment, episodes: int, seed: int, report: Report) -> Results:
+def train_populations(env: Environment, episodes: int, seed: int, report: Reporter) -> Results:
     """Train a population of 8 on each episode, and keep the member that is best on validation.
 
     Args:

@@ -29,14 +29,14 @@ FILE = "records.jsonl.gz"
 SINGLE = "*.*.json"
 """Pattern of the files that held one record each; the first part of their names is the kind."""
 
-FORMAT = 1
+RECORD_FORMAT = 1
 ANSWER = "holdout_answer"
 """The column of a history that holds Thresholdout's answers."""
 
 ANSWER_NAMES = ("holdout_answer", "holdout_score")
 """What that column is called in records, the older name last."""
 
-COLUMNS = (
+RECORD_COLUMNS = (
     "test_accuracy",
     "best_holdout_test_accuracy",
     "score",
@@ -117,7 +117,7 @@ class Record:
 
     def as_line(self) -> bytes:
         """Returns the record as one line of JSON."""
-        content = {"format": FORMAT, "version": __version__, **dataclasses.asdict(self)}
+        content = {"format": RECORD_FORMAT, "version": __version__, **dataclasses.asdict(self)}
         return json.dumps(rounded(content), separators=(",", ":")).encode() + b"\n"
 
     @classmethod
@@ -140,7 +140,7 @@ class Record:
             record = cls(**parts)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InvalidValueError(f"{source} is no record: {error!r}") from error
-        check(version == FORMAT, f"{source}: format", version, f"{FORMAT}")
+        check(version == RECORD_FORMAT, f"{source}: format", version, f"{RECORD_FORMAT}")
         lengths = {len(values) for values in record.columns.values()}
         check(len(lengths) == 1, f"{source}: columns", lengths, "of one length")
         return record
@@ -291,7 +291,7 @@ def describe(results: dict[str, np.ndarray], *, examples: bool) -> dict[str, Any
     """
     histories = results["history"]
     parts: dict[str, Any] = {
-        "columns": {name: results[name] for name in COLUMNS if name in results},
+        "columns": {name: results[name] for name in RECORD_COLUMNS if name in results},
         "curve": _mean_curve(histories),
     }
     if examples:

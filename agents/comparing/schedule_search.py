@@ -3,7 +3,7 @@
 import numpy as np
 
 from agents.comparing.schedule_tuning import GRID, VARIANTS, Environment, Results, best_run
-from agents.runs.progress import Report
+from agents.runs.progress import Reporter
 from agents.runs.seeds import TUNING_SEED
 from autotrain_env.policies.evaluation import evaluate_policy
 from autotrain_env.policies.protocol import EpisodeCounter
@@ -50,7 +50,7 @@ def random_schedule(generator: np.random.Generator, num_steps: int) -> np.ndarra
 
 
 def search_schedules(
-    env: Environment, episodes: int, updates: int, budget: int, seed: int, report: Report
+    env: Environment, episodes: int, updates: int, budget: int, seed: int, report: Reporter
 ) -> Results:
     """Searches schedules at random, for each episode anew, and keeps the run that is best on validation.
 

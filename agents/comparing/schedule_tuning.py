@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from agents.runs.progress import Report, portion
+from agents.runs.progress import Reporter, portion
 from agents.runs.seeds import TUNING_SEED
 from autotrain_env.errors import check
 from autotrain_env.policies.evaluation import evaluate_policy
@@ -59,7 +59,7 @@ def tune(
     env: Environment,
     name: str,
     episodes: int,
-    report: Report,
+    report: Reporter,
     variants: Sequence[Mapping[str, float]] = (),
 ) -> Tuned:
     """Tune a schedule on seeds of its own: the rate, then the own parameters at it and the two beside it.
@@ -101,7 +101,7 @@ def tune(
 
 
 def best_of_rates(
-    env: Environment, schedule: Schedule, episodes: int, seed: int, report: Report
+    env: Environment, schedule: Schedule, episodes: int, seed: int, report: Reporter
 ) -> Results:
     """Run each very episode at the 8 rates of the grid, and keep the run that is best on validation.
 

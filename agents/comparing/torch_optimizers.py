@@ -14,7 +14,7 @@ from prodigyopt import Prodigy
 from torch import Tensor, nn
 
 from agents.comparing.schedule_tuning import GRID, Environment, Results
-from agents.runs.progress import Report, portion
+from agents.runs.progress import Reporter, portion
 from agents.runs.seeds import TUNING_SEED
 from autotrain_env.envs.vector_env import AutoTrainVectorEnv
 from autotrain_env.errors import check
@@ -73,7 +73,7 @@ class TorchOptimizer:
     rates: tuple[float, ...]
 
 
-OPTIMIZERS = {
+TORCH_OPTIMIZERS = {
     "hypergradient": TorchOptimizer(HypergradientSGD, tuple(map(float, GRID))),
     "schedulefree": TorchOptimizer(
         lambda parameters, rate: schedulefree.SGDScheduleFree(parameters, lr=rate, momentum=MOMENTUM),
@@ -84,7 +84,7 @@ OPTIMIZERS = {
 
 
 def run_optimizer(
-    env: Environment, name: str, learning_rate: float, episodes: int, seed: int, report: Report
+    env: Environment, name: str, learning_rate: float, episodes: int, seed: int, report: Reporter
 ) -> Results:
     """Train the networks of some episodes with an optimiser of torch's interface.
 
@@ -105,7 +105,7 @@ def run_optimizer(
     rows = []
     for k in range(episodes):
         vector_env.reset(seed=[seed + k])
-        rows.append(_run(vector_env, OPTIMIZERS[name], learning_rate))
+        rows.append(_run(vector_env, TORCH_OPTIMIZERS[name], learning_rate))
         report((k + 1) / episodes)
     columns = {key: np.array([row[key] for row in rows]) for key in rows[0] if key != "history"}
     columns["history"] = np.empty(len(rows), object)
@@ -113,9 +113,9 @@ def run_optimizer(
     return columns
 
 
-def tune_optimizer(env: Environment, name: str, episodes: int, report: Report) -> tuple[float, int]:
+def tune_optimizer(env: Environment, name: str, episodes: int, report: Reporter) -> tuple[float, int]:
     """Returns the rate that is best by validation on tuning seeds, and the updates that this took."""
-    rates = OPTIMIZERS[name].rates
+    rates = TORCH_OPTIMIZERS[name].rates
     if len(rates) == 1:
         return rates[0], 0
     scores, updates = [], 0

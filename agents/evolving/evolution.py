@@ -15,9 +15,7 @@ from agents.evolving.hyperparameters import begin_search, check_tasks, read_hype
 from agents.evolving.members import Generation, Outcome, Trial, without_memory
 from agents.evolving.workers import Workers
 from agents.runs.folder import RunConfig, RunFolder
-from agents.runs.progress import Report
-from agents.runs.seeds import evolution_seed
-from agents.runs.session import (
+from agents.runs.lifecycle import (
     Interrupted,
     Interruption,
     Stopwatch,
@@ -27,6 +25,8 @@ from agents.runs.session import (
     truncate_logs,
     write_state,
 )
+from agents.runs.progress import Reporter
+from agents.runs.seeds import evolution_seed
 from autotrain_env.envs.vector_env import AutoTrainVectorEnv
 from autotrain_env.evolution import (
     SearchState,
@@ -195,7 +195,7 @@ class Evolution:
 
 
 def evolve(
-    config: RunConfig, folder: RunFolder, report: Report, workers: Workers, *, resume: bool = False
+    config: RunConfig, folder: RunFolder, report: Reporter, workers: Workers, *, resume: bool = False
 ) -> dict[str, Any]:
     """Evolve a policy, or go on with it.
 
@@ -233,7 +233,11 @@ def evolve(
 
 
 def _search(
-    run: Evolution, progress: Progress, report: Report, interruption: Interruption, writer: SummaryWriter
+    run: Evolution,
+    progress: Progress,
+    report: Reporter,
+    interruption: Interruption,
+    writer: SummaryWriter,
 ) -> Progress:
     """Makes generations until all env steps are taken; returns where the run has come to, saved.
 

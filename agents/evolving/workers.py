@@ -167,7 +167,7 @@ class Ray:
             self.ray.shutdown()
 
 
-KINDS = ("serial", "processes", "ray")
+KINDS_OF_WORKERS = ("serial", "processes", "ray")
 
 
 def make_workers(
@@ -189,8 +189,8 @@ def make_workers(
         InvalidValueError: If an argument is not allowed, or goes with another kind.
         MissingPackageError: If Ray is wanted but not installed.
     """
-    if kind not in KINDS:
-        raise unknown_name("workers", kind, KINDS)
+    if kind not in KINDS_OF_WORKERS:
+        raise unknown_name("workers", kind, KINDS_OF_WORKERS)
     check(address is None or kind == "ray", "ray_address", address, "None but for workers='ray'")
     check(num_workers is None or kind != "serial", "num_workers", num_workers, "None for workers='serial'")
     check(

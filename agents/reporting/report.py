@@ -9,7 +9,7 @@ import jinja2
 from matplotlib.figure import Figure
 
 import autotrain_env
-from agents.comparing.comparison import check_pairing
+from agents.comparing.collecting import check_pairing
 from agents.comparing.plan import AGENT, CONFIGURATION, EPISODE, ONE, OTHER, OWN, WITH_HOLDOUT
 from agents.comparing.records import Record, read_generations, training_scores
 from agents.comparing.targets import SEEN, TARGETS
@@ -39,7 +39,15 @@ from autotrain_env.viewing.logs import plot_log, read_log
 from autotrain_env.viewing.style import as_image
 
 TEMPLATE = Path(__file__).with_name("report.html")
-KINDS = (AGENT, CONFIGURATION, ONE, EPISODE, WITH_HOLDOUT, OTHER, OWN)  # then controls, as tables list them
+KINDS_IN_ORDER = (
+    AGENT,
+    CONFIGURATION,
+    ONE,
+    EPISODE,
+    WITH_HOLDOUT,
+    OTHER,
+    OWN,
+)  # then controls, as tables list them
 CURVES = 8  # methods in a figure at most
 TUNED_RATES = 8  # what a person would try instead of a policy
 
@@ -113,7 +121,7 @@ def _ordered(records: Sequence[Record], first: str | None) -> tuple[Label, dict[
 
 
 def _place(kind: str) -> int:
-    return KINDS.index(kind) if kind in KINDS else len(KINDS)
+    return KINDS_IN_ORDER.index(kind) if kind in KINDS_IN_ORDER else len(KINDS_IN_ORDER)
 
 
 def _leader(records: Sequence[Record], first: str | None) -> Label:

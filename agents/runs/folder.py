@@ -29,7 +29,7 @@ from autotrain_env.policies.trained import WEIGHTS_NAME
 
 RUNS = Path("runs/agents")
 """Where runs are written, and looked for, unless another folder is named."""
-FORMAT = 1
+RUN_FORMAT = 1
 PACKAGES = ("autotrain-env", "gymnasium", "numpy", "stable-baselines3", "sb3-contrib", "torch")
 KEPT_CHECKPOINTS = 2
 _UNFINISHED = ".unfinished-"  # before the number of the process that writes a checkpoint
@@ -124,7 +124,7 @@ class RunFolder:
                 raise FileExistsError(f"{self.path} holds something that is no run; it is left as it is")
             self._remove()
         self.path.mkdir(parents=True, exist_ok=True)
-        self._write("run.json", {"format": FORMAT, **asdict(config)})
+        self._write("run.json", {"format": RUN_FORMAT, **asdict(config)})
 
     def _remove(self) -> None:
         """Remove the run so that, if it is cut short, the rest is an unfinished run for `overwrite`."""
@@ -146,7 +146,7 @@ class RunFolder:
         content = self._read("run.json")
         path = self.path / "run.json"
         written = content.pop("format", None)
-        check(written == FORMAT, f"{path}: format", written, f"{FORMAT}")
+        check(written == RUN_FORMAT, f"{path}: format", written, f"{RUN_FORMAT}")
         try:
             config = RunConfig(**content)
             for name in ("num_envs", "train_steps", "checkpoint_steps", "evaluation_episodes"):

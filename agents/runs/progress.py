@@ -7,9 +7,9 @@ from contextlib import AbstractContextManager, contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-Report = Callable[[float], None]
+Reporter = Callable[[float], None]
 """Told the share of some work that is done, 0 to 1."""
-Bar = Callable[[str], AbstractContextManager[Report]]
+Bar = Callable[[str], AbstractContextManager[Reporter]]
 """Begins some work, described in a few words; a context that gives how to report on it."""
 
 INTERVAL = 20.0
@@ -39,7 +39,7 @@ def bars(console: Console, clock: Callable[[], float] = time.monotonic) -> Itera
 
 
 @contextmanager
-def _bar(progress: Progress, description: str) -> Iterator[Report]:
+def _bar(progress: Progress, description: str) -> Iterator[Reporter]:
     task = progress.add_task(description, total=1.0)
 
     def report(share: float) -> None:
@@ -50,7 +50,7 @@ def _bar(progress: Progress, description: str) -> Iterator[Report]:
 
 
 @contextmanager
-def lines(console: Console, description: str, clock: Callable[[], float]) -> Iterator[Report]:
+def lines(console: Console, description: str, clock: Callable[[], float]) -> Iterator[Reporter]:
     """Prints a line at the start of some work, every 20 seconds of it, and at its end.
 
     Args:
@@ -79,7 +79,7 @@ def _in_words(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def portion(report: Report, start: float, size: float, total: float) -> Report:
+def portion(report: Reporter, start: float, size: float, total: float) -> Reporter:
     """Returns how to report a part of the work, from `start` to `start + size` of `total`."""
 
     def report_part(share: float) -> None:

@@ -65,7 +65,7 @@ def find_algorithm(name: str) -> Algorithm:
     return TRAINABLE[name]
 
 
-def check_actions(algorithm: Algorithm, space: Any, env_id: str) -> None:
+def check_action_space(algorithm: Algorithm, space: Any, env_id: str) -> None:
     """Raise a `ValueError` unless an algorithm can act in an action space."""
     kind = type(space).__name__
     if kind not in algorithm.actions:

@@ -7,8 +7,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from agents.runs.folder import RunConfig, RunFolder
-from agents.runs.progress import Report
-from agents.runs.session import (
+from agents.runs.lifecycle import (
     Interrupted,
     Interruption,
     Stopwatch,
@@ -17,6 +16,7 @@ from agents.runs.session import (
     note_evaluation,
     write_state,
 )
+from agents.runs.progress import Reporter
 from agents.training.checkpoints import MONITORED, environments_of, random_state
 from agents.training.export import export_policy
 from autotrain_env import Curriculum
@@ -34,7 +34,7 @@ class Keeper(BaseCallback):
         report: Told how far training is.
     """
 
-    def __init__(self, config: RunConfig, folder: RunFolder, report: Report) -> None:
+    def __init__(self, config: RunConfig, folder: RunFolder, report: Reporter) -> None:
         super().__init__()
         self.config = config
         self.folder = folder

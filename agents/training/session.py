@@ -9,10 +9,10 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.runs.folder import RunConfig, RunFolder
-from agents.runs.progress import Report
+from agents.runs.lifecycle import config_of, read_state, truncate_logs
+from agents.runs.progress import Reporter
 from agents.runs.seeds import training_seed
-from agents.runs.session import config_of, read_state, truncate_logs
-from agents.training.algorithms import check_actions, find_algorithm
+from agents.training.algorithms import check_action_space, find_algorithm
 from agents.training.callbacks import Keeper
 from agents.training.checkpoints import load_checkpoint
 from agents.training.models import make_model
@@ -20,7 +20,9 @@ from autotrain_env.envs.sb3 import make_sb3_env
 from autotrain_env.policies.trained import load_policy
 
 
-def train(config: RunConfig, folder: RunFolder, report: Report, *, resume: bool = False) -> dict[str, Any]:
+def train(
+    config: RunConfig, folder: RunFolder, report: Reporter, *, resume: bool = False
+) -> dict[str, Any]:
     """Train an agent, or go on with it.
 
     Args:
@@ -43,7 +45,7 @@ def train(config: RunConfig, folder: RunFolder, report: Report, *, resume: bool 
     with closing(
         make_sb3_env(config.env_id, config.num_envs, log_path=folder.decisions, **config.env)
     ) as env:
-        check_actions(find_algorithm(config.algorithm), env.action_space, config.env_id)
+        check_action_space(find_algorithm(config.algorithm), env.action_space, config.env_id)
         if checkpoint is None or state is None:
             model = begin_model(config, env)
             env.seed(training_seed(config.seed, config.num_envs))

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from stable_baselines3.common.callbacks import BaseCallback
 
 from agents.runs.folder import as_plain
-from agents.runs.progress import Report, portion
+from agents.runs.progress import Reporter, portion
 from agents.runs.seeds import MAX_SEEDS, TUNING_SEED, training_seed
 from agents.training.export import export_policy
 from agents.training.hyperparameters import HYPERPARAMETERS, load_hyperparameters
@@ -183,7 +183,7 @@ def open_study(study: Study, storage: Path) -> optuna.Study:
     return made
 
 
-def run_study(study: Study, made: optuna.Study, trials: int, report: Report) -> None:
+def run_study(study: Study, made: optuna.Study, trials: int, report: Reporter) -> None:
     """Try until so many trials are finished, pruned ones included.
 
     Args:
@@ -210,7 +210,7 @@ def suggest(algorithm: str, trial: Trial, known: dict[str, Any]) -> dict[str, An
     return known | SPACES[algorithm](trial) | network
 
 
-def _try(study: Study, trial: Trial, known: dict[str, Any], report: Report) -> float:
+def _try(study: Study, trial: Trial, known: dict[str, Any], report: Reporter) -> float:
     hyperparameters = suggest(study.algorithm, trial, known)
     trial.set_user_attr("hyperparameters", hyperparameters)
     seed = FIRST_TRIAL_SEED + trial.number
@@ -231,7 +231,7 @@ class Pruning(BaseCallback):
         report: Told how far it is.
     """
 
-    def __init__(self, study: Study, trial: Trial, report: Report) -> None:
+    def __init__(self, study: Study, trial: Trial, report: Reporter) -> None:
         super().__init__()
         self.study, self.trial, self.report = study, trial, report
         self.interval = study.train_steps / study.evaluations

@@ -14,8 +14,8 @@ from gymnasium.vector import AutoresetMode
 import agents
 from agents.comparing.records import (
     ANSWER,
-    COLUMNS,
     FILE,
+    RECORD_COLUMNS,
     Record,
     RecordFile,
     describe,
@@ -50,7 +50,7 @@ def test_what_is_added_is_loaded_again(results: dict[str, np.ndarray], tmp_path:
     assert loaded.name == record.name == "default/agent.q_learner.3"
     assert (loaded.label, loaded.seed, loaded.setup) == (record.label, 3, record.setup)
     assert loaded.cost == record.cost and loaded.chosen == record.chosen
-    assert set(loaded.columns) == set(COLUMNS)
+    assert set(loaded.columns) == set(RECORD_COLUMNS)
     for name, values in record.columns.items():
         np.testing.assert_allclose(loaded.columns[name].astype(float), values.astype(float), rtol=1e-5)
     before = file.path.read_bytes()

@@ -7,7 +7,7 @@ from gymnasium.vector import AutoresetMode
 
 from agents.comparing import torch_optimizers
 from agents.comparing.torch_optimizers import (
-    OPTIMIZERS,
+    TORCH_OPTIMIZERS,
     HypergradientSGD,
     TorchOptimizer,
     run_optimizer,
@@ -34,7 +34,7 @@ def test_plain_sgd_makes_the_very_runs_of_the_environment(monkeypatch: pytest.Mo
         np.testing.assert_allclose(mine["score"], theirs["score"], atol=0.04)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", TORCH_OPTIMIZERS)
 def test_every_optimizer_learns(name: str):
     rate = 0.05 if name != "prodigy" else 1.0
     env = make_env(1, budget=120)

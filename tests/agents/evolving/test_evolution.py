@@ -19,8 +19,8 @@ from agents.evolving.hyperparameters import read_hyperparameters, replace_hyperp
 from agents.evolving.members import Generation, Outcome, Trial
 from agents.evolving.workers import Serial
 from agents.runs.folder import KEPT_CHECKPOINTS, RunConfig, RunFolder
+from agents.runs.lifecycle import Interrupted, read_state
 from agents.runs.seeds import FINAL_SEED, MAX_ENVS, MAX_SEEDS, evolution_seed
-from agents.runs.session import Interrupted, read_state
 from agents.training.hyperparameters import load_hyperparameters
 from autotrain_env.errors import InvalidValueError
 from autotrain_env.evolution import (

@@ -10,7 +10,7 @@ import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from agents.commands.train import STARTABLE
-from agents.training.algorithms import ALGORITHMS, TRAINABLE, Algorithm, check_actions, find_algorithm
+from agents.training.algorithms import ALGORITHMS, TRAINABLE, Algorithm, check_action_space, find_algorithm
 from agents.training.export import export_policy
 from agents.training.hyperparameters import HYPERPARAMETERS, load_hyperparameters
 from agents.training.models import action_bias, make_model
@@ -201,7 +201,7 @@ def test_an_algorithm_that_cannot_act(algorithm: str, env_id: str, able: str):
     with pytest.raises(
         ValueError, match=f"'{algorithm}' cannot act in {env_id}.*Algorithms that can: {able}"
     ):
-        check_actions(ALGORITHMS[algorithm], space, env_id)
+        check_action_space(ALGORITHMS[algorithm], space, env_id)
 
 
 def test_a_network_of_another_kind_is_refused():

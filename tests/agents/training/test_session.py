@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from agents.runs.folder import KEPT_CHECKPOINTS, RunConfig, RunFolder
-from agents.runs.session import Interrupted, read_state, write_state
+from agents.runs.lifecycle import Interrupted, read_state, write_state
 from agents.training.algorithms import ALGORITHMS
 from agents.training.callbacks import CurriculumCallback, Keeper
 from agents.training.session import train

@@ -9,7 +9,7 @@ from PIL import Image
 
 from autotrain_env.evolution import EvolutionStrategy, LaplaceNoise, NormalNoise, StudentTNoise
 from autotrain_env.evolution.landscapes import rastrigin, rosenbrock, sphere, walled_well
-from autotrain_env.viewing.evolution import (
+from autotrain_env.viewing.searches import (
     animate_searches,
     descend,
     estimate_scatter,

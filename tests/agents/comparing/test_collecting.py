@@ -14,7 +14,7 @@ import pytest
 
 from agents.__main__ import main
 from agents.comparing import baseline_jobs, jobs
-from agents.comparing.comparison import check_pairing, parse_targets
+from agents.comparing.collecting import check_pairing, parse_targets
 from agents.comparing.plan import BASELINES, OTHERS, WAYS
 from agents.comparing.records import FILE, Record, load_record, load_records
 from agents.comparing.schedule_search import SEARCHED
@@ -72,7 +72,7 @@ def compared(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
     output = tmp_path_factory.mktemp("records")
     command = ["compare", *map(str, runs.values()), *FEW, "--episodes", "24", "--num-envs", "24"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("agents.comparing.comparison.control_names", lambda: CONTROLS)
+        patch.setattr("agents.comparing.collecting.control_names", lambda: CONTROLS)
         main([*command, *CONSTANT, "own", "one", "--controls", "--output", str(output)])
     return output
 

@@ -7,7 +7,7 @@ import tyro
 from rich.console import Console
 
 from agents.commands.arguments import EnvArguments
-from agents.comparing.comparison import collect, group_runs, plan_jobs
+from agents.comparing.collecting import collect, group_runs, plan_jobs
 from agents.comparing.jobs import Job
 from agents.comparing.plan import Plan
 from agents.comparing.targets import Target
@@ -17,7 +17,7 @@ from autotrain_env.errors import check, check_whole
 
 
 @dataclass
-class Comparison:
+class ComparisonArguments:
     """Arguments of a comparison."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]

@@ -19,7 +19,7 @@ from agents.comparing.records import Record, RecordFile, rounded
 from agents.comparing.schedule_tuning import VARIANTS, Tuned
 from agents.comparing.targets import TARGETS, Target, find_target
 from agents.runs.folder import RunFolder, as_plain
-from agents.runs.progress import Report, portion
+from agents.runs.progress import Reporter, portion
 from autotrain_env.errors import check
 
 
@@ -115,7 +115,7 @@ def _jobs_of(groups: dict[str, list[RunFolder]], setting: Setting) -> Iterator[J
             yield other_job(setting, name)
 
 
-def collect(jobs: list[Job], folder: Path, report: Report) -> dict[str, list[Record]]:
+def collect(jobs: list[Job], folder: Path, report: Reporter) -> dict[str, list[Record]]:
     """Play whatever has no record in the folder yet, and write it there.
 
     Args:
