@@ -69,7 +69,7 @@ class Record:
 
     Args:
         method: Its name.
-        kind: `"agent"`, a way of tuning (see `players.WAYS`), or what else it is.
+        kind: `"agent"`, a way of tuning (see `plan.WAYS`), or what else it is.
         seed: Training seed; `None` for what is not trained.
         target: Name of the target.
         setup: Everything that decides the results; a record is made anew where it differs.

@@ -19,7 +19,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[list, Path]:
     output = tmp_path_factory.mktemp("demo")
     demonstration = Demo(train_steps=480, episodes=4, tuning_episodes=1, num_envs=4, output=output)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("agents.commands.demo.SCHEDULES", ("constant", "reduce_on_plateau"))
+        patch.setattr("agents.commands.demo.COMPARED_SCHEDULES", ("constant", "reduce_on_plateau"))
         return demonstration.play(Console(quiet=True)), output
 
 

@@ -22,7 +22,7 @@ from tests.helpers.comparing import make_env, silent
 
 def test_plain_sgd_makes_the_very_runs_of_the_environment(monkeypatch: pytest.MonkeyPatch):
     sgd = TorchOptimizer(lambda p, rate: torch.optim.SGD(p, lr=rate, momentum=0.9), (0.05,))
-    monkeypatch.setitem(torch_optimizers.OPTIMIZERS, "sgd", sgd)
+    monkeypatch.setitem(torch_optimizers.TORCH_OPTIMIZERS, "sgd", sgd)
     found = run_optimizer(make_env(1), "sgd", 0.05, 4, DEVELOPMENT_SEED, silent)
     expected = evaluate_policy(make_env(4), Constant(0.05), 4, DEVELOPMENT_SEED, history=True)
     for name in ("initial_train_score", "updates"):
@@ -44,7 +44,7 @@ def test_every_optimizer_learns(name: str):
 
 def test_the_rate_is_tuned_by_validation(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(
-        torch_optimizers.OPTIMIZERS,
+        torch_optimizers.TORCH_OPTIMIZERS,
         "hypergradient",
         TorchOptimizer(HypergradientSGD, (1e-5, 0.05)),
     )
