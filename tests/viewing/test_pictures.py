@@ -334,6 +334,17 @@ def test_log_draws_the_episode(ending: str, table: bool, tmp_path: Path) -> None
         assert legends[0] == legends[1]
 
 
+def test_a_log_of_an_earlier_version_is_drawn(tmp_path: Path) -> None:
+    """It called the holdout's answers otherwise, and had no factors."""
+    path = tmp_path / "log.csv"
+    (seed, run), *_ = write_log(path).items()
+    log = pandas.read_csv(path).rename(columns={"holdout_answer": "holdout_score"}).drop(columns="lr_factor")
+    found = history_of_log(log, seed)
+    np.testing.assert_allclose(found["holdout_answer"][1:], run["holdout_answer"][1:])
+    assert np.isnan(found["lr_factor"]).all()
+    plot_log(log, seed)
+
+
 def test_log_of_log_loss_scores(tmp_path: Path) -> None:
     (seed, _) = write_log(tmp_path / "log.csv", score="neg_log_loss")
     assert len(plot_log(tmp_path / "log.csv", seed).axes) == 5
