@@ -338,7 +338,8 @@ def test_a_log_of_an_earlier_version_is_drawn(tmp_path: Path) -> None:
     """It called the holdout's answers otherwise, and had no factors."""
     path = tmp_path / "log.csv"
     (seed, run), *_ = write_log(path).items()
-    log = pandas.read_csv(path).rename(columns={"holdout_answer": "holdout_score"}).drop(columns="lr_factor")
+    log = pandas.read_csv(path).drop(columns="lr_factor")
+    log = log.rename(columns={"holdout_answer": "holdout_score"})
     found = history_of_log(log, seed)
     np.testing.assert_allclose(found["holdout_answer"][1:], run["holdout_answer"][1:])
     assert np.isnan(found["lr_factor"]).all()
