@@ -365,7 +365,7 @@ def overhead(setup: Setup) -> list[Figure]:
 
 def step_parts(env: gymnasium.vector.VectorEnv[Any, Any, Any], setup: Setup) -> dict[str, np.ndarray]:
     """Seconds of an env step and of its parts, one value per round."""
-    (stack,) = env.unwrapped.core.stacks.values()
+    (stack,) = env.unwrapped.core.stacks.stacks.values()
     methods: dict[str, list[tuple[type, str]]] = {
         "updates": [
             (type(stack.network), "backward"),
@@ -429,7 +429,7 @@ def lane_memory(num_envs: int, setup: Setup, kwargs: dict[str, Any]) -> tuple[in
     env = make_env(num_envs, setup, autoreset_mode="Disabled", **kwargs)
     go_on(env, ENV_STEPS)()
     core = env.unwrapped.core
-    (stack,) = core.stacks.values()
+    (stack,) = core.stacks.stacks.values()
     return held_bytes(core), stack.buffers_start * stack.state.element_size()
 
 

@@ -467,7 +467,7 @@ def test_no_short_cyclic_program_earns_more_than_honest_training(
     on others, so that the luckiest of many does not count as the best.
     """
     programs = cyclic_programs(longest)
-    assert programs[0] == ("train",) and len(programs) == {2: 21, 4: 341}[longest]
+    assert programs[0] == ("train",) and len(programs) == {2: 21, 4: 401}[longest]
     searched = play(programs, [best_rate] * len(programs), range(2), **kwargs)
     # Nothing but the end counts, whatever was done on the way.
     assert searched.total == pytest.approx(earned(searched), abs=1e-9)
