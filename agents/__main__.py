@@ -16,6 +16,7 @@ from agents.commands.replay import Replay
 from agents.commands.report import Report
 from agents.commands.train import Train
 from agents.commands.tune import Tune
+from agents.training.algorithms import find_algorithm
 from autotrain_env.errors import UserError
 
 Command: Any = (
@@ -39,10 +40,13 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: The words of the command; by default those that the program was called with.
     """
-    command: Any = tyro.cli(Command, args=arguments, prog="python -m agents", description=__doc__)
+    words = sys.argv[1:] if arguments is None else arguments
     console = Console(width=None if sys.stdout.isatty() else 120)
     errors = Console(stderr=True)
     try:
+        if len(words) > 1 and words[0] == "train" and not words[1].startswith("-"):
+            find_algorithm(words[1])  # names the nearest one, which the parser would not
+        command: Any = tyro.cli(Command, args=words, prog="python -m agents", description=__doc__)
         command.run(console)
     except KeyboardInterrupt:
         errors.print("Interrupted. What was finished is kept.")

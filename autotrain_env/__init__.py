@@ -4,7 +4,7 @@ Everything that a user needs is here by name; the functions of evolution strateg
 `autotrain_env.evolution`, pictures of searches in `autotrain_env.viewing.searches`.
 """
 
-import importlib
+import importlib.util
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -146,6 +146,8 @@ for _id, _kwargs in ENVIRONMENTS.items():
     )
 
 _NEED_SB3 = ("AutoTrainVecEnv", "make_sb3_env")
+if importlib.util.find_spec("stable_baselines3") is None:
+    __all__ = [name for name in __all__ if name not in _NEED_SB3]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,7 @@ import rich.box
 from rich.console import Console
 from rich.table import Table
 
-from agents.commands.policy import PolicyArguments, environment_of
+from agents.commands.policy_arguments import PolicyArguments, environment_of
 from agents.runs.progress import bars
 from agents.runs.seeds import check_development
 from autotrain_env.errors import check_whole

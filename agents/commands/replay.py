@@ -9,7 +9,7 @@ import rich.box
 from rich.console import Console
 from rich.table import Table
 
-from agents.commands.policy import PolicyArguments, environment_of
+from agents.commands.policy_arguments import PolicyArguments, environment_of
 from agents.runs.seeds import check_development
 from autotrain_env.files import replace_file
 from autotrain_env.policies.evaluation import evaluate_policy

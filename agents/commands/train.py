@@ -10,7 +10,7 @@ from typing import Annotated, Any, Union
 import tyro
 from rich.console import Console
 
-from agents.commands.training import Trainer, Training
+from agents.commands.training_arguments import Trainer, Training
 from agents.evolving.evolution import evolve
 from agents.evolving.hyperparameters import (
     begin_search,

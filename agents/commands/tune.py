@@ -6,7 +6,7 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
-from agents.commands.agent import AgentArguments
+from agents.commands.agent_arguments import AgentArguments
 from agents.runs.progress import bars
 from agents.runs.seeds import training_seed
 from agents.training.algorithms import find_algorithm

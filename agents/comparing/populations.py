@@ -51,19 +51,20 @@ class Populations:
 
     def exchange(self, env: AutoTrainVectorEnv) -> None:
         """Exchange members of the populations for which it is time; called before each decision."""
-        state = env.core.lanes
+        situation = env.situation()
         for first in range(0, env.num_envs, self.SIZE):
             members = np.arange(first, first + self.SIZE)
-            step = int(state.steps[first])
-            if state.running[members].all() and step > 0 and step % self.interval == 0:
-                self._exchange_members(env, members)
+            step = int(situation.steps[first])
+            if situation.running[members].all() and step > 0 and step % self.interval == 0:
+                seed = int(situation.episode_seed[first])
+                self._exchange_members(env, members, np.random.default_rng([self.seed, seed, step]))
 
-    def _exchange_members(self, env: AutoTrainVectorEnv, members: np.ndarray) -> None:
-        state = env.core.lanes
-        order = members[np.argsort(state.score[members], kind="stable")]
+    def _exchange_members(
+        self, env: AutoTrainVectorEnv, members: np.ndarray, generator: np.random.Generator
+    ) -> None:
+        score = env.core.lanes.score  # on validation images, which policies do not see
+        order = members[np.argsort(score[members], kind="stable")]
         quarter = self.SIZE // 4
-        seed = env.core.stacks.episode(int(members[0])).seed
-        generator = np.random.default_rng([self.seed, seed, int(state.steps[members[0]])])
         for worse in order[:quarter].tolist():
             better = int(generator.choice(order[-quarter:]))
             env.copy_lane(better, worse)

@@ -168,23 +168,16 @@ class Evolution:
         """Write a checkpoint."""
 
         def write(folder: Path) -> None:
-            sizes = log_sizes(self._logs())
+            sizes = log_sizes(_logs(self.folder))
             state = {"progress": progress, "sizes": sizes, "minutes": self.stopwatch.minutes}
             write_state(folder, state)
 
         self.folder.save_checkpoint(progress.env_steps, write)
 
-    def _logs(self) -> tuple[Path, ...]:
-        return self.folder.decisions, self.folder.evaluations, self.folder.generations
-
-    def load(self) -> Progress:
-        """Go on from the newest checkpoint, or begin where there is none; forget what was logged later."""
-        checkpoints = self.folder.checkpoints()
-        begin: dict[str, Any] = {"progress": None, "sizes": {}, "minutes": 0.0}
-        state = read_state(checkpoints[-1]) if checkpoints else begin
-        truncate_logs(self._logs(), state["sizes"])
+    def go_on(self, state: Mapping[str, Any]) -> Progress:
+        """Returns where a checkpoint's run had come to; the clock goes on from there."""
         self.stopwatch = Stopwatch(state["minutes"])
-        return state["progress"] or self.start()
+        return state["progress"]
 
     def evaluate(self, progress: Progress) -> dict[str, float]:
         """Play the development episodes and add a point to the curve."""
@@ -213,13 +206,19 @@ def evolve(
         ValueError: If something in the configuration is not allowed.
         Interrupted: After Ctrl-C, once a checkpoint is saved.
     """
+    checkpoints = folder.checkpoints() if resume else []
+    state = read_state(checkpoints[-1]) if checkpoints else None
+    if resume:  # before the run opens its log: what was written after the checkpoint is forgotten
+        truncate_logs(_logs(folder), state["sizes"] if state else {})
     run = Evolution(config, folder, workers)
     with (
         closing(run.evaluation_env),
         Interruption() as interruption,
         SummaryWriter(str(folder.tensorboard)) as writer,
     ):
-        progress = _search(run, run.load() if resume else run.start(), report, interruption, writer)
+        progress = _search(
+            run, run.start() if state is None else run.go_on(state), report, interruption, writer
+        )
         result = {
             "steps": progress.env_steps,
             "updates": progress.updates,
@@ -258,6 +257,10 @@ def _search(
     if interruption.asked:
         raise Interrupted
     return progress
+
+
+def _logs(folder: RunFolder) -> tuple[Path, ...]:
+    return folder.decisions, folder.evaluations, folder.generations
 
 
 def _next_multiple(value: int, of: int) -> int:

@@ -5,6 +5,7 @@ environment (`AutoTrainConfig`). Something new to decide on is a field of `Decis
 which `AutoTrainCore` carries out, and has a column in `autotrain_env.process.record`.
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -12,11 +13,12 @@ from typing import Any, ClassVar
 import numpy as np
 from gymnasium import spaces
 
-from autotrain_env.errors import InvalidTypeError, InvalidValueError, check
+from autotrain_env.errors import InvalidTypeError, InvalidValueError, check, unknown_name
 
 REINIT_THRESHOLD = 0.9  # of a continuous action
 STOP_THRESHOLD = 0.95
 REWIND_SHARPNESS = 10.0  # factor of a continuous action's rewind logits
+REWIND_SAMPLINGS = ("sample", "argmax")
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,11 @@ class ActionType(ABC):
         raise InvalidTypeError(f"action_masks: action_type={self.name!r} has no masks")
 
 
+def _check_positive(argument: str, values: tuple[float, ...]) -> None:
+    positive = len(values) > 0 and all(math.isfinite(value) and value > 0 for value in values)
+    check(positive, argument, values, "finite numbers above 0")
+
+
 def _rewind_masks(rewindable: np.ndarray, num_rewinds: int) -> np.ndarray:
     masks = rewindable[:, :num_rewinds].copy()
     masks[:, 0] = True  # not rewinding is always possible
@@ -151,6 +158,10 @@ class _ChoiceActions(ActionType):
     stop: bool
 
     meaning = ("lr_factors", "num_rewinds", "reinit", "stop")
+
+    def __post_init__(self) -> None:
+        """Check the factors."""
+        _check_positive("lr_factors", self.lr_factors)
 
 
 class DiscreteActions(_ChoiceActions):
@@ -247,6 +258,13 @@ class ContinuousActions(ActionType):
     has_masks = False
     meaning = ("max_lr_factor",)
 
+    def __post_init__(self) -> None:
+        """Check the factor and the way of sampling."""
+        factor = self.max_lr_factor
+        check(1 < factor < math.inf, "max_lr_factor", factor, "finite and above 1")
+        if self.rewind_sampling not in REWIND_SAMPLINGS:
+            raise unknown_name("rewind_sampling", self.rewind_sampling, REWIND_SAMPLINGS)
+
     def space(self) -> spaces.Space[Any]:
         """Returns the space of one lane's action."""
         return spaces.Box(-1.0, 1.0, (self.num_rewinds + 3,), np.float32)
@@ -288,6 +306,16 @@ class LearningRateActions(ActionType):
     name = "learning_rate"
     has_masks = False
     meaning = ("lr_bounds",)
+
+    def __post_init__(self) -> None:
+        """Check the bounds."""
+        _check_positive("lr_bounds", self.lr_bounds)
+        check(
+            len(self.lr_bounds) == 2 and self.lr_bounds[0] < self.lr_bounds[1],
+            "lr_bounds",
+            self.lr_bounds,
+            "(lowest, highest) with lowest < highest",
+        )
 
     def space(self) -> spaces.Space[Any]:
         """Returns the space of one lane's action."""

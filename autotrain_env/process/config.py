@@ -173,7 +173,8 @@ class AutoTrainConfig:
         self._check_sizes()
         self._check_choices()
         self._check_rates()
-        self.reward_settings()
+        for kind in (*ACTION_TYPES.values(), RewardSettings):  # each checks its own arguments
+            self._gather(kind)
         check_device(self.device)
         if self.dataset is not None and not isinstance(self.dataset, (str, Sampler)):
             object.__setattr__(self, "dataset", load_dataset(self.dataset))
@@ -213,7 +214,6 @@ class AutoTrainConfig:
             ("initial_states", INITIAL_STATES),
             ("reward_split", REWARD_SPLITS),
             ("terminal_state", TERMINAL_STATES),
-            ("rewind_sampling", ("sample", "argmax")),
             ("rewind_minibatches", ("fresh", "same")),
             ("backend", BACKENDS),
             ("dtype", tuple(DTYPES)),
@@ -223,22 +223,7 @@ class AutoTrainConfig:
 
     def _check_rates(self) -> None:
         for name in ("lr_bounds", "lr_factors"):
-            values = tuple(float(value) for value in getattr(self, name))
-            object.__setattr__(self, name, values)
-            positive = len(values) > 0 and all(math.isfinite(v) and v > 0 for v in values)
-            check(positive, name, values, "finite numbers above 0")
-        check(
-            len(self.lr_bounds) == 2 and self.lr_bounds[0] < self.lr_bounds[1],
-            "lr_bounds",
-            self.lr_bounds,
-            "(lowest, highest) with lowest < highest",
-        )
-        check(
-            1 < self.max_lr_factor < math.inf,
-            "max_lr_factor",
-            self.max_lr_factor,
-            "finite and above 1",
-        )
+            object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
         rate = self.reinit_learning_rate
         if isinstance(rate, str):
             if rate not in ("keep", "initial"):

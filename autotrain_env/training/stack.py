@@ -185,11 +185,6 @@ class LaneStack:
         extremes = torch.stack((state.amax(1), state.amin(1)))  # NaN where any is; faster than aminmax
         return torch.isfinite(extremes).all(0).cpu().numpy()
 
-    def memory_per_lane(self) -> int:
-        """Returns the bytes held for one lane."""
-        tensors = (self.state, self.best, self.shift, self.scale, self.ring.rows)
-        return sum(tensor.nbytes for tensor in tensors) // max(1, len(self.state))
-
     # --- training ---
 
     def train(

@@ -43,7 +43,7 @@ def plot_episode(
 
     Args:
         history: What `info["history"]` holds; see
-            `autotrain_env.process.history.EpisodeHistory`. Missing values may be NaN.
+            `autotrain_env.process.record.EpisodeHistory`. Missing values may be NaN.
         figure: Figure or subfigure to draw into; `None` for a new one.
         score_label: What the reward's score was computed on.
 

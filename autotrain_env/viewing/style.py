@@ -42,7 +42,7 @@ def check_image_kind(argument: str, kind: str, *further: str) -> None:
         kind: The ending.
         further: Endings that are allowed, too.
     """
-    known = [*FigureCanvasAgg.get_supported_filetypes(), *further]
+    known = {*FigureCanvasAgg.get_supported_filetypes(), *further}
     if kind not in known:
         raise unknown_name(argument, kind, known)
 

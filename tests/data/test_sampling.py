@@ -1,4 +1,4 @@
-"""The order of minibatches, and label noise at its limits. (Stratified orders: see test_data.py.)"""
+"""The order of minibatches, and label noise at its limits. (Stratified orders: see test_dataset.py.)"""
 
 import copy
 import pickle

@@ -1,15 +1,19 @@
 """The pages: their Python runs, they build without a warning, and they need nothing from elsewhere."""
 
+import importlib
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tyro
 
 import autotrain_env
+from agents.__main__ import Command
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -81,3 +85,56 @@ def test_the_site_loads_nothing_from_elsewhere(site: Path):
     loading = re.compile(r'<(?:script|img|iframe|link)\b[^>]*(?:src|href)="?(https?:[^" >]+)')
     found = {url for path in site.rglob("*.html") for url in loading.findall(path.read_text())}
     assert not found
+
+
+# What is written about the code ----------------------------------------------------------------------
+
+WRITTEN = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
+    *sorted(DOCS.rglob("*.md")),
+    *sorted((ROOT / "notebooks").glob("*.ipynb")),
+    *sorted(path for folder in ("autotrain_env", "agents") for path in (ROOT / folder).rglob("*.py")),
+]
+
+
+def resolves(name: str) -> bool:
+    """Whether a dotted name is a module, or something in one."""
+    parts = name.split(".")
+    for count in range(len(parts), 0, -1):
+        try:
+            found: Any = importlib.import_module(".".join(parts[:count]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[count:]:
+            if not hasattr(found, part):
+                return False
+            found = getattr(found, part)
+        return True
+    return False
+
+
+@pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_dotted_names_resolve(path: Path):
+    names = set(re.findall(r"`((?:autotrain_env|agents)(?:\.\w+)+)`?", path.read_text()))
+    names = {name for name in names if not name.endswith((".yml", ".md", ".py", ".json"))}
+    assert [name for name in sorted(names) if not resolves(name)] == []
+
+
+def commands(path: Path) -> list[str]:
+    """Returns the commands of `python -m agents` that a page shows."""
+    fences = re.findall(r"^```(\w*)\n(.*?)^```", path.read_text(), re.M | re.S)
+    plain = "\n".join(text for language, text in fences if not language)
+    lines = plain.replace("\\\n", " ").splitlines()
+    found = (re.search(r"python -m agents ([^;]*)", line) for line in lines)
+    return [command[1] for command in found if command]
+
+
+SHOWING = [path for path in [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))] if commands(path)]
+
+
+@pytest.mark.parametrize("path", SHOWING, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_commands_are_understood(path: Path):
+    """They are parsed, not carried out; in a loop of the shell, for one of its values."""
+    for command in commands(path):
+        command = re.sub(r"\$\w+", "0", command.replace("train $a", "train ppo"))
+        tyro.cli(Command, args=shlex.split(command, comments=True))

@@ -1,5 +1,6 @@
 """Stable-Baselines3 on the batched core."""
 
+import subprocess
 import sys
 from typing import Any
 
@@ -169,3 +170,18 @@ def test_without_stable_baselines3_the_public_name_says_what_is_missing(monkeypa
     monkeypatch.delitem(sys.modules, "autotrain_env.envs.sb3")
     with pytest.raises(ImportError, match="needs Stable-Baselines3: install it with `pip install"):
         autotrain_env.make_sb3_env  # noqa: B018
+
+
+def test_without_stable_baselines3_everything_else_is_there() -> None:
+    """Also where all names are imported at once."""
+    script = (
+        "import importlib.util, sys\n"
+        "found = importlib.util.find_spec\n"
+        "hidden = 'stable_baselines3'\n"
+        "importlib.util.find_spec = lambda name, *a: None if name == hidden else found(name, *a)\n"
+        "sys.modules[hidden] = None\n"
+        "from autotrain_env import *\n"
+        "assert load_policy and 'make_sb3_env' not in dir()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

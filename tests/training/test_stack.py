@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from autotrain_env.training import stack as trainer
+from autotrain_env.training import stack
 from autotrain_env.training.architecture import Architecture
 from autotrain_env.training.classifiers import CNN, as_classifier
 from autotrain_env.training.optimizers import OPTIMIZERS, SGD, AdamW, Optimizer
@@ -90,7 +90,7 @@ class Setup:
             )
         return losses, accuracies
 
-    def evaluate(self, *, losses: bool = True, best: bool = False) -> trainer.Evaluation:
+    def evaluate(self, *, losses: bool = True, best: bool = False) -> stack.Evaluation:
         return self.stack.evaluate(
             self.pool,
             self.slots,
@@ -353,12 +353,12 @@ def test_evaluation_in_blocks_of_lanes_and_chunks_of_images(monkeypatch: pytest.
     setup.stack.state[3, 0] = torch.inf  # a lane that is not finite stays in its place
     expected = setup.evaluate()
     assert expected.losses is not None
-    monkeypatch.setattr(trainer, "_EVALUATION_BYTES", 2 * E * 64 * 4)  # two lanes at once
+    monkeypatch.setattr(stack, "_EVALUATION_BYTES", 2 * E * 64 * 4)  # two lanes at once
     blocks = setup.evaluate()
     assert blocks.losses is not None
     fields = ("correct", "losses", "finite")
     assert_same_bits([getattr(blocks, f) for f in fields], [getattr(expected, f) for f in fields])
-    monkeypatch.setattr(trainer, "_CHUNK_BYTES", 10 * 64 * 4)  # 37 images = 10 + 10 + 10 + 7
+    monkeypatch.setattr(stack, "_CHUNK_BYTES", 10 * 64 * 4)  # 37 images = 10 + 10 + 10 + 7
     chunks = setup.evaluate()
     assert chunks.losses is not None
     np.testing.assert_allclose(chunks.losses, expected.losses, rtol=1e-5)
@@ -412,13 +412,6 @@ def test_lanes_of_a_grown_stack_train_as_if_they_had_always_been_there():
     for result, expected_result in zip(first, expected[:2], strict=True):
         assert result.tobytes() == expected_result[:1].tobytes()
     assert_same_bits(later.everything(), of_lanes(expected, [1, 2]))
-
-
-def test_memory_per_lane_counts_every_row():
-    setup = Setup("mlp-9", "adam", lanes=[0, 1], num_snapshots=4)
-    numbers = 64 * 9 + 9 + 9 * 10 + 10
-    expected = (1 + 4) * (3 * numbers + 1) + numbers + 2 * 64  # state, snapshots, best, normalisation
-    assert setup.stack.memory_per_lane() == 4 * expected
 
 
 # --- best weights, copies, finiteness ---

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from agents.__main__ import main
-from agents.commands import evaluate as looking
+from agents.commands import evaluate
 from agents.commands.arguments import EnvArguments, described_arguments
 from agents.commands.train import TrainAgent, TrainEvolution
 from agents.runs.folder import RunFolder
@@ -179,7 +179,7 @@ def test_a_policy_cannot_name_another_environment(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("train", "pppo"), "options: pppo .*subcommands: ppo, a2c, dqn"),
+        (("train", "pppo"), "algorithm='pppo' .* nearest known one is 'ppo'"),
         (("tune", "pppo"), "algorithm='pppo' is not a known name; the nearest known one is 'ppo'"),
         (
             ("train", "ppo", "--id", "AutoTrian-v0"),
@@ -369,7 +369,7 @@ def test_errors_that_are_not_the_users_keep_their_traceback(
         json.loads("{")  # a ValueError, from elsewhere
 
     for failure, kind in ((broken, RuntimeError), (broken_library, json.JSONDecodeError)):
-        monkeypatch.setattr(looking, "evaluate_policy", failure)
+        monkeypatch.setattr(evaluate, "evaluate_policy", failure)
         with pytest.raises(kind):
             main(["evaluate", str(finished), "--episodes", "2", "--num-envs", "2"])
 
@@ -380,7 +380,7 @@ def test_interrupted_commands_end_with_a_message(
     def interrupt(*arguments: Any, **named: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(looking, "evaluate_policy", interrupt)
+    monkeypatch.setattr(evaluate, "evaluate_policy", interrupt)
     with pytest.raises(SystemExit) as exit_:
         main(["evaluate", str(finished), "--episodes", "2", "--num-envs", "2"])
     assert exit_.value.code == 130

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agents.comparing import populations as baselines
+from agents.comparing import populations
 from agents.comparing.populations import Populations, train_populations
 from agents.comparing.schedule_search import RateTable, random_schedule, search_schedules
 from agents.comparing.schedule_tuning import GRID, best_of_rates, tune
@@ -54,7 +54,7 @@ def test_best_of_rates_keeps_the_run_with_the_best_validation_score():
 
 def test_a_population_without_exchange_is_the_best_of_8(monkeypatch: pytest.MonkeyPatch):
     with monkeypatch.context() as patch:
-        patch.setattr(baselines, "Populations", lambda: Populations(interval=1000))
+        patch.setattr(populations, "Populations", lambda: Populations(interval=1000))
         alone = train_populations(make_env(16), 3, DEVELOPMENT_SEED, silent)
     expected = best_of_rates(make_env(3), Constant(), 3, DEVELOPMENT_SEED, silent)
     for name in ("score", "test_accuracy", "updates", "initial_train_score"):

@@ -11,7 +11,7 @@ from typing import Any
 import tyro
 from rich.console import Console
 
-from agents.commands.agent import AgentArguments
+from agents.commands.agent_arguments import AgentArguments
 from agents.runs.folder import RUNS, RunConfig, RunFolder
 from agents.runs.lifecycle import Interrupted
 from agents.runs.progress import Reporter, bars
