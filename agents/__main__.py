@@ -33,7 +33,7 @@ Command: Any = (
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Carries out a command.
+    """Carry out a command.
 
     Mistakes of the user's end it with a message and status 2, Ctrl-C with 130.
 

@@ -27,7 +27,7 @@ def described_arguments(owner: type) -> dict[str, str]:
 
 
 def _with_help(owner: _Class) -> _Class:
-    """Gives every field the help text that the environment has for its argument of that name."""
+    """Give every field the help text that the environment has for its argument of that name."""
     described = described_arguments(AutoTrainConfig) | described_arguments(Task) | _DESCRIBED
     defaults = {entry.name: entry.default for entry in dataclasses.fields(AutoTrainConfig)}
     of_tasks = vars(TaskDistribution())

@@ -30,7 +30,7 @@ class Compare(ComparisonArguments):
     """Folder for the records."""
 
     def run(self, console: Console) -> None:
-        """Compares, on development targets and seeds."""
+        """Compare, on development targets and seeds."""
         targets = parse_targets(self.targets)
         final = [target.name for target in targets if target.stage == FINAL]
         check(

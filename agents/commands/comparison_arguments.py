@@ -77,7 +77,7 @@ class ComparisonArguments:
         return plan_jobs(group_runs(list(self.runs)), plan, folder)
 
     def play(self, jobs: list[Job], folder: Path, console: Console) -> None:
-        """Plays what has no record yet, and prints the tables."""
+        """Play what has no record yet, and print the tables."""
         with bars(console) as bar, bar("playing episodes") as report:
             records = collect(jobs, folder, report)
         for target, found in records.items():

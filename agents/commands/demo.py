@@ -43,7 +43,7 @@ class Row:
     """One method's results.
 
     Args:
-        method: Its name.
+        method: Name of the method.
         group: `"agent"`, or a schedule's initial rate: `"random initial rates"` or `"best of grid"`.
         learning_rate: The tuned rate, if any.
         results: What `evaluate_policy` returned.
@@ -105,26 +105,26 @@ class Demo:
 
     @property
     def dataset_name(self) -> str:
-        """The dataset's name in the library."""
+        """Returns the dataset's name in the library."""
         return ALIASES.get(self.dataset, self.dataset)
 
     @property
     def steps(self) -> int:
-        """Env steps that the agent is trained for."""
+        """Returns the env steps that the agent is trained for."""
         return self.train_steps or (115_200 if self.dataset_name == "digits" else 38_400)
 
     def run(self, console: Console) -> None:
-        """Runs the demonstration, and prints its table."""
+        """Run the demonstration, and print its table."""
         rows = self.play(console)
         console.print(table(rows))
         files = "comparison.png, episode.png, policy.*, results.json"
         console.print(f"Written to {self.output}/: {files}", soft_wrap=True)
 
     def play(self, console: Console) -> list[Row]:
-        """Trains, tunes and evaluates; writes the figures, the agent and the numbers.
+        """Train, tune and evaluate; write the figures, the agent and the numbers.
 
         Args:
-            console: Where progress is shown.
+            console: Console that shows progress.
 
         Returns:
             A row for each method, the agent's first.
@@ -159,7 +159,7 @@ class Demo:
     def _evaluate(
         self, env: VectorEnv[Any, Any, Any], methods: list[Method], report: Reporter
     ) -> list[Row]:
-        """Plays the same episodes with every method; the agent's are kept whole, for its picture."""
+        """Play the same episodes with every method; the agent's are kept whole, for its picture."""
         rows = []
         for i, (name, group, rate, policy) in enumerate(methods):
             part = portion(report, i, 1, len(methods))
@@ -232,7 +232,7 @@ def table(rows: list[Row]) -> Table:
 
 
 def write(rows: list[Row], arguments: Demo) -> None:
-    """Writes figures and numbers."""
+    """Write figures and numbers."""
     output = arguments.output
     summaries = summary(rows)
     replace_file(output / "comparison.png", as_image(plot_comparison(summaries)))

@@ -25,7 +25,7 @@ class Evaluate(PolicyArguments):
     """Networks trained side by side."""
 
     def run(self, console: Console) -> None:
-        """Evaluates, and prints the results."""
+        """Evaluate, and print the results."""
         check_whole("episodes", self.episodes, 1)
         check_whole("num_envs", self.num_envs, 1)
         check_development(self.seed, self.episodes)

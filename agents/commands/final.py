@@ -24,7 +24,7 @@ class Final(ComparisonArguments):
     """Folder for the records and for looks.jsonl."""
 
     def run(self, console: Console) -> None:
-        """Counts the look, and takes it."""
+        """Count the look, and take it."""
         targets = parse_targets(self.targets)
         other = [target.name for target in targets if target.stage != FINAL]
         check(not other, "targets", other, "final targets")

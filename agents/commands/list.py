@@ -23,7 +23,7 @@ class List:
     """Where to look for runs."""
 
     def run(self, console: Console) -> None:
-        """Prints them."""
+        """Print algorithms, environments, targets and runs."""
         console.print(_algorithms())
         console.print("environments: " + ", ".join(autotrain_env.ENVIRONMENTS))
         console.print(_targets())

@@ -25,7 +25,7 @@ class Replay(PolicyArguments):
     """File for the picture; one that ends in .gif shows the run as it unfolds."""
 
     def run(self, console: Console) -> None:
-        """Plays, prints and draws."""
+        """Play, print and draw."""
         kind = self.output.suffix[1:].lower() or "png"
         check_image_kind("ending of output", kind, "gif")
         check_development(self.seed, 1)

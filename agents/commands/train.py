@@ -45,7 +45,7 @@ class TrainAgent(Training):
 
     @contextmanager
     def trainer(self, console: Console) -> Iterator[Trainer]:
-        """Gives the training by Stable-Baselines3."""
+        """Returns a context that gives the training by Stable-Baselines3."""
         yield functools.partial(train, resume=self.resume)
 
     def replace_hyperparameters(self, known: dict[str, Any]) -> dict[str, Any]:
@@ -58,7 +58,7 @@ class TrainAgent(Training):
         return {"success_score": self.success_score if levels > 1 else None}
 
     def check(self, config: RunConfig, env: AutoTrainEnv) -> None:
-        """Makes a model, which says so if it cannot be made."""
+        """Make a model, which says so if it cannot be made."""
         with closing(make_sb3_env(config.env_id, config.num_envs, **config.env)) as lanes:
             begin_model(config, lanes)
 
@@ -102,7 +102,7 @@ class TrainEvolution(Training):
 
     @contextmanager
     def trainer(self, console: Console) -> Iterator[Trainer]:
-        """Gives evolution by workers that end with it."""
+        """Returns a context that gives evolution by workers, which end with it."""
         with closing(make_workers(self.workers, self.num_workers, self.ray_address, console.print)) as made:
             yield functools.partial(evolve, workers=made, resume=self.resume)
 
@@ -112,7 +112,7 @@ class TrainEvolution(Training):
         return replace_hyperparameters(known, given)
 
     def check(self, config: RunConfig, env: AutoTrainEnv) -> None:
-        """Begins a search, which says so if it cannot be begun."""
+        """Begin a search, which says so if it cannot be begun."""
         settings, strategy = read_hyperparameters(config.hyperparameters)
         check_tasks(env.config)
         spec = settings.describe_policy(env.observation_space, env.action_space)

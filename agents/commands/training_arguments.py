@@ -61,7 +61,7 @@ class Training(AgentArguments, ABC):
         """Returns a context that gives what trains.
 
         Args:
-            console: Where it says what was begun for that.
+            console: Console to say on what was begun for that.
         """
 
     @abstractmethod
@@ -69,7 +69,7 @@ class Training(AgentArguments, ABC):
         """Returns the hyperparameters of the run.
 
         Args:
-            known: Those of the file.
+            known: Hyperparameters of the algorithm's file.
 
         Raises:
             InvalidValueError: If one is not allowed.
@@ -77,7 +77,7 @@ class Training(AgentArguments, ABC):
 
     @abstractmethod
     def check(self, config: RunConfig, env: AutoTrainEnv) -> None:
-        """Checks that training can begin.
+        """Check that training can begin.
 
         Args:
             config: What is to be trained.
@@ -92,7 +92,7 @@ class Training(AgentArguments, ABC):
         return {}
 
     def run(self, console: Console) -> None:
-        """Trains, and says where the run was written."""
+        """Train, and say where the run was written."""
         config = self.configuration()
         with self.trainer(console) as train:
             folder = self._begun_folder(config)
@@ -165,7 +165,7 @@ class Training(AgentArguments, ABC):
 
 
 def _check_not_replaced(start_from: str | None, folder: RunFolder) -> None:
-    """Raises an `InvalidValueError` if a new run would replace the policy that it begins with."""
+    """Raise an `InvalidValueError` if a new run would replace the policy that it begins with."""
     if start_from is None:
         return
     begins_with = Path(start_from).resolve()

@@ -44,7 +44,7 @@ class Tune(AgentArguments):
     """Put the best hyperparameters into agents/hyperparams/, with the size of the study."""
 
     def run(self, console: Console) -> None:
-        """Tunes, and prints the best hyperparameters."""
+        """Tune, and print the best hyperparameters."""
         study = self._study()
         storage = self.storage or Path("runs/tuning") / f"{study.algorithm}-{study.env_id}.db"
         made = open_study(study, storage)

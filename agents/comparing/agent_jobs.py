@@ -34,17 +34,17 @@ class AgentJob(Job):
 
     @functools.cached_property
     def setup(self) -> dict[str, Any]:
-        """The environment and the policy's weights."""
+        """Returns the environment and the policy's weights."""
         return self.setting.setup(self.config.env_id, self.kwargs, policy=self.run.policy_hash())
 
     @property
     def work(self) -> float:
-        """One unit for each episode that is played."""
+        """Returns one unit for each episode that is played."""
         return self.setting.episodes
 
     @functools.cached_property
     def training(self) -> dict[str, Any]:
-        """The parts of the record that tell of training."""
+        """Returns the parts of the record that tell of training."""
         curve = read_rows(self.run.evaluations, KEPT, whole=True)
         return {
             "learning_curve": [{name: point[name] for name in KEPT} for point in curve],
@@ -52,7 +52,7 @@ class AgentJob(Job):
         }
 
     def check(self) -> None:
-        """Raises an error if the run is damaged, or the policy is for other spaces than the target's."""
+        """Raise an error if the run is damaged, or the policy is for other spaces than the target's."""
         assert self.training
         env = self.setting.make(self.config.env_id, self.kwargs)
         vector_env = vector_env_of(env)
@@ -60,7 +60,7 @@ class AgentJob(Job):
         policy.check_fits(vector_env.single_observation_space, vector_env.core.action_type)
 
     def play(self, report: Reporter) -> dict[str, Any]:
-        """Plays with the likeliest actions."""
+        """Play with the likeliest actions."""
         env = self.setting.make(self.config.env_id, self.kwargs)
         results, seconds = self.setting.play(env, load_policy(self.run.path), report)
         updates, minutes = self.run.cost()
@@ -107,18 +107,18 @@ class ControlJob(Job):
 
     @functools.cached_property
     def setup(self) -> dict[str, Any]:
-        """The environment, the policy's weights and the control."""
+        """Returns the environment, the policy's weights and the control."""
         return self.setting.setup(
             self.config.env_id, self.kwargs, policy=self.run.policy_hash(), control=self.control
         )
 
     @property
     def work(self) -> float:
-        """One unit for each episode that is played."""
+        """Returns one unit for each episode that is played."""
         return self.setting.episodes
 
     def play(self, report: Reporter) -> dict[str, Any]:
-        """Plays under the control."""
+        """Play under the control."""
         env = self.setting.make(self.config.env_id, self.kwargs)
         loaded = load_policy(self.run.path, deterministic=self.control != DRAWN)
         policy = make_control(self.control, loaded, self.recording)

@@ -25,7 +25,7 @@ class BaselineJob(Job):
     Args:
         setting: The target, and what is played there.
         name: Name of the baseline.
-        kind: What it is.
+        kind: Kind of the record.
         more: Arguments of the environment, in place of others.
     """
 
@@ -36,17 +36,17 @@ class BaselineJob(Job):
 
     @property
     def trials(self) -> int:
-        """Episodes of each trial of tuning."""
+        """Returns the number of episodes of each trial of tuning."""
         return 0
 
     @property
     def setup(self) -> dict[str, Any]:
-        """The environment, and how many episodes each trial has."""
+        """Returns the environment, and how many episodes each trial has."""
         return self.setting.setup(self.env_id, self.kwargs, tuning_episodes=self.trials)
 
     @property
     def work(self) -> float:
-        """One unit for each episode that is played."""
+        """Returns one unit for each episode that is played."""
         return self.setting.episodes
 
     def make(self, num_envs: int | None = None) -> Environment:
@@ -60,7 +60,7 @@ class ScheduleJob(BaselineJob):
     Args:
         setting: The target, and what is played there.
         name: Name of the schedule.
-        way: In which way its rate is chosen.
+        way: Way in which its rate is chosen.
     """
 
     def __init__(self, setting: Setting, name: str, way: str = OWN) -> None:
@@ -71,7 +71,7 @@ class ScheduleJob(BaselineJob):
         self.kwargs.pop("lr_factors", None)  # schedules set rates, whatever the agents' buttons
 
     def play(self, report: Reporter) -> dict[str, Any]:
-        """Plays at each task's own rate."""
+        """Play at each task's own rate."""
         env = self.make()
         return described(env, *self.setting.play(env, self.schedule, report))
 
@@ -81,16 +81,16 @@ class BestOfRatesJob(ScheduleJob):
 
     @property
     def setup(self) -> dict[str, Any]:
-        """The environment, and the rates that are tried."""
+        """Returns the environment, and the rates that are tried."""
         return super().setup | {"tried": {"rates": GRID.tolist(), "parameters": []}}
 
     @property
     def work(self) -> float:
-        """Every episode is played at every rate."""
+        """Returns one unit for each episode at each rate, since all are played."""
         return len(GRID) * self.setting.episodes
 
     def play(self, report: Reporter) -> dict[str, Any]:
-        """Plays at all rates, and keeps the best run of each episode."""
+        """Play at all rates, and keep the best run of each episode."""
         env, setting = self.make(), self.setting
         played = timed(best_of_rates, env, self.schedule, setting.episodes, setting.plan.seed, report)
         return described(env, *played)
@@ -101,23 +101,23 @@ class TunedJob(ScheduleJob):
 
     @property
     def trials(self) -> int:
-        """Episodes of each trial."""
+        """Returns the number of episodes of each trial."""
         return self.setting.plan.configuration_episodes
 
     @property
     def setup(self) -> dict[str, Any]:
-        """The environment, and what is tried how often."""
+        """Returns the environment, and what is tried how often."""
         tried = {"rates": GRID.tolist(), "parameters": VARIANTS[self.name] if self.trials else []}
         return super().setup | {"tried": tried}
 
     @property
     def tuning_work(self) -> float:
-        """Roughly how many episodes tuning takes."""
+        """Returns roughly how many episodes tuning takes."""
         return self.trials * (len(VARIANTS[self.name]) * 3 + len(GRID))
 
     @property
     def work(self) -> float:
-        """Tuning, and the episodes that are played."""
+        """Returns the work of tuning, and one unit for each episode that is played."""
         return self.tuning_work + self.setting.episodes
 
     def tune(self, report: Reporter) -> Tuned:
@@ -126,7 +126,7 @@ class TunedJob(ScheduleJob):
         return tune(env, self.name, self.trials, report, VARIANTS[self.name])
 
     def play(self, report: Reporter) -> dict[str, Any]:
-        """Tunes, and plays with what was best."""
+        """Tune, and play with what was best."""
         env = self.make()
         tuned = self.tune(portion(report, 0, self.tuning_work, self.work))
         part = portion(report, self.tuning_work, self.setting.episodes, self.work)
@@ -140,12 +140,12 @@ class TunedForAllJob(TunedJob):
 
     @property
     def trials(self) -> int:
-        """Episodes of each trial."""
+        """Returns the number of episodes of each trial."""
         return self.setting.plan.one_episodes
 
     @property
     def setup(self) -> dict[str, Any]:
-        """The environment, what is tried how often, and on what."""
+        """Returns the environment, what is tried how often, and on what."""
         return super().setup | {"tuned_on": self.setting.training_env()}
 
     def tune(self, report: Reporter) -> Tuned:
@@ -177,7 +177,7 @@ class PolicyJob(BaselineJob):
     """A policy that needs nothing: one that acts at random, or one that leaves the rate as it is."""
 
     def play(self, report: Reporter) -> dict[str, Any]:
-        """Plays."""
+        """Play the target's episodes."""
         env = self.make()
         policy: Policy = RandomAgent() if self.name == "random" else as_schedule("constant")
         return described(env, *self.setting.play(env, policy, report))
@@ -188,21 +188,21 @@ class OptimizerJob(BaselineJob):
 
     @property
     def trials(self) -> int:
-        """Episodes of each trial."""
+        """Returns the number of episodes of each trial."""
         return self.setting.plan.configuration_episodes
 
     @property
     def tuning_work(self) -> int:
-        """How many episodes are played for tuning."""
+        """Returns how many episodes are played for tuning."""
         return self.trials * len(TORCH_OPTIMIZERS[self.name].rates)
 
     @property
     def work(self) -> float:
-        """Every episode takes as long as 8, since networks are trained one by one."""
+        """Returns 8 units for each episode, since networks are trained one by one."""
         return 8.0 * (self.setting.episodes + self.tuning_work)
 
     def play(self, report: Reporter) -> dict[str, Any]:
-        """Tunes the rate, and plays with the best."""
+        """Tune the rate, and play with the best."""
         env, setting = self.make(1), self.setting
         total = self.tuning_work + setting.episodes
         tuning = portion(report, 0, self.tuning_work, total)
@@ -217,11 +217,11 @@ class PopulationJob(BaselineJob):
 
     @property
     def work(self) -> float:
-        """Every episode is played by all of a population."""
+        """Returns one unit for each episode of each member, since all play it."""
         return float(Populations.SIZE * self.setting.episodes)
 
     def play(self, report: Reporter) -> dict[str, Any]:
-        """Trains the populations, and keeps the best member of each."""
+        """Train the populations, and keep the best member of each."""
         setting, size = self.setting, Populations.SIZE
         env = self.make(max(size, setting.num_envs // size * size))
         played = timed(train_populations, env, setting.episodes, setting.plan.seed, report)
@@ -233,16 +233,16 @@ class SearchJob(BaselineJob):
 
     @property
     def setup(self) -> dict[str, Any]:
-        """The environment, and the updates that may be spent."""
+        """Returns the environment, and the updates that may be spent."""
         return super().setup | {"search_updates": self.setting.search_updates()}
 
     @property
     def work(self) -> float:
-        """As many episodes as the updates would train at the default budget."""
+        """Returns as many episodes as the updates would train at the default budget."""
         return self.setting.search_updates() / 600
 
     def play(self, report: Reporter) -> dict[str, Any]:
-        """Searches, and keeps the best run of each episode."""
+        """Search, and keep the best run of each episode."""
         setting = self.setting
         env = self.make()
         levels = vector_env_of(env).config.task_distribution.levels

@@ -27,7 +27,7 @@ def parse_targets(names: Iterable[str]) -> tuple[Target, ...]:
     """Returns targets of these names; `"own"` stands for the tasks that the runs were trained on.
 
     Raises:
-        ValueError: If one is unknown, or there is none.
+        InvalidValueError: If one is unknown, or there is none.
     """
     names = tuple(names)
     known = {OWN_TASKS.name: OWN_TASKS, **TARGETS}
@@ -36,14 +36,14 @@ def parse_targets(names: Iterable[str]) -> tuple[Target, ...]:
 
 
 def group_runs(folders: list[Path]) -> dict[str, list[RunFolder]]:
-    """Runs by method: what differs in its training seed alone is one method.
+    """Returns runs by method: what differs in its training seed alone is one method.
 
     A method has the name of its first folder, without the training seed at its end, so that it keeps its
     name whatever it is compared with.
 
     Raises:
         FileNotFoundError: If a folder holds no finished run.
-        ValueError: If a method has two runs of one training seed, or two methods have one name.
+        InvalidValueError: If a method has two runs of one training seed, or two methods have one name.
     """
     methods: list[tuple[dict[str, Any], list[RunFolder]]] = []
     for path in folders:
@@ -77,12 +77,12 @@ def plan_jobs(groups: dict[str, list[RunFolder]], plan: Plan, folder: Path) -> l
     Args:
         groups: Runs by method; see `group_runs`. The first run's environment is that of all baselines.
         plan: What to compare.
-        folder: For the records.
+        folder: Folder for the records.
 
     Raises:
-        ValueError: If there are fewer than two methods, if the folder holds a record of another policy
-            under the name and seed of one of these, or if a run is damaged, or its policy is for other
-            spaces than the target's.
+        InvalidValueError: If there are fewer than two methods, if the folder holds a record of another
+            policy under the name and seed of one of these, or if a run is damaged, or its policy is for
+            other spaces than the target's.
     """
     tuned: dict[str, Tuned] = {}
     first = next(iter(groups.values()))[0] if groups else None
@@ -120,14 +120,14 @@ def collect(jobs: list[Job], folder: Path, report: Reporter) -> dict[str, list[R
 
     Args:
         jobs: What there is to play; see `plan_jobs`.
-        folder: For the records.
+        folder: Folder for the records.
         report: Told how far it is.
 
     Returns:
         Records of every target, agents first.
 
     Raises:
-        ValueError: If two methods did not meet the same tasks.
+        InvalidValueError: If two methods did not meet the same tasks.
     """
     file = RecordFile(folder)
     on_record = file.load()
@@ -154,7 +154,7 @@ def _known(records: dict[str, Record], job: Job) -> Record | None:
 
 
 def _check_same_policy(records: dict[str, Record], job: Job, folder: Path) -> None:
-    """Raise a `ValueError` where playing the job would replace what another policy has reached.
+    """Raise an `InvalidValueError` where playing the job would replace what another policy has reached.
 
     That could not be had again from the run at hand; other changes, as of the number of episodes, could.
     """
@@ -170,7 +170,7 @@ def _check_same_policy(records: dict[str, Record], job: Job, folder: Path) -> No
 
 
 def check_pairing(records: list[Record]) -> None:
-    """Raise a `ValueError` unless all methods met the same tasks, by their untrained networks."""
+    """Raise an `InvalidValueError` unless all methods met the same tasks, by their untrained networks."""
     wanted = records[0].columns["initial_train_score"]
     for record in records:
         found = record.columns["initial_train_score"]

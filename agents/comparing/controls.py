@@ -67,7 +67,7 @@ class Changed:
 
     Args:
         policy: The policy.
-        change: From decisions to others.
+        change: Function from decisions to others.
     """
 
     policy: Policy
@@ -200,7 +200,7 @@ class Blanked:
     Args:
         policy: The policy.
         group: One of `OBSERVATION_GROUPS`, or `"earlier states"`.
-        mean_observation: By env step; see `Recorder`.
+        mean_observation: Mean observation by env step; see `Recorder`.
     """
 
     policy: Policy

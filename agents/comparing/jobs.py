@@ -27,7 +27,7 @@ class Setting:
 
     Args:
         plan: What is compared.
-        target: On what.
+        target: Target on which it is compared.
         first: The run whose environment is that of all baselines; `None` for the default one.
         tuned: Schedules tuned for all training tasks so far, by what they were tuned on; is added to.
     """
@@ -39,12 +39,12 @@ class Setting:
 
     @property
     def episodes(self) -> int:
-        """How many episodes each method plays."""
+        """Returns how many episodes each method plays."""
         return self.plan.episodes or self.target.episodes
 
     @property
     def num_envs(self) -> int:
-        """How many networks are trained side by side."""
+        """Returns how many networks are trained side by side."""
         return self.plan.num_envs or self.target.num_envs
 
     def kwargs(self, env: dict[str, Any]) -> dict[str, Any]:
@@ -100,7 +100,7 @@ class Job(ABC):
     Args:
         setting: The target, and what is played there.
         method: The method's name.
-        kind: What it is.
+        kind: Kind of the record.
         seed: Training seed; `None` for what is not trained.
     """
 
@@ -111,32 +111,32 @@ class Job(ABC):
     @property
     @abstractmethod
     def setup(self) -> dict[str, Any]:
-        """What decides the results."""
+        """Returns what decides the results."""
 
     @property
     @abstractmethod
     def work(self) -> float:
-        """Roughly how many episodes playing takes."""
+        """Returns roughly how many episodes playing takes."""
 
     @abstractmethod
     def play(self, report: Reporter) -> dict[str, Any]:
-        """Plays, and returns the record's other parts.
+        """Play, and return the record's other parts.
 
         Args:
             report: Told how far it is.
         """
 
     def check(self) -> None:  # noqa: B027 - most can always be played
-        """Raises an error if this cannot be played."""
+        """Raise an error if this cannot be played."""
 
     @property
     def target(self) -> Target:
-        """What is played."""
+        """Returns the target that is played."""
         return self.setting.target
 
     @property
     def record(self) -> Record:
-        """The record, without results."""
+        """Returns the record, without results."""
         empty: dict[str, np.ndarray] = {}
         setup = as_plain(self.setup)
         return Record(self.method, self.kind, self.seed, self.target.name, setup, 0.0, empty)
@@ -146,10 +146,10 @@ def described(env: Environment, results: Results, seconds: float, updates: int =
     """Returns the parts of a record without examples.
 
     Args:
-        env: What was played in.
-        results: With histories.
+        env: Environment that was played in.
+        results: Results with histories.
         seconds: Seconds of one episode.
-        updates: That choosing took.
+        updates: Updates that choosing took.
     """
     cost = {"updates_to_choose": updates, "seconds": seconds}
     return {"chance": chance(env), "cost": cost, **describe(results, examples=False)}

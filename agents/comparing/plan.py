@@ -35,9 +35,9 @@ class Plan:
     """What is to be compared.
 
     Args:
-        targets: On which targets.
-        baselines: Names; see `BASELINES`.
-        ways: In which ways schedules are tuned; see `WAYS`.
+        targets: Targets on which they are compared.
+        baselines: Names of baselines; see `BASELINES`.
+        ways: Ways in which schedules are tuned; see `WAYS`.
         seed: Seed of the first episode.
         env: Arguments of the environment, in place of what runs and targets say.
         episodes: Episodes of every method; `None` for as many as the target says.
@@ -61,7 +61,7 @@ class Plan:
     search_updates: int | None = None
 
     def __post_init__(self) -> None:
-        """Checks the names."""
+        """Check the names."""
         for argument in ("baselines", "ways"):
             names = getattr(self, argument)
             check(len(set(names)) == len(names), argument, names, "names that differ")

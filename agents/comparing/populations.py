@@ -76,7 +76,7 @@ def train_populations(env: Environment, episodes: int, seed: int, report: Report
 
     Args:
         env: A vector environment in autoreset mode `DISABLED`; its number of lanes is a multiple of 8.
-        episodes: How many.
+        episodes: Number of episodes.
         seed: Seed of the first.
         report: Told how far it is.
     """

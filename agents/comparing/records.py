@@ -68,22 +68,22 @@ class Record:
     """One method with one training seed on one target.
 
     Args:
-        method: Its name.
+        method: Name of the method.
         kind: `"agent"`, a way of tuning (see `plan.WAYS`), or what else it is.
         seed: Training seed; `None` for what is not trained.
         target: Name of the target.
         setup: Everything that decides the results; a record is made anew where it differs.
         chance: Accuracy of guessing.
-        cost: `updates_to_choose`: by tuning; `train_updates`, `train_minutes`: of a policy; `seconds`: of
-            one episode, several side by side.
+        cost: `updates_to_choose`, which tuning took; `train_updates` and `train_minutes`, which training
+            the policy took; `seconds` that one episode took, several side by side.
         chosen: Rate and own parameters of a schedule.
         columns: What `evaluate_policy` returns, arrays of shape (episodes,).
         curve: Means over episodes at each env step: `updates`, `train_score`, `score`, `learning_rate`
             (geometric).
         actions: Share of episodes at each env step that took an action, by its name.
         learning_curve: Evaluations while the policy was trained.
-        training: Of the episodes of training, in the order in which they ended, in at most 300 groups of
-            equal size: `episodes` so far, and the mean `score` at their ends.
+        training: Scores of the episodes of training, in the order in which they ended, in at most 300
+            groups of equal size: `episodes` so far, and the mean `score` at their ends.
         examples: Histories of the episodes with the highest and the median initial rate.
     """
 
@@ -104,12 +104,12 @@ class Record:
 
     @property
     def label(self) -> tuple[str, str]:
-        """Kind and method: what records of several training seeds have in common."""
+        """Returns kind and method: what records of several training seeds have in common."""
         return self.kind, self.method
 
     @property
     def name(self) -> str:
-        """Target, kind, method and seed, as a path."""
+        """Returns target, kind, method and seed, as a path."""
         parts = [self.kind, self.method, *([] if self.seed is None else [str(self.seed)])]
         return f"{self.target}/" + ".".join(
             re.sub(r"[^A-Za-z0-9]+", "_", part).strip("_") for part in parts
@@ -122,14 +122,14 @@ class Record:
 
     @classmethod
     def parse(cls, content: bytes, source: str) -> "Record":
-        """Read a record.
+        """Returns the record that a line of JSON stands for.
 
         Args:
             content: What `as_line` returned.
-            source: Where it was found, for the error's message.
+            source: Place where it was found, for the error's message.
 
         Raises:
-            ValueError: If it is damaged or of another format.
+            InvalidValueError: If it is damaged or of another format.
         """
         try:
             parts = json.loads(content)
@@ -169,7 +169,7 @@ class RecordFile:
         """Returns all records by name, in the order of their names.
 
         Raises:
-            ValueError: If one is damaged; the message names the file and the line.
+            InvalidValueError: If one is damaged; the message names the file and the line.
         """
         records = {}
         for path in self.folder.glob(f"*/{SINGLE}"):
@@ -183,7 +183,7 @@ class RecordFile:
         What other processes have added in the meantime is kept.
 
         Raises:
-            ValueError: If a record in the file is damaged; the file is left as it is.
+            InvalidValueError: If a record in the file is damaged; the file is left as it is.
         """
         lines = {name: line for name, (_, line) in self._read().items()} | {record.name: record.as_line()}
         content = io.BytesIO()
@@ -216,7 +216,7 @@ def _load_single(path: Path) -> Record:
 
 
 def load_records(paths: Iterable[Path]) -> list[Record]:
-    """Read records.
+    """Returns the records of some paths.
 
     Args:
         paths: Folders, in which and below which all records are read; files; and paths of records or of all
@@ -227,7 +227,7 @@ def load_records(paths: Iterable[Path]) -> list[Record]:
 
     Raises:
         FileNotFoundError: If a path does not exist, or there is no record.
-        ValueError: If a record is damaged.
+        InvalidValueError: If a record is damaged.
     """
     paths = list(paths)
     records = [record for path in paths for record in _find(path)]
@@ -237,11 +237,11 @@ def load_records(paths: Iterable[Path]) -> list[Record]:
 
 
 def load_record(path: Path) -> Record:
-    """Read the one record of a path; see `load_records`.
+    """Returns the one record of a path; see `load_records`.
 
     Raises:
         FileNotFoundError: If there is no such record.
-        ValueError: If it is damaged, or there are several.
+        InvalidValueError: If it is damaged, or there are several.
     """
     records = load_records([path])
     names = [record.name for record in records]
@@ -283,10 +283,10 @@ def _of_folder(folder: Path, path: Path) -> list[Record]:
 
 
 def describe(results: dict[str, np.ndarray], *, examples: bool) -> dict[str, Any]:
-    """The parts of a record that come from an evaluation with histories.
+    """Returns the parts of a record that come from an evaluation with histories.
 
     Args:
-        results: From `evaluate_policy(..., history=True)`.
+        results: What `evaluate_policy(..., history=True)` returned.
         examples: Whether actions and single episodes are kept.
     """
     histories = results["history"]
@@ -303,14 +303,14 @@ def describe(results: dict[str, np.ndarray], *, examples: bool) -> dict[str, Any
 
 
 def training_scores(run: RunFolder, groups: int = 300) -> dict[str, list[float]]:
-    """Final scores of the networks that a run trained on the way; see `Record.training`.
+    """Returns final scores of the networks that a run trained on the way; see `Record.training`.
 
     Args:
-        run: Of whose MDP log the ended episodes are taken, or, of evolution, all members of a generation.
-        groups: How many at most.
+        run: Run whose MDP log holds the ended episodes; of evolution, all members of a generation count.
+        groups: Largest number of groups.
 
     Raises:
-        ValueError: If the log is damaged.
+        InvalidValueError: If the log is damaged.
     """
     scores, each = [], 1
     if run.generations.exists():
@@ -329,12 +329,12 @@ def training_scores(run: RunFolder, groups: int = 300) -> dict[str, list[float]]
 
 
 def read_generations(run: RunFolder) -> list[dict[str, Any]]:
-    """The rows of a run's `generations.jsonl`."""
+    """Returns the rows of a run's `generations.jsonl`."""
     return list(read_rows(run.generations, ("episodes", "score"), whole=run.finished))
 
 
 def _mean_curve(histories: np.ndarray) -> dict[str, list[float]]:
-    """Means at each env step; an episode that has ended keeps its last values."""
+    """Returns means at each env step; an episode that has ended keeps its last values."""
     steps = max(len(history["updates"]) for history in histories)
     columns: dict[str, Any] = {
         "updates": np.mean,
@@ -359,7 +359,10 @@ def _extended(values: np.ndarray, length: int) -> np.ndarray:
 
 
 def _shares_of_actions(histories: np.ndarray) -> dict[str, list[float]]:
-    """By env step, of all episodes; the shares of one step add up to those that went on until then."""
+    """Returns the share of all episodes that took each action, by env step.
+
+    The shares of one step add up to the share of episodes that went on until then.
+    """
     steps = max(len(history["updates"]) for history in histories) - 1
     names = ("lower the rate", "keep it", "raise it", "rewind", "re-init", "stop")
     counts = np.zeros((len(names), steps))
@@ -374,7 +377,7 @@ def _shares_of_actions(histories: np.ndarray) -> dict[str, list[float]]:
 
 
 def rounded(value: Any) -> Any:
-    """What JSON can hold, its numbers cut to the digits that are kept."""
+    """Returns what JSON can hold of a value, its numbers cut to the digits that are kept."""
     if isinstance(value, dict):
         return {str(name): rounded(entry) for name, entry in value.items()}
     if isinstance(value, np.ndarray):

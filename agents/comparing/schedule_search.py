@@ -32,7 +32,7 @@ class RateTable(Schedule):
         return self.rates[episode, np.minimum(situation.steps, self.rates.shape[1] - 1)]
 
     def with_learning_rate(self, learning_rate: float | None) -> "RateTable":
-        """Raises a `NotImplementedError`: a table's rates are as they are."""
+        """Raise a `NotImplementedError`: a table's rates are as they are."""
         raise NotImplementedError("a table's rates are as they are")
 
 
@@ -52,14 +52,14 @@ def random_schedule(generator: np.random.Generator, num_steps: int) -> np.ndarra
 def search_schedules(
     env: Environment, episodes: int, updates: int, budget: int, seed: int, report: Reporter
 ) -> Results:
-    """Searches schedules at random, for each episode anew, and keeps the run that is best on validation.
+    """Search schedules at random, for each episode anew, and keep the run that is best on validation.
 
     Args:
-        env: In autoreset mode `DISABLED`.
-        episodes: How many.
+        env: Vector environment in autoreset mode `DISABLED`.
+        episodes: Number of episodes.
         updates: Updates to spend on all episodes together.
         budget: Updates of a run.
-        seed: Of the first.
+        seed: Seed of the first episode.
         report: Told how far it is.
     """
     trials = max(1, updates // (episodes * budget))

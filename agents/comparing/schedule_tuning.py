@@ -43,9 +43,9 @@ class Tuned:
     """A schedule with the parameters that were best.
 
     Args:
-        schedule: With these parameters.
-        learning_rate: Its peak rate.
-        parameters: Its own parameters, where others than the default ones were tried.
+        schedule: The schedule with these parameters.
+        learning_rate: Peak rate of the schedule.
+        parameters: Own parameters of the schedule, where others than the default ones were tried.
         updates: Updates that all trials took.
     """
 
@@ -65,7 +65,7 @@ def tune(
     """Tune a schedule on seeds of its own: the rate, then the own parameters at it and the two beside it.
 
     Args:
-        env: In autoreset mode `DISABLED`.
+        env: Vector environment in autoreset mode `DISABLED`.
         name: Name of the schedule.
         episodes: Episodes of each trial, on tuning seeds.
         report: Told how far it is.
@@ -106,9 +106,9 @@ def best_of_rates(
     """Run each very episode at the 8 rates of the grid, and keep the run that is best on validation.
 
     Args:
-        env: In autoreset mode `DISABLED`.
-        schedule: To follow.
-        episodes: How many.
+        env: Vector environment in autoreset mode `DISABLED`.
+        schedule: Schedule to follow.
+        episodes: Number of episodes.
         seed: Seed of the first episode.
         report: Told how far it is.
     """

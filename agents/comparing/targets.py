@@ -23,7 +23,7 @@ class Target:
     """A configuration to train networks on.
 
     Args:
-        name: As users write it.
+        name: Name as users write it.
         stage: `"development"` or `"final"`.
         group: What of it the policies trained on the tasks `"many"` have not seen.
         env: Arguments of the environment, in place of those that a policy was trained with.
@@ -89,7 +89,7 @@ def find_target(name: str) -> Target:
     """Returns the target of a name.
 
     Raises:
-        ValueError: If there is none.
+        InvalidValueError: If there is none.
     """
     if name not in TARGETS:
         raise unknown_name("target", name, TARGETS)

@@ -30,9 +30,9 @@ class HypergradientSGD(torch.optim.SGD):
     between the gradient and the direction of the update before.
 
     Args:
-        parameters: To optimise.
-        learning_rate: At the start.
-        sensitivity: Of the rate.
+        parameters: Parameters to optimise.
+        learning_rate: Learning rate at the start.
+        sensitivity: Sensitivity of the rate.
     """
 
     def __init__(self, parameters: Any, learning_rate: float, sensitivity: float = 0.02) -> None:
@@ -65,7 +65,7 @@ class TorchOptimizer:
     """A row of the table.
 
     Args:
-        make: From parameters and a rate to an optimiser.
+        make: Function from parameters and a rate to an optimiser.
         rates: Rates to try.
     """
 
@@ -89,11 +89,12 @@ def run_optimizer(
     """Train the networks of some episodes with an optimiser of torch's interface.
 
     Args:
-        env: With one lane, in autoreset mode `DISABLED`; it gives the tasks, and is not stepped.
+        env: Vector environment with one lane, in autoreset mode `DISABLED`; it gives the tasks, and is
+            not stepped.
         name: One of `OPTIMIZERS`.
-        learning_rate: Given to the optimiser.
-        episodes: How many.
-        seed: Of the first.
+        learning_rate: Learning rate that the optimiser is given.
+        episodes: Number of episodes.
+        seed: Seed of the first episode.
         report: Told how far it is.
 
     Returns:
@@ -188,7 +189,7 @@ def _run(env: AutoTrainVectorEnv, kind: TorchOptimizer, learning_rate: float) ->
 
 
 def _mode(network: nn.Module, optimizer: torch.optim.Optimizer, *, training: bool) -> None:
-    """Switches a network, and an optimiser that keeps other weights for training than for use."""
+    """Switch a network, and an optimiser that keeps other weights for training than for use."""
     network.train(training)
     switch = getattr(optimizer, "train" if training else "eval", None)
     if switch is not None:

@@ -48,9 +48,9 @@ class Progress:
     Args:
         search: The strategy's state.
         moments: Moments of all observations so far.
-        env_steps: Taken by all members.
+        env_steps: Env steps that all members took.
         updates: Updates of all networks.
-        episodes: Played.
+        episodes: Episodes that were played.
     """
 
     search: SearchState
@@ -65,11 +65,11 @@ class Evolution:
 
     Args:
         config: What to train, and how.
-        folder: Where it is written.
-        workers: Where members are evaluated; has no influence on what comes out.
+        folder: Folder where it is written.
+        workers: Workers that evaluate members; they have no influence on what comes out.
 
     Raises:
-        ValueError: If something in the configuration is not allowed.
+        InvalidValueError: If something in the configuration is not allowed.
     """
 
     def __init__(self, config: RunConfig, folder: RunFolder, workers: Workers) -> None:
@@ -194,16 +194,16 @@ def evolve(
 
     Args:
         config: What to train, and how; `train_steps` count the env steps of all members.
-        folder: Where the run is written; it holds the configuration already.
+        folder: Folder where the run is written; it holds the configuration already.
         report: Told how far it is.
-        workers: Where members are evaluated.
+        workers: Workers that evaluate members.
         resume: Whether to go on from the newest checkpoint, if there is one.
 
     Returns:
         What is written to `result.json`.
 
     Raises:
-        ValueError: If something in the configuration is not allowed.
+        InvalidValueError: If something in the configuration is not allowed.
         Interrupted: After Ctrl-C, once a checkpoint is saved.
     """
     checkpoints = folder.checkpoints() if resume else []
@@ -238,7 +238,7 @@ def _search(
     interruption: Interruption,
     writer: SummaryWriter,
 ) -> Progress:
-    """Makes generations until all env steps are taken; returns where the run has come to, saved.
+    """Make generations until all env steps are taken; return where the run has come to, saved.
 
     Raises:
         Interrupted: After Ctrl-C, once a checkpoint is saved.

@@ -54,7 +54,7 @@ class EvolutionHyperparameters:
         deterministic: Whether members take the likeliest actions, or draw them; the policy that is
             evaluated takes the likeliest.
         fitness: `"return"` or `"score"` (final, on the reward's split).
-        episodes: That each member plays in a generation.
+        episodes: Episodes that each member plays in a generation.
         block_size: Policies evaluated at once.
         threads: Threads of torch in every process; more than one pay where there are more CPUs than
             processes.
@@ -91,7 +91,7 @@ class EvolutionHyperparameters:
         """Returns what policies are evolved, for the spaces of one lane.
 
         Raises:
-            ValueError: If such a policy cannot act in them.
+            InvalidValueError: If such a policy cannot act in them.
         """
         recurrent = self.policy == "gru"
         return make_spec(
@@ -115,13 +115,13 @@ def begin_search(
     of the algorithms of Stable-Baselines3 begin.
 
     Args:
-        strategy: What is done.
+        strategy: Strategy of the search.
         spec: Specification of the policies.
         env_config: Configuration of the environment.
         seed: Training seed.
 
     Raises:
-        ValueError: If the strategy does not fit the policy.
+        InvalidValueError: If the strategy does not fit the policy.
     """
     layout = policy_layout(spec)
     generator = torch.Generator().manual_seed(seed)
@@ -138,7 +138,7 @@ def begin_search(
 
 
 def check_tasks(env_config: AutoTrainConfig) -> None:
-    """Raise a `ValueError` if tasks have levels, which evolution does not rise through."""
+    """Raise an `InvalidValueError` if tasks have levels, which evolution does not rise through."""
     levels = len(env_config.task_distribution.levels)
     check(levels == 1, "tasks", f"of {levels} levels", "of one level: es follows no curriculum")
 
@@ -147,13 +147,13 @@ def read_hyperparameters(given: Mapping[str, Any]) -> tuple[EvolutionHyperparame
     """Returns the hyperparameters of a run as checked settings.
 
     Args:
-        given: As in `hyperparams/es.yml`. `distribution`, `shaping`, `optimizer`, `novelty` may be a name,
-            or a mapping of it (`name`, or `kind` of novelty) and arguments; a learning rate or standard
-            deviation may be a mapping of the arguments of `Decay`.
+        given: Hyperparameters as in `hyperparams/es.yml`. `distribution`, `shaping`, `optimizer`, `novelty`
+            may be a name, or a mapping of it (`name`, or `kind` of novelty) and arguments; a learning rate
+            or standard deviation may be a mapping of the arguments of `Decay`.
 
     Raises:
         TypeError: If an argument of something does not exist.
-        ValueError: If a name is unknown, or a value is not allowed.
+        InvalidValueError: If a name is unknown, or a value is not allowed.
     """
     own = _names(EvolutionHyperparameters)
     settings = EvolutionHyperparameters(**{name: given[name] for name in given if name in own})
@@ -170,11 +170,11 @@ def replace_hyperparameters(known: Mapping[str, Any], given: Mapping[str, Any]) 
     """Returns hyperparameters with others in place of some, without those that the strategy does not have.
 
     Args:
-        known: From `hyperparams/es.yml`.
-        given: What replaces them.
+        known: Hyperparameters from `hyperparams/es.yml`.
+        given: Hyperparameters that replace them.
 
     Raises:
-        ValueError: If there is no such strategy.
+        InvalidValueError: If there is no such strategy.
     """
     strategy = given.get("strategy", known["strategy"])
     if strategy not in STRATEGIES:

@@ -29,9 +29,9 @@ class Trial:
 
     Args:
         env_id: Id of the environment.
-        env: Its arguments, as JSON can hold them.
+        env: Arguments of the environment, as JSON can hold them.
         spec: What policies they are, as `PolicySpec.as_json` writes it.
-        episodes: Each member plays, the same tasks for all.
+        episodes: Episodes that each member plays, the same tasks for all.
         block_size: Policies evaluated at once.
         fitness: `"return"` or `"score"`: mean over a member's episodes.
         deterministic: Whether the likeliest actions are taken.
@@ -55,7 +55,7 @@ class Generation:
     """What workers need to know of a generation, beside the numbers of the members that they evaluate.
 
     Args:
-        number: From 0 on.
+        number: Number of the generation, from 0 on.
         task_seeds: Seeds of the episodes that every member plays.
         source: What members are made of: a state with the means to make some of them, or, for searches
             that cannot, the parameters of all.
@@ -81,12 +81,12 @@ class Outcome:
     """What became of some members.
 
     Args:
-        fitness: Float64, shape (n,).
+        fitness: Fitness, float64, shape (n,).
         score: Mean final score of the networks, shape (n,).
-        env_steps: Taken by all together.
+        env_steps: Env steps that all took together.
         updates: Updates of all networks together.
         blocks: Moments of what each block observed.
-        behaviors: Float64, shape (n, b); `None` where nobody asked.
+        behaviors: What members did, float64, shape (n, b); `None` where nobody asked.
     """
 
     fitness: np.ndarray
@@ -104,9 +104,9 @@ def evaluate_members(trial: Trial, generation: Generation, members: range) -> Ou
     first one begins a block.
 
     Args:
-        trial: How.
+        trial: How members are evaluated.
         generation: Which generation it is.
-        members: Their numbers; the first is a multiple of the block size.
+        members: Numbers of the members; the first is a multiple of the block size.
     """
     check(
         members.start % trial.block_size == 0, "members", members, f"from a multiple of {trial.block_size}"

@@ -30,16 +30,16 @@ class Workers(Protocol):
     """Evaluate generations."""
 
     def evaluate(self, trial: Trial, generation: Generation, members: int) -> Outcome:
-        """Evaluates all members of a generation.
+        """Evaluate all members of a generation.
 
         Args:
-            trial: How.
-            generation: Which.
-            members: How many there are.
+            trial: How members are evaluated.
+            generation: Which generation it is.
+            members: Number of members.
         """
 
     def close(self) -> None:
-        """Ends the workers."""
+        """End the workers."""
 
 
 def split_members(members: int, block_size: int, num_workers: int) -> list[range]:
@@ -63,14 +63,14 @@ class Serial:
         return evaluate_members(trial, generation, range(members))
 
     def close(self) -> None:
-        """Does nothing: there is nothing to end."""
+        """Do nothing: there is nothing to end."""
 
 
 class Processes:
     """Worker processes on this machine; members of one that dies are evaluated by others.
 
     Args:
-        num_workers: How many.
+        num_workers: Number of processes.
     """
 
     def __init__(self, num_workers: int) -> None:
@@ -106,7 +106,7 @@ class Processes:
         raise RuntimeError(f"worker processes died {ATTEMPTS} times while evaluating one generation")
 
     def close(self) -> None:
-        """Ends the processes."""
+        """End the processes."""
         self.pool.shutdown(wait=False, cancel_futures=True)
 
 
@@ -162,7 +162,7 @@ class Ray:
         return join_outcomes(self.ray.get([self.task.remote(*sent, range_) for range_ in ranges]))
 
     def close(self) -> None:
-        """Leaves the cluster, or ends the one that was begun here."""
+        """Leave the cluster, or end the one that was begun here."""
         if self.is_ours:
             self.ray.shutdown()
 
@@ -176,7 +176,7 @@ def make_workers(
     address: str | None = None,
     announce: Callable[[str], object] = print,
 ) -> Workers:
-    """Makes workers.
+    """Make workers.
 
     Args:
         kind: `"serial"`, `"processes"` or `"ray"`.

@@ -40,7 +40,7 @@ def _name(label: Label) -> str:
 
 
 def plot_profiles(records: Sequence[Record], shown: Sequence[Label]) -> Figure:
-    """Draws performance profiles: the share of episodes above each accuracy, with 95% bands of agents.
+    """Draw performance profiles: the share of episodes above each accuracy, with 95% bands of agents.
 
     Args:
         records: Records of one target.
@@ -64,7 +64,7 @@ def plot_profiles(records: Sequence[Record], shown: Sequence[Label]) -> Figure:
 
 
 def plot_learning_curves(records: Sequence[Record]) -> Figure:
-    """Draws the validation score while agents were trained, a line for each training seed."""
+    """Draw the validation score while agents were trained, a line for each training seed."""
     agents = {
         label: found for label, found in by_method(records).items() if any(r.learning_curve for r in found)
     }
@@ -82,10 +82,10 @@ def plot_learning_curves(records: Sequence[Record]) -> Figure:
 
 
 def plot_training(found: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
-    """Draws final scores of the networks that agents were trained on, episode by episode.
+    """Draw final scores of the networks that agents were trained on, episode by episode.
 
     Args:
-        found: By name, what `records.training_scores` gives; drawn pale, with a moving mean over a
+        found: What `records.training_scores` returned, by name; drawn pale, with a moving mean over a
             fifteenth of the episodes.
     """
     figure, axes = _axes("networks trained by agents that still learn", "episode", "score at its end")
@@ -104,10 +104,10 @@ def plot_training(found: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
 
 
 def plot_generations(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Draws fitness, deviation, movement and novelty of an evolving policy, by generation.
+    """Draw fitness, deviation, movement and novelty of an evolving policy, by generation.
 
     Args:
-        rows: From `records.read_generations`; what a strategy does not report is left out.
+        rows: Rows from `records.read_generations`; what a strategy does not report is left out.
     """
     panels = [
         ("fitness", ("best", "mean", "worst")),
@@ -135,7 +135,7 @@ def plot_generations(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def plot_progress(records: Sequence[Record], shown: Sequence[Label]) -> Figure:
-    """Draws validation accuracy and learning rate of the networks, over updates and over seconds.
+    """Draw validation accuracy and learning rate of the networks, over updates and over seconds.
 
     Args:
         records: Records of one target.
@@ -185,7 +185,7 @@ def _padded(values: Sequence[float], length: int) -> np.ndarray:
 
 
 def plot_actions(records: Sequence[Record], label: Label) -> Figure:
-    """Draws how often a policy took each action, and when."""
+    """Draw how often a policy took each action, and when."""
     found = by_method(records)[label]
     steps = max(len(next(iter(record.actions.values()))) for record in found)
     shares = []
@@ -206,7 +206,7 @@ def plot_actions(records: Sequence[Record], label: Label) -> Figure:
 
 
 def plot_examples(record: Record) -> list[Figure]:
-    """Draws controlled runs of a record: those with the highest and the median initial rate."""
+    """Draw controlled runs of a record: those with the highest and the median initial rate."""
     return [
         plot_episode({name: np.asarray(values) for name, values in example.items()})
         for example in record.examples

@@ -59,7 +59,7 @@ def write_report(
 
     Args:
         records: Records of any methods, seeds and targets.
-        output: Folder.
+        output: Folder of the report.
         first: Method whose lead over the others is reported; by default the agent with the most seeds.
         runs: Runs whose training is to be shown.
 
@@ -67,7 +67,7 @@ def write_report(
         The page.
 
     Raises:
-        ValueError: If there is no such method, or methods did not meet the same tasks.
+        InvalidValueError: If there is no such method, or methods did not meet the same tasks.
     """
     leader, ordered = _ordered(records, first)
     output.mkdir(parents=True, exist_ok=True)
@@ -164,7 +164,7 @@ def _training(run: RunFolder, output: Path) -> dict[str, Any]:
 
 
 def _kept(path: Path, caption: str, figure: Figure) -> dict[str, str]:
-    """Write a figure, and give it with its caption for the page."""
+    """Write a figure, and return it with its caption for the page."""
     data = as_image(figure)
     replace_file(path, data)
     return {"caption": caption, "data": base64.b64encode(data).decode()}

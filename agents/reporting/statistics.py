@@ -41,7 +41,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """`"better"`, `"not worse"`, `"worse"`, or `"undecided"`."""
+        """Returns `"better"`, `"not worse"`, `"worse"`, or `"undecided"`."""
         if self.difference.low > 0:
             return "better"
         if self.difference.low >= NOT_WORSE:
@@ -64,7 +64,7 @@ def compare(
         seed: Seed of the bootstrap.
 
     Raises:
-        ValueError: If the shapes do not fit.
+        InvalidValueError: If the shapes do not fit.
     """
     method, other = _results("method", method), _results("other", other)
     check(other.shape[1] == method.shape[1], "other", other.shape, f"of {method.shape[1]} tasks")
@@ -86,7 +86,7 @@ def bootstrap(results: np.ndarray, groups: np.ndarray | None = None, *, seed: in
     """Returns the mean of all results with its percentile interval.
 
     Args:
-        results: Shape (seeds, tasks).
+        results: Results, shape (seeds, tasks).
         groups: The group of each task, shape (tasks,); `None` for one group.
         seed: Seed of the draws.
     """
@@ -134,8 +134,8 @@ def normalized(results: np.ndarray, chance: np.ndarray, reference: np.ndarray) -
     """Returns results with 0 = chance and 1 = a reference method.
 
     Args:
-        results: Shape (seeds, tasks).
-        chance: Accuracy of guessing of each task, shape (tasks,).
+        results: Results, shape (seeds, tasks).
+        chance: Accuracy of guessing on each task, shape (tasks,).
         reference: Mean result of the reference method on each task's configuration, shape (tasks,).
     """
     return (results - chance) / (reference - chance)

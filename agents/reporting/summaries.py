@@ -55,8 +55,8 @@ def _summary(
     """Returns plain numbers of a method.
 
     Args:
-        label: Its kind and name.
-        found: Its records, one for each training seed.
+        label: Kind and name of the method.
+        found: Records of the method, one for each training seed.
         first: Test accuracies of the first method, shape (seeds, episodes).
         reference: Mean test accuracy that counts as 1 in normalised scores, if there is one.
     """
@@ -96,8 +96,8 @@ def summarize_groups(records: dict[str, list[Record]]) -> list[dict[str, Any]]:
     """Returns the first method's lead over every other, over all targets of a group together.
 
     Args:
-        records: By target. Methods that lack a target of the group, or have fewer episodes or other numbers
-            of training seeds there, are left out.
+        records: Records by target. Methods that lack a target of the group, or have fewer episodes or other
+            numbers of training seeds there, are left out.
     """
     groups: dict[str, list[str]] = {}
     for name in records:
@@ -172,7 +172,7 @@ def cells_of(summaries: list[dict[str, Any]], *, brief: bool = False) -> pd.Data
     "Best kept" is of the weights that were best on the holdout, "gap" train minus test accuracy.
 
     Args:
-        summaries: From `summarize`.
+        summaries: Summaries from `summarize`.
         brief: Whether only the rate is said of what was chosen.
     """
     first = summaries[0]

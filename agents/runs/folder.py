@@ -40,7 +40,7 @@ class RunConfig:
     """Everything that decides what a run computes.
 
     Args:
-        algorithm: Its name in the table.
+        algorithm: Name of the algorithm in the table.
         env_id: The environment's id.
         env: Keyword arguments of the environment.
         num_envs: Lanes.
@@ -80,7 +80,7 @@ class RunFolder:
     """A run's folder.
 
     Args:
-        path: Where it is.
+        path: Path of the folder.
     """
 
     def __init__(self, path: Path) -> None:
@@ -92,12 +92,12 @@ class RunFolder:
 
     @property
     def exists(self) -> bool:
-        """Whether a run has begun here."""
+        """Returns whether a run has begun here."""
         return (self.path / "run.json").exists()
 
     @property
     def finished(self) -> bool:
-        """Whether the run is over."""
+        """Returns whether the run is over."""
         return (self.path / "result.json").exists()
 
     def begin(self, config: RunConfig, overwrite: bool) -> None:
@@ -136,12 +136,12 @@ class RunFolder:
         (self.path / "run.json").unlink()
 
     def config(self) -> RunConfig:
-        """Read the configuration.
+        """Returns the configuration.
 
         Raises:
             FileNotFoundError: If there is no run.
-            ValueError: If the file is damaged or of another format, or asks for an environment that is
-                none of this project's.
+            InvalidValueError: If the file is damaged or of another format, or asks for an environment that
+                is none of this project's.
         """
         content = self._read("run.json")
         path = self.path / "run.json"
@@ -162,11 +162,11 @@ class RunFolder:
         return config
 
     def result(self) -> dict[str, Any]:
-        """Read the result.
+        """Returns the result.
 
         Raises:
             FileNotFoundError: If the run is not finished.
-            ValueError: If the file is damaged.
+            InvalidValueError: If the file is damaged.
         """
         self.check_finished()
         result = self._read("result.json")
@@ -192,7 +192,7 @@ class RunFolder:
 
         Raises:
             FileNotFoundError: If the run is not finished.
-            ValueError: If a file is damaged.
+            InvalidValueError: If a file is damaged.
         """
         result, start = self.result(), self.config().start_from
         updates, minutes = int(result["updates"]), float(result["minutes"])
@@ -234,7 +234,7 @@ class RunFolder:
 
         Args:
             steps: Env steps trained so far.
-            write: Writes it into the folder that it is given.
+            write: Function that writes it into the folder that it is given.
         """
         folder = self.path / "checkpoints"
         place = folder / f"{steps:010d}"
@@ -271,11 +271,11 @@ def check_environment(env_id: Any, kwargs: Any) -> None:
     before it, and a log's path would be written to.
 
     Args:
-        env_id: Its id.
-        kwargs: Its keyword arguments.
+        env_id: Id of the environment.
+        kwargs: Keyword arguments of the environment.
 
     Raises:
-        ValueError: If the id is none of this project's, or an argument none that a run may have.
+        InvalidValueError: If the id is none of this project's, or an argument none that a run may have.
     """
     if env_id not in tuple(ENVIRONMENTS):
         raise unknown_name("id", env_id, ENVIRONMENTS)

@@ -33,7 +33,7 @@ class Stopwatch:
     """Minutes of training, over all its parts.
 
     Args:
-        minutes: What earlier parts took.
+        minutes: Minutes that earlier parts took.
     """
 
     def __init__(self, minutes: float = 0.0) -> None:
@@ -41,15 +41,15 @@ class Stopwatch:
 
     @property
     def minutes(self) -> float:
-        """The minutes until now."""
+        """Returns the minutes until now."""
         return (time.monotonic() - self.begin) / 60
 
 
 def write_state(checkpoint: Path, state: dict[str, Any]) -> None:
-    """Writes what a checkpoint holds in `state.pkl`, its format before it.
+    """Write what a checkpoint holds in `state.pkl`, its format before it.
 
     Args:
-        checkpoint: Its folder.
+        checkpoint: Folder of the checkpoint.
         state: Anything that can be pickled, by name.
     """
     with (checkpoint / STATE_NAME).open("wb") as file:
@@ -92,9 +92,9 @@ def note_evaluation(
 
     Args:
         folder: Folder of the run.
-        env: From `make_evaluation_env`.
-        policy: As it is now.
-        episodes: How many.
+        env: Environment from `make_evaluation_env`.
+        policy: Policy as it is now.
+        episodes: Number of episodes.
         train_steps: Env steps that it was trained for.
 
     Returns:

@@ -18,11 +18,11 @@ INTERVAL = 20.0
 
 @contextmanager
 def bars(console: Console, clock: Callable[[], float] = time.monotonic) -> Iterator[Bar]:
-    """Gives a function that shows how far some work is.
+    """Returns a context that gives a function that shows how far some work is.
 
     Args:
-        console: Where it is shown: as a bar in a terminal, elsewhere as lines.
-        clock: Tells the seconds; for lines.
+        console: Console where it is shown: as a bar in a terminal, elsewhere as lines.
+        clock: Function that tells the seconds; for lines.
     """
     if not console.is_terminal:
         yield lambda description: lines(console, description, clock)
@@ -51,12 +51,12 @@ def _bar(progress: Progress, description: str) -> Iterator[Reporter]:
 
 @contextmanager
 def lines(console: Console, description: str, clock: Callable[[], float]) -> Iterator[Reporter]:
-    """Prints a line at the start of some work, every 20 seconds of it, and at its end.
+    """Print a line at the start of some work, every 20 seconds of it, and at its end.
 
     Args:
-        console: Where.
+        console: Console where they are printed.
         description: Description of the work.
-        clock: Tells the seconds.
+        clock: Function that tells the seconds.
     """
     begin = told = clock()
 

@@ -14,13 +14,13 @@ _EVOLUTION_SEED, _EVOLUTION_EPISODES = 10**13, 10**8
 
 
 def check_development(seed: int, episodes: int) -> None:
-    """Raise a `ValueError` unless the seeds of some episodes are for evaluations while developing.
+    """Raise an `InvalidValueError` unless the seeds of some episodes are for evaluations while developing.
 
     Others belong to training, to tuning, or to final evaluations, which are counted.
 
     Args:
         seed: Seed of the first episode.
-        episodes: How many.
+        episodes: Number of episodes.
     """
     end = DEVELOPMENT_SEED + _SEEDS_EACH
     check(
@@ -37,7 +37,7 @@ def evolution_seed(seed: int, episode: int) -> int:
 
     Args:
         seed: Training seed, below `MAX_SEEDS`.
-        episode: Its number in the run, from 0 on.
+        episode: Number of the episode in the run, from 0 on.
     """
     check_whole("seed", seed, 0)
     check(seed < MAX_SEEDS, "seed", seed, f"below {MAX_SEEDS}")

@@ -15,7 +15,7 @@ class Algorithm:
     """A row of the table.
 
     Args:
-        name: As users write it.
+        name: Name as users write it.
         location: Module and class.
         actions: Kinds of action spaces that it can act in.
         env_id: The environment it is trained on where none is named.
@@ -28,7 +28,7 @@ class Algorithm:
 
     @property
     def model_class(self) -> Any:
-        """The class of models; a subclass of `BaseAlgorithm`."""
+        """Returns the class of models; a subclass of `BaseAlgorithm`."""
         module, name = self.location.split(":")
         return getattr(importlib.import_module(module), name)
 
@@ -58,7 +58,7 @@ def find_algorithm(name: str) -> Algorithm:
     """Returns the algorithm of a name, evolution among them.
 
     Raises:
-        ValueError: If there is none.
+        InvalidValueError: If there is none.
     """
     if name not in TRAINABLE:
         raise unknown_name("algorithm", name, TRAINABLE)
@@ -66,7 +66,7 @@ def find_algorithm(name: str) -> Algorithm:
 
 
 def check_action_space(algorithm: Algorithm, space: Any, env_id: str) -> None:
-    """Raise a `ValueError` unless an algorithm can act in an action space."""
+    """Raise an `InvalidValueError` unless an algorithm can act in an action space."""
     kind = type(space).__name__
     if kind not in algorithm.actions:
         able = [name for name, other in TRAINABLE.items() if kind in other.actions] or ["none here"]

@@ -30,7 +30,7 @@ class Keeper(BaseCallback):
 
     Args:
         config: The run's configuration.
-        folder: Where it is written.
+        folder: Folder where it is written.
         report: Told how far training is.
     """
 
@@ -55,7 +55,7 @@ class Keeper(BaseCallback):
             self.curriculum = CurriculumCallback(distribution, config.success_score)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a checkpoint: the clock, and the curriculum's level.
+        """Go on from a checkpoint: the clock, and the curriculum's level.
 
         Args:
             state: What `read_state` found there.
@@ -96,7 +96,7 @@ class Keeper(BaseCallback):
         return export_policy(self.model, {"id": self.config.env_id, "kwargs": self.config.env})
 
     def evaluate(self) -> dict[str, float]:
-        """Play the development episodes and add a point to the curve; uses none of training's streams."""
+        """Play the development episodes and add a point to the curve; training's streams stay the same."""
         episodes, steps = self.config.evaluation_episodes, self.model.num_timesteps
         point = note_evaluation(self.folder, self.evaluation_env, self.policy(), episodes, steps)
         for name in ("score", "return", "rewinds", "reinits", "learning_rate", "steps"):

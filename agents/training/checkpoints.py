@@ -42,13 +42,13 @@ def load_checkpoint(
     """Returns a checkpoint's model, its environment and all random streams as they were.
 
     Args:
-        checkpoint: Its folder.
+        checkpoint: Folder of the checkpoint.
         state: What `read_state` found there.
         config: Configuration of the run.
-        env: Where the model goes on.
+        env: Environment where the model goes on.
 
     Raises:
-        ValueError: If a file is missing or damaged.
+        InvalidValueError: If a file is missing or damaged.
     """
     model = _load_model(checkpoint, config, env)
     if isinstance(model, ARS):  # loading draws new weights, and then only replaces the policy's
@@ -71,7 +71,7 @@ def _load_model(checkpoint: Path, config: RunConfig, env: VecMonitor) -> BaseAlg
     """Returns a checkpoint's model, with its replay buffer where it has one.
 
     Raises:
-        ValueError: If a file is missing or damaged.
+        InvalidValueError: If a file is missing or damaged.
     """
     model_class = find_algorithm(config.algorithm).model_class
     path = checkpoint / "model.zip"

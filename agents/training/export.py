@@ -33,7 +33,7 @@ def export_policy(model: BaseAlgorithm, environment: Mapping[str, Any] | None = 
         environment: Id and keyword arguments of the environment, for the record.
 
     Raises:
-        ValueError: If its network is of another kind.
+        InvalidValueError: If its network is of another kind.
     """
     head, modules, exploration = network_of(model)
     layers: list[dict[str, Any]] = [{"type": "flatten"}]

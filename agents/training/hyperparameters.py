@@ -27,7 +27,7 @@ def load_hyperparameters(name: str, env_id: str) -> dict[str, Any]:
         env_id: Id of the environment, the file's key.
 
     Raises:
-        ValueError: If there are none for it.
+        InvalidValueError: If there are none for it.
     """
     entries = yaml.safe_load((HYPERPARAMETERS / f"{name}.yml").read_text())
     if env_id not in entries:
@@ -45,7 +45,7 @@ def replaced_hyperparameters(given: Iterable[str], known: Mapping[str, Any]) -> 
         known: The hyperparameters that they replace or add to.
 
     Raises:
-        ValueError: If a word has no `=`, or its value is no YAML.
+        InvalidValueError: If a word has no `=`, or its value is no YAML.
     """
     hyperparameters = dict(known)
     for word in given:
@@ -75,7 +75,7 @@ def linear_start(name: str, value: str) -> float:
     """Returns the rate at the start of one that falls linearly, such as 0.001 of `"lin_0.001"`.
 
     Raises:
-        ValueError: If it is no number.
+        InvalidValueError: If it is no number.
     """
     try:
         return float(value.removeprefix(LINEAR))

@@ -42,12 +42,12 @@ def make_model(
     start_from: TrainedPolicy | None = None,
     **replaced: Any,
 ) -> BaseAlgorithm:
-    """Makes a model that is untrained, or acts as another policy.
+    """Make a model that is untrained, or acts as another policy.
 
     Args:
         name: Name of the algorithm.
-        env: Where it is trained; from `make_sb3_env`.
-        hyperparameters: From `load_hyperparameters`.
+        env: Environment where it is trained; from `make_sb3_env`.
+        hyperparameters: Hyperparameters from `load_hyperparameters`.
         seed: Seed of the policy's weights and its exploration, and of the environment's tasks.
         start_from: A policy, such as `train es` finds, that the model begins with; the widths of its layers
             take the place of those in the hyperparameters, which are then the critic's alone.
@@ -105,7 +105,7 @@ def _policy_kwargs(given: Mapping[str, Any], config: AutoTrainConfig) -> dict[st
 
 
 def _check_fits(policy: TrainedPolicy, env: VecEnv, extractor: str) -> None:
-    """Raises an `InvalidValueError` unless a model in an environment can begin with a policy."""
+    """Raise an `InvalidValueError` unless a model in an environment can begin with a policy."""
     for which in ("observation_space", "action_space"):
         mine, other = getattr(env, which), getattr(policy.spec, which)
         check(mine == other, "start_from", f"a policy with {which} {other}", f"one for {mine}")
@@ -121,7 +121,7 @@ def _normal_noise(space: spaces.Space[Any], deviation: Any) -> NormalActionNoise
 
 
 def _set_action_bias(model: BaseAlgorithm, config: AutoTrainConfig) -> None:
-    """Sets the initial logits of an actor-critic."""
+    """Set the initial logits of an actor-critic."""
     if isinstance(model.policy, (ActorCriticPolicy, MaskableActorCriticPolicy)):
         with torch.no_grad():
             assert isinstance(model.policy.action_net, nn.Linear)
@@ -141,7 +141,7 @@ def _networks_like(spec: PolicySpec, known: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _copy_policy(policy: TrainedPolicy, model: BaseAlgorithm) -> None:
-    """Gives a model's actor the weights of a policy.
+    """Give a model's actor the weights of a policy.
 
     Raises:
         InvalidValueError: If the policy is made otherwise.

@@ -27,7 +27,7 @@ def train(
 
     Args:
         config: What to train, and how.
-        folder: Where the run is written; it holds the configuration already.
+        folder: Folder where the run is written; it holds the configuration already.
         report: Told how far it is.
         resume: Whether to go on from the newest checkpoint, if there is one.
 
@@ -35,7 +35,7 @@ def train(
         What is written to `result.json`.
 
     Raises:
-        ValueError: If the algorithm cannot act in the environment.
+        InvalidValueError: If the algorithm cannot act in the environment.
         Interrupted: After Ctrl-C, once a checkpoint is saved.
     """
     checkpoint = folder.checkpoints()[-1] if resume and folder.checkpoints() else None
@@ -68,7 +68,7 @@ def train(
 
 
 def _learn(model: BaseAlgorithm, keeper: Keeper, train_steps: int, *, is_new: bool) -> None:
-    """Trains until all env steps are taken, and saves the end.
+    """Train until all env steps are taken, and save the end.
 
     Raises:
         Interrupted: After Ctrl-C, once a checkpoint is saved.
@@ -88,10 +88,10 @@ def begin_model(config: RunConfig, env: VecEnv) -> BaseAlgorithm:
 
     Args:
         config: What to train, and how.
-        env: Where; from `make_sb3_env`.
+        env: Environment where it is trained; from `make_sb3_env`.
 
     Raises:
-        ValueError: If a hyperparameter is not allowed, or the policy to begin with does not fit.
+        InvalidValueError: If a hyperparameter is not allowed, or the policy to begin with does not fit.
     """
     policy = None if config.start_from is None else load_policy(config.start_from)
     return make_model(config.algorithm, env, config.hyperparameters, config.seed, policy)

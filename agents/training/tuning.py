@@ -122,7 +122,7 @@ class Study:
     """What a study tries; one that is gone on with must be the same.
 
     Args:
-        algorithm: Its name in the table.
+        algorithm: Name of the algorithm in the table.
         env_id: The environment's id.
         env: Keyword arguments of the environment.
         num_envs: Lanes.
@@ -150,7 +150,7 @@ def open_study(study: Study, storage: Path) -> optuna.Study:
         storage: SQLite file.
 
     Raises:
-        ValueError: If the file holds a study that tries something else, or is no database.
+        InvalidValueError: If the file holds a study that tries something else, or is no database.
     """
     if storage.exists():
         with storage.open("rb") as file:
@@ -188,8 +188,8 @@ def run_study(study: Study, made: optuna.Study, trials: int, report: Reporter) -
 
     Args:
         study: What to try.
-        made: From `open_study`.
-        trials: How many.
+        made: Study from `open_study`.
+        trials: Number of trials.
         report: Told how far it is.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
