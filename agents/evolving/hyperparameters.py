@@ -1,8 +1,9 @@
 """Hyperparameters of evolution: read, replaced and checked."""
 
 import dataclasses
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from gymnasium import spaces
 from agents.evolving.members import FITNESS
 from agents.training.models import action_bias
 from autotrain_env import AutoTrainConfig
-from autotrain_env.errors import InvalidValueError, check, check_whole, unknown_name
+from autotrain_env.errors import InvalidValueError, UserError, check, check_whole, unknown_name
 from autotrain_env.evolution import (
     CMAES,
     Decay,
@@ -152,8 +153,7 @@ def read_hyperparameters(given: Mapping[str, Any]) -> tuple[EvolutionHyperparame
             or standard deviation may be a mapping of the arguments of `Decay`.
 
     Raises:
-        TypeError: If an argument of something does not exist.
-        InvalidValueError: If a name is unknown, or a value is not allowed.
+        InvalidValueError: If a name or an argument is unknown, or a value is not allowed.
     """
     own = _names(EvolutionHyperparameters)
     settings = EvolutionHyperparameters(**{name: given[name] for name in given if name in own})
@@ -163,7 +163,11 @@ def read_hyperparameters(given: Mapping[str, Any]) -> tuple[EvolutionHyperparame
         if name not in _names(kind):
             known = [*own, *_names(kind)]
             raise unknown_name(f"hyperparameter of strategy={settings.strategy!r}", name, known)
-    return settings, kind(**{name: _read_value(name, value) for name, value in left.items()})
+    values = {
+        name: _allowed(functools.partial(_read_value, name, value), name, value)
+        for name, value in left.items()
+    }
+    return settings, _allowed(lambda: kind(**values), "hyperparameters", left)
 
 
 def replace_hyperparameters(known: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -187,6 +191,16 @@ def _names(kind: type[Any]) -> list[str]:
     return [field.name for field in dataclasses.fields(kind)]
 
 
+def _allowed(make: Callable[[], Any], argument: str, value: Any) -> Any:
+    """Returns what a function makes; of arguments that are unknown or of another kind it says so."""
+    try:
+        return make()
+    except UserError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise InvalidValueError(f"{argument}={value!r} is not allowed: {error}") from error
+
+
 def _read_value(name: str, value: Any) -> Any:
     if not isinstance(value, Mapping):
         return Novelty(value) if name == "novelty" and isinstance(value, str) else value
@@ -204,8 +218,5 @@ def _read_value(name: str, value: Any) -> Any:
         rule = arguments.pop("name", None)
         if rule not in UPDATES:
             raise unknown_name(name, rule, UPDATES)
-        try:
-            return replace(UPDATES[rule], **arguments)
-        except TypeError as error:
-            raise InvalidValueError(f"{name}={value!r} is not allowed: {error}") from error
+        return replace(UPDATES[rule], **arguments)
     return value

@@ -359,10 +359,13 @@ def test_another_strategy_takes_what_it_knows_of_the_file():
         ({"optimizer": {"name": "adan"}}, "optimizer='adan'"),
         ({"distribution": {"name": "normal"}}, "distribution="),
         ({"novelty": "nes"}, "novelty kind='nes'"),
+        ({"learning_rate": {"foo": 1}}, "learning_rate=.*unexpected keyword argument 'foo'"),
+        ({"optimizer": {"name": "adam", "foo": 1}}, "optimizer=.*unexpected keyword argument 'foo'"),
+        ({"perturbation_std": "x"}, "perturbation_std.*not convert string"),
     ],
 )
 def test_mistakes_are_named(given: dict[str, Any], message: str):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InvalidValueError, match=message):
         read_hyperparameters(given)
 
 
