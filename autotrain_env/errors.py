@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import numbers
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 class UserError(Exception):
@@ -75,3 +76,32 @@ def unknown_name(argument: str, value: object, known: Iterable[str]) -> InvalidV
     hint = f"; the nearest known one is {by_lower_case[nearest[0]]!r}" if nearest else ""
     allowed = ", ".join(repr(name) for name in names) or "none"
     return InvalidValueError(f"{argument}={value!r} is not a known name{hint}. Allowed: {allowed}.")
+
+
+def look_up(
+    argument: str,
+    value: Any,
+    kind: type[Any] | tuple[type[Any], ...],
+    known: Mapping[str, Any],
+    allowed: str,
+) -> Any:
+    """Returns what a name stands for, or a value of the right kind as it is.
+
+    Args:
+        argument: The argument's name, as the user wrote it.
+        value: What it was given.
+        kind: The right kind, or several.
+        known: What every name stands for.
+        allowed: What may be given, in words, such as `"a name or a Distribution"`.
+
+    Raises:
+        InvalidTypeError: If it is neither a name nor of that kind.
+        InvalidValueError: If the name is unknown.
+    """
+    if isinstance(value, kind):
+        return value
+    if not isinstance(value, str):
+        raise InvalidTypeError(f"{argument}={value!r} must be {allowed}")
+    if value not in known:
+        raise unknown_name(argument, value, known)
+    return known[value]

@@ -14,7 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autotrain_env.errors import InvalidTypeError, InvalidValueError, check, check_whole, unknown_name
+from autotrain_env.errors import (
+    InvalidValueError,
+    check,
+    check_whole,
+    look_up,
+)
 
 
 @dataclass(frozen=True)
@@ -223,13 +228,7 @@ def as_noise_distribution(distribution: str | Distribution) -> Distribution:
         InvalidTypeError: If it is neither a name nor a distribution.
         InvalidValueError: If the name is unknown.
     """
-    if isinstance(distribution, Distribution):
-        return distribution
-    if not isinstance(distribution, str):
-        raise InvalidTypeError(f"distribution={distribution!r} must be a name or a Distribution")
-    if distribution not in DISTRIBUTIONS:
-        raise unknown_name("distribution", distribution, DISTRIBUTIONS)
-    return DISTRIBUTIONS[distribution]
+    return look_up("distribution", distribution, Distribution, DISTRIBUTIONS, "a name or a Distribution")
 
 
 MAX_SEED = 2**63 - 1

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autotrain_env.errors import check, unknown_name
-from autotrain_env.training.optimizers import OPTIMIZERS, Optimizer, as_optimizer
+from autotrain_env.errors import check, look_up
+from autotrain_env.training.optimizers import OPTIMIZERS, Optimizer
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,8 @@ def as_update(optimizer: str | Optimizer) -> Optimizer:
         InvalidTypeError: If it is neither.
         InvalidValueError: If the name is unknown.
     """
-    if isinstance(optimizer, str):
-        if optimizer not in UPDATES:
-            raise unknown_name("optimizer", optimizer, UPDATES)
-        return UPDATES[optimizer]
-    return as_optimizer(optimizer)
+    allowed = "a name or an autotrain_env.Optimizer"
+    return look_up("optimizer", optimizer, Optimizer, UPDATES, allowed)
 
 
 PerGeneration = float | Callable[[int], float]

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from autotrain_env.errors import InvalidTypeError, check, unknown_name
+from autotrain_env.errors import check, look_up
 from autotrain_env.process.tasks import Task
 from autotrain_env.training.optimizers import SGD
 
@@ -296,10 +296,5 @@ def as_task_distribution(tasks: str | TaskDistribution | Curriculum) -> TaskDist
         InvalidValueError: If the name is unknown.
         InvalidTypeError: If it is neither a name nor a distribution.
     """
-    if isinstance(tasks, (TaskDistribution, Curriculum)):
-        return tasks
-    if not isinstance(tasks, str):
-        raise InvalidTypeError(f"tasks={tasks!r} must be a name, a TaskDistribution or a Curriculum")
-    if tasks not in TASK_PRESETS:
-        raise unknown_name("tasks", tasks, TASK_PRESETS)
-    return TASK_PRESETS[tasks]
+    kinds, allowed = (TaskDistribution, Curriculum), "a name, a TaskDistribution or a Curriculum"
+    return look_up("tasks", tasks, kinds, TASK_PRESETS, allowed)

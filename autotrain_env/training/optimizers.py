@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autotrain_env.errors import InvalidTypeError, check, unknown_name
+from autotrain_env.errors import check, look_up
 
 
 @dataclass(frozen=True)
@@ -280,10 +280,5 @@ def as_optimizer(optimizer: str | Optimizer) -> Optimizer:
         InvalidValueError: If the name is unknown.
         InvalidTypeError: If it is neither.
     """
-    if isinstance(optimizer, Optimizer):
-        return optimizer
-    if not isinstance(optimizer, str):
-        raise InvalidTypeError(f"optimizer={optimizer!r} must be a name or an autotrain_env.Optimizer")
-    if optimizer not in OPTIMIZERS:
-        raise unknown_name("optimizer", optimizer, OPTIMIZERS)
-    return OPTIMIZERS[optimizer]
+    allowed = "a name or an autotrain_env.Optimizer"
+    return look_up("optimizer", optimizer, Optimizer, OPTIMIZERS, allowed)
