@@ -137,4 +137,5 @@ def test_commands_are_understood(path: Path):
     """They are parsed, not carried out; in a loop of the shell, for one of its values."""
     for command in commands(path):
         command = re.sub(r"\$\w+", "0", command.replace("train $a", "train ppo"))
-        tyro.cli(Command, args=shlex.split(command, comments=True))
+        parsed: Any = tyro.cli(Command, args=shlex.split(command, comments=True))
+        assert callable(parsed.run)

@@ -74,7 +74,7 @@ def draw_elsewhere() -> None:
     random.seed(99)
 
 
-def kill_at_random(
+def assert_kills_change_nothing(
     command: list[Any], folder: Path, kills: int, watch: Callable[[RunFolder], None] = lambda run: None
 ) -> None:
     """Run a command, kill it at random moments, resume it, and compare the end with an undisturbed run.

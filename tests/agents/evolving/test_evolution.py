@@ -38,11 +38,11 @@ from autotrain_env.policies.trained import load_policy
 from tests.helpers.commands import Captured, error_of
 from tests.helpers.runs import (
     SMALL,
+    assert_kills_change_nothing,
     assert_same_runs,
     begun,
     copy_of,
     draw_elsewhere,
-    kill_at_random,
     rows_of,
     silent,
 )
@@ -251,7 +251,7 @@ def test_threads_change_no_bit_of_what_is_shipped(tmp_path: Path):
 
 @pytest.mark.slow
 def test_killed_at_random_moments_every_run_resumes(tmp_path: Path):
-    kill_at_random([sys.executable, "-m", "agents", *COMMAND, "--output"], tmp_path, 20)
+    assert_kills_change_nothing([sys.executable, "-m", "agents", *COMMAND, "--output"], tmp_path, 20)
 
 
 def test_fitness_that_is_no_number_is_skipped_and_said(tmp_path: Path):

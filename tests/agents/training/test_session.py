@@ -20,11 +20,11 @@ from autotrain_env.errors import InvalidValueError
 from autotrain_env.policies.trained import load_policy
 from tests.helpers.runs import (
     SMALL,
+    assert_kills_change_nothing,
     assert_same_runs,
     begun,
     copy_of,
     draw_elsewhere,
-    kill_at_random,
     rows_of,
     silent,
 )
@@ -264,7 +264,7 @@ def test_killed_at_random_moments_every_run_resumes(tmp_path: Path):
         assert newest >= saved.get(run.path, 0)  # none is lost
         saved[run.path] = newest
 
-    kill_at_random([*COMMAND, *SMALL_STEPS, "--output"], tmp_path, 20, watch)
+    assert_kills_change_nothing([*COMMAND, *SMALL_STEPS, "--output"], tmp_path, 20, watch)
 
 
 def test_a_full_disk_leaves_the_newest_checkpoint(tmp_path: Path):
