@@ -91,7 +91,7 @@ def run_optimizer(
     Args:
         env: Vector environment with one lane, in autoreset mode `DISABLED`; it gives the tasks, and is
             not stepped.
-        name: One of `OPTIMIZERS`.
+        name: One of `TORCH_OPTIMIZERS`.
         learning_rate: Learning rate that the optimiser is given.
         episodes: Number of episodes.
         seed: Seed of the first episode.
@@ -138,7 +138,7 @@ class _Parts:
         self.train = self._part(split.train_index, split.train_labels)
         self.measured = {
             "train_score": self._part(split.train_index[subset], split.train_labels[subset]),
-            "holdout_answer": self._part(split.holdout_index, split.holdout_labels),
+            "holdout_score": self._part(split.holdout_index, split.holdout_labels),
             "score": self._part(split.validation_index, split.validation_labels),
         }
         self.test = self._part(split.test_index, split.test_labels)
@@ -175,8 +175,8 @@ def _run(env: AutoTrainVectorEnv, kind: TorchOptimizer, learning_rate: float) ->
         history["learning_rate"].append(optimizer.param_groups[0]["lr"])
         for name, part in parts.measured.items():
             history[name].append(_accuracy(network, *part))
-        if history["holdout_answer"][-1] > best:
-            best, best_test = history["holdout_answer"][-1], _accuracy(network, *parts.test)
+        if history["holdout_score"][-1] > best:
+            best, best_test = history["holdout_score"][-1], _accuracy(network, *parts.test)
     return {
         "test_accuracy": _accuracy(network, *parts.test),
         "best_holdout_test_accuracy": best_test,
