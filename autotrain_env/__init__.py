@@ -14,6 +14,7 @@ os.environ.setdefault("MKL_CBWR", "AUTO")
 
 import gymnasium
 
+from autotrain_env.control.controller import Controller
 from autotrain_env.data.dataset import Dataset, SplitSizes
 from autotrain_env.data.registry import load_dataset, register_dataset
 from autotrain_env.data.split import Split, split_dataset
@@ -81,6 +82,7 @@ __all__ = [
     "Choice",
     "Classifier",
     "Constant",
+    "Controller",
     "Cosine",
     "Curriculum",
     "Custom",

@@ -57,6 +57,7 @@ class TrainedPolicy:
         )
         self.network.eval()
         self.generator = torch.Generator().manual_seed(0)
+        self._last: tuple[Tensor, Tensor | None] | None = None  # numbers for the head, and the mask
         self._state: RecurrentState | None = None
         self._starts: np.ndarray | None = None
 
@@ -113,7 +114,9 @@ class TrainedPolicy:
         )
         values, state = self._forward(batch, state, episode_start)
         if self.spec.head in ("categorical", "values", "quantiles"):
-            actions = self._choose(values, self._mask(mask, len(batch)), deterministic)
+            possible = self._mask(mask, len(batch))
+            self._last = values, possible
+            actions = self._choose(values, possible, deterministic)
         else:
             check(mask is None, "mask", mask, "None where actions are continuous")
             actions = self._continuous(values, deterministic)
@@ -138,6 +141,19 @@ class TrainedPolicy:
         before = tuple(torch.from_numpy(part.astype(np.float32)) for part in state)
         values, after = self.network(observation, before)
         return values, tuple(part.numpy() for part in after)
+
+    @property
+    def last_probabilities(self) -> np.ndarray | None:
+        """Returns the probability of each action at the last choice, shape (n, actions).
+
+        It is `None` before the first one, and where the head gives no probabilities.
+        """
+        if self._last is None or self.spec.head != "categorical":
+            return None
+        values, possible = self._last
+        if possible is not None:
+            values = values.masked_fill(~possible, -torch.inf)
+        return values.softmax(1).numpy()
 
     def _mask(self, mask: np.ndarray | None, count: int) -> Tensor | None:
         if mask is None:
@@ -201,6 +217,14 @@ class TrainedPolicy:
             check(found == wanted, f"env.{name}", described, f"{allowed}: the policy was trained for that")
         self.check_meaning(action_type)
 
+    def environment_arguments(self) -> dict[str, Any] | None:
+        """Returns arguments of the environment that it was trained in; `None` where it does not say."""
+        environment = self.spec.environment
+        registered = gymnasium.registry.get(str(environment.get("id")))
+        if registered is None or not isinstance(environment.get("kwargs"), Mapping):
+            return None
+        return {**registered.kwargs, **environment["kwargs"]}
+
     def check_meaning(self, action_type: ActionType) -> None:
         """Check that actions mean what they meant in training.
 
@@ -211,11 +235,9 @@ class TrainedPolicy:
         Raises:
             InvalidValueError: If they mean something else.
         """
-        environment = self.spec.environment
-        registered = gymnasium.registry.get(str(environment.get("id")))
-        if registered is None or not isinstance(environment.get("kwargs"), Mapping):
+        given = self.environment_arguments()
+        if given is None:
             return
-        given = {**registered.kwargs, **environment["kwargs"]}
         names = {entry.name for kind in ACTION_TYPES.values() for entry in fields(kind)}  # type: ignore[arg-type]
         names |= {"action_type", "num_snapshots"}
         trained = AutoTrainConfig(

@@ -21,15 +21,18 @@ class MDPLog:
     Args:
         path: The file.
         reward_terms: Names of the reward terms.
+        further: Names of columns beyond those of `record.COLUMNS`.
 
     Raises:
         InvalidValueError: If the ending is not known or the file has other columns.
         OSError: If the file cannot be written.
     """
 
-    def __init__(self, path: str | PathLike[str], reward_terms: tuple[str, ...]) -> None:
+    def __init__(
+        self, path: str | PathLike[str], reward_terms: tuple[str, ...], further: tuple[str, ...] = ()
+    ) -> None:
         self.path = Path(path)
-        self.columns = log_columns(reward_terms)
+        self.columns = (*log_columns(reward_terms), *further)
         check(self.path.suffix in (".jsonl", ".csv"), "log_path", str(path), "a .jsonl or .csv file")
         try:
             self._file: TextIO = self.path.open("a+", newline="", encoding="utf-8")
