@@ -37,8 +37,8 @@ class Rounds:
                     return
             if handed and calls() == calls_before:
                 raise InvalidValueError(
-                    "a round over the loader went by without controller.step(loss, logits, labels): call it "
-                    "after each optimizer.step()"
+                    "a round over the loader went by without controller.step(loss, logits, labels): call "
+                    "it after each optimizer.step()"
                 )
 
     def _round(self, loader: Any) -> Iterator[Any]:

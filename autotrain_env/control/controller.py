@@ -5,9 +5,8 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -283,8 +282,9 @@ class Controller:
                 self._reinit(plain)
             else:
                 for module in plain.modules():
-                    if hasattr(module, "reset_parameters"):
-                        module.reset_parameters()
+                    reset = getattr(module, "reset_parameters", None)
+                    if callable(reset):
+                        reset()
         self._put_initial()
 
     def _put_initial(self) -> None:
@@ -420,7 +420,8 @@ class Controller:
         if finite:
             _, (train, holdout), finite = self._measure()
         if finite:
-            lineage.push_trained(_LANE, *(values[None] for values in self._values), train, holdout)
+            trained, accurate = self._values
+            lineage.push_trained(_LANE, trained[None], accurate[None], train, holdout)
             self._push_state()
             self._keep_best()
         else:

@@ -101,7 +101,8 @@ def as_classes(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         if not isinstance(value, Tensor):
             raise InvalidTypeError(f"{name}={type(value).__name__} must be a tensor")
     logits = logits.detach()
-    if labels.is_floating_point() and labels.shape == logits.shape and logits.shape[-1:] > (1,):
+    soft = labels.is_floating_point() and labels.shape == logits.shape and logits.ndim > 1
+    if soft and logits.shape[-1] > 1:
         return logits.reshape(-1, logits.shape[-1]), labels.reshape(-1, labels.shape[-1]).argmax(1)
     if logits.numel() == labels.numel() and logits.ndim <= labels.ndim + 1:  # one logit each
         two = torch.stack((torch.zeros_like(logits), logits), -1)

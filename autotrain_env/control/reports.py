@@ -168,14 +168,15 @@ def summary(history: Mapping[str, np.ndarray], facts: RunFacts) -> str:
         train = " (of minibatches: no train= was given)" if facts.train_is_minibatch else ""
         lines.append(
             f"scores     train {history['train_score'][-1]:.3f}{train}, guarded holdout "
-            f"{history['holdout_answer'][-1]:.3f}, at best {facts.best_answer:.3f}, {facts.queries} questions"
+            f"{history['holdout_answer'][-1]:.3f}, at best {facts.best_answer:.3f}, "
+            f"{facts.queries} questions"
         )
     else:
         lines.append("scores     nothing was held out")
     megabytes = 2**20
     lines += [
-        f"memory     {facts.snapshots} states of {facts.snapshot_bytes / megabytes:.2f} MiB on {facts.place}; "
-        f"with the best weights {facts.bytes_in_memory / megabytes:.2f} MiB",
+        f"memory     {facts.snapshots} states of {facts.snapshot_bytes / megabytes:.2f} MiB on "
+        f"{facts.place}; with the best weights {facts.bytes_in_memory / megabytes:.2f} MiB",
         f"time       {facts.seconds:.1f} s, of which {facts.measuring_seconds:.2f} s "
         f"({facts.measuring_seconds / max(facts.seconds, 1e-9):.1%}) for measuring and deciding",
     ]

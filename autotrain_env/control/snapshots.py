@@ -39,8 +39,8 @@ def _copy(tree: Tree, device: torch.device | None, room: Tree, seen: dict[Any, T
     if isinstance(tree, Tensor):
         return _copy_tensor(tree.detach(), device, room, seen)
     if isinstance(tree, Mapping):
-        rooms = room if isinstance(room, Mapping) else {}
-        pairs = {key: _copy(value, device, rooms.get(key), seen) for key, value in tree.items()}
+        by_key = room if isinstance(room, Mapping) else {}
+        pairs = {key: _copy(value, device, by_key.get(key), seen) for key, value in tree.items()}
         if not hasattr(tree, "_metadata"):
             return pairs
         found = OrderedDict(pairs)

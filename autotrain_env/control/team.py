@@ -69,6 +69,6 @@ class Team:
             exchange()
         except RuntimeError as error:
             raise RuntimeError(
-                f"rank {self.rank} of {self.size} waited for the others at a decision, and one of them failed "
-                f"or made fewer updates: {error}"
+                f"rank {self.rank} of {self.size} waited for the others at a decision, and one of them "
+                f"failed or made fewer updates: {error}"
             ) from error
