@@ -46,9 +46,7 @@ def thaw(like: Any, frozen: Any) -> Any:
     """
     if isinstance(like, np.ndarray):
         if like.dtype == object:
-            found = np.empty(len(frozen), object)
-            found[:] = frozen
-            return found
+            return np.array(frozen, object)
         return frozen.numpy().astype(like.dtype)
     if isinstance(like, np.random.Generator):
         like.bit_generator.state = json.loads(frozen)

@@ -251,8 +251,9 @@ class Source:
             raise InvalidTypeError(f"{name}={type(data).__name__} must be a loader, or (inputs, labels)")
         elif hasattr(data, "__next__"):
             raise InvalidTypeError(f"{name}: an iterator is used up; pass a loader")
-        elif hasattr(data, "__len__"):
-            check(len(data) > 0, name, "an empty loader", "one with at least one batch")
+        else:
+            with contextlib.suppress(TypeError):  # of loaders that do not know their length
+                check(len(data) > 0, name, "an empty loader", "one with at least one batch")
 
     def __iter__(self) -> Iterator[Any]:
         """Yields the batches."""

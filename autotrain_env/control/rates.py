@@ -76,6 +76,7 @@ class Rates:
         """Returns the name of a schedule of torch that has this optimiser, or what else it may be."""
         kind = torch.optim.lr_scheduler.LRScheduler
         for found in gc.get_objects():
-            if isinstance(found, kind) and getattr(found, "optimizer", None) is self.optimizer:
+            # Not isinstance, which asks objects that answer with a warning.
+            if issubclass(type(found), kind) and getattr(found, "optimizer", None) is self.optimizer:
                 return type(found).__name__
         return "Something else, a schedule perhaps,"
