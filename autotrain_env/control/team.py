@@ -13,19 +13,15 @@ TIMEOUT = 600.0
 
 
 class Team:
-    """All processes of the default group of `torch.distributed`; this one alone where there is none.
+    """All processes of the default group of `torch.distributed`; this one alone where there is none."""
 
-    Args:
-        timeout: Seconds to wait for the others.
-    """
-
-    def __init__(self, timeout: float = TIMEOUT) -> None:
+    def __init__(self) -> None:
         self.together = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
         self.rank = dist.get_rank() if self.together else 0
         self.size = dist.get_world_size() if self.together else 1
         self._group: Any = None
         if self.together:  # of its own: the default one may serve a GPU alone, and may wait for long
-            self._group = dist.new_group(backend="gloo", timeout=datetime.timedelta(seconds=timeout))
+            self._group = dist.new_group(backend="gloo", timeout=datetime.timedelta(seconds=TIMEOUT))
 
     @property
     def leads(self) -> bool:
