@@ -232,6 +232,7 @@ class Controller:
         self._calls = 0
         self._stopped = self._over = False
         self.divergences = 0
+        self.peak_bytes = 0  # of all copies in memory
         self.impossible_reinits = 0
         self._score_is_minibatch = False
 
@@ -523,8 +524,14 @@ class Controller:
             self._start_anew()
         if not lineage.diverged[0] and self._states and self._states[0] is None:
             self._states[0] = self._snapshots.take() if self.config.num_snapshots > 1 else None
+        self.peak_bytes = max(self.peak_bytes, self._bytes())
         self.rates.set(self.rates.rate)
         return Executed(factor, distance, distance != wanted, reinit, stop)
+
+    def _bytes(self) -> int:
+        """Returns the bytes of all copies in memory."""
+        trees = [state.tree for state in self._states if state is not None]
+        return num_bytes(trees, self._best, self._initial) + self._snapshots.room_bytes
 
     def _rewind(self, distance: int) -> None:
         for state in self._states[:distance]:
@@ -618,8 +625,6 @@ class Controller:
 
     def summary(self) -> str:
         """Returns what happened, in a few lines."""
-        kept = [state for state in self._states if state is not None]
-        in_memory = sum(num_bytes(state.tree) for state in kept if state.tree is not None)
         return summary(
             self.history,
             RunFacts(
@@ -635,9 +640,9 @@ class Controller:
                 train_is_minibatch=self._score_is_minibatch,
                 queries=self._queries(),
                 overridden=self.rates.overridden,
-                snapshots=len(kept),
+                snapshots=sum(state is not None for state in self._states),
                 snapshot_bytes=self._snapshots.bytes,
-                bytes_in_memory=in_memory + num_bytes(self._best),
+                peak_bytes=self.peak_bytes,
                 place=str(self._snapshots.folder or self._snapshots.device or "the model's device"),
                 seconds=time.perf_counter() - self._clock,
                 measuring_seconds=self._measuring_time,
@@ -692,9 +697,18 @@ class Controller:
         if self._steps:
             self._reports.tell(record, self.updates, self.plan.total_updates, self._probabilities())
 
-    def _probabilities(self) -> list[float] | None:
+    def _probabilities(self) -> dict[str, float] | None:
+        """Returns the probability of each action, in words, where the policy has any."""
         found = getattr(self.policy, "last_probabilities", None)
-        return None if found is None else [round(float(value), 6) for value in found[0]]
+        if found is None:
+            return None
+        rows = np.ones((len(found[0]), self.config.num_snapshots), bool)
+        told = self._action_type.decode(np.arange(len(rows)), rows, [])
+        nothing = Executed.nothing(len(rows))
+        done = dataclasses.replace(
+            nothing, lr_factor=told.lr_factor, rewind=told.rewind, reinit=told.reinit, stop=told.stop
+        )
+        return {words: round(float(p), 6) for words, p in zip(done.in_words(), found[0], strict=True)}
 
     # --- resuming ---
 
@@ -797,7 +811,7 @@ class Controller:
 
 _NUMBERS = (
     *("_best_answer", "_steps", "_attempts", "_calls", "_stopped", "_over", "_score_is_minibatch"),
-    *("divergences", "impossible_reinits"),
+    *("divergences", "impossible_reinits", "peak_bytes"),
 )
 _NEEDS_HOLDOUT = (
     "a loader, tensors or a function: this policy decides by a holdout, and none that was trained to do "

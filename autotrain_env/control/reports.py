@@ -47,14 +47,16 @@ class Reports:
             self.log = MDPLog(log, (), (PROBABILITIES,))
         self._line = TerminalLine() if leads and shows_line(progress) else None
 
-    def tell(self, record: StepRecord, updates: int, total: int, probabilities: list[float] | None) -> None:
+    def tell(
+        self, record: StepRecord, updates: int, total: int, probabilities: dict[str, float] | None
+    ) -> None:
         """Tell of a step.
 
         Args:
             record: What the step was, in one lane.
             updates: Updates made so far.
             total: Updates of the whole run.
-            probabilities: Probability of each action, or `None`.
+            probabilities: Probability of each action in words, or `None`.
         """
         (row,) = record.log_rows(np.array([0]), {"test_accuracy": np.array([None])})
         row = {name: _number_or_none(value) for name, value in row.items()}
@@ -139,7 +141,7 @@ class RunFacts:
     overridden: int
     snapshots: int
     snapshot_bytes: int
-    bytes_in_memory: int
+    peak_bytes: int
     place: str
     seconds: float
     measuring_seconds: float
@@ -176,7 +178,7 @@ def summary(history: Mapping[str, np.ndarray], facts: RunFacts) -> str:
     megabytes = 2**20
     lines += [
         f"memory     {facts.snapshots} states of {facts.snapshot_bytes / megabytes:.2f} MiB on "
-        f"{facts.place}; with the best weights {facts.bytes_in_memory / megabytes:.2f} MiB",
+        f"{facts.place}; with the best weights {facts.peak_bytes / megabytes:.2f} MiB at most",
         f"time       {facts.seconds:.1f} s, of which {facts.measuring_seconds:.2f} s "
         f"({facts.measuring_seconds / max(facts.seconds, 1e-9):.1%}) for measuring and deciding",
     ]

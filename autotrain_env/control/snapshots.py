@@ -127,6 +127,11 @@ class Snapshots:
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
 
+    @property
+    def room_bytes(self) -> int:
+        """Returns the bytes of memory that is kept for the next copy."""
+        return num_bytes(self._room)
+
     def state(self) -> list[Tree]:
         """Returns the parts' own states, which go on changing."""
         return [part.state_dict() for part in self.parts]

@@ -62,7 +62,11 @@ def history_of_log(
         check(len(seeds) == 1, "episode_seed", episode_seed, f"one of {_some(seeds)}")
         episode_seed = seeds[0]
     check(episode_seed in seeds, "episode_seed", episode_seed, f"one of {_some(seeds)}")
-    run = _last_run([row for row in rows if int(row["episode_seed"]) == episode_seed])
+    return history_of_rows(last_run([row for row in rows if int(row["episode_seed"]) == episode_seed]))
+
+
+def history_of_rows(run: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """Returns the columns of one run of an episode, as `history_of_log` does, of its rows in a log."""
     return {
         column.name: _history_column(column, run) for column in columns_of(HISTORY) if LOG in column.places
     }
@@ -110,7 +114,7 @@ def _parse(text: str) -> Any:
     return text
 
 
-def _last_run(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def last_run(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Returns the last of several runs of an episode; a run begins where a lane's env steps do not rise."""
     runs: dict[int, list[Mapping[str, Any]]] = {}
     for row in rows:

@@ -170,6 +170,10 @@ def _draw_scores(axes: Axes, run: _Run, score_label: str) -> None:
         _line(axes, run, "holdout_answer", "holdout (guarded)", color=ORANGE, linestyle="--"),
     ]
     axes.set_ylim(0, 1.02)
+    if np.isnan(run.column("score")).all():  # nothing was kept aside to be judged by
+        axes.set_ylabel("score")
+        _legend_above(axes, handles)
+        return
     # Minus the log loss is below 0, and has an axis of its own: the other two are mapped to [0, 1].
     if np.nanmin(run.column("score"), initial=0.0) < 0:
         axes.set_ylabel("score, 0 to 1")
