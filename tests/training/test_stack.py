@@ -79,16 +79,16 @@ class Setup:
             self.stack.set_lane_values(slot, rule)
         self.stack.set_network(self.slots, np.stack([lane.row for lane in self.lanes]))
 
-    def train(self, times: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    def train(self, times: int = 1) -> stack.Trained:
         for _ in range(times):
-            losses, accuracies = self.stack.train(
+            trained = self.stack.train(
                 self.pool,
                 self.slots,
                 np.array([lane.rate for lane in self.lanes]),
                 np.stack([lane.indices for lane in self.lanes]),
                 np.stack([lane.labels for lane in self.lanes]),
             )
-        return losses, accuracies
+        return trained
 
     def evaluate(self, *, losses: bool = True, best: bool = False) -> stack.Evaluation:
         return self.stack.evaluate(
