@@ -60,6 +60,8 @@ from autotrain_env.viewing.logs import plot_log, read_log
 from autotrain_env.viewing.run import plot_episode
 
 if TYPE_CHECKING:
+    from autotrain_env.control.lightning import AutoTrainCallback
+    from autotrain_env.control.transformers import AutoTrainTrainerCallback
     from autotrain_env.envs.sb3 import AutoTrainVecEnv, make_sb3_env
 
 __version__ = "0.1.0"
@@ -74,9 +76,11 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "AutoTrainCallback",
     "AutoTrainConfig",
     "AutoTrainCore",
     "AutoTrainEnv",
+    "AutoTrainTrainerCallback",
     "AutoTrainVecEnv",
     "AutoTrainVectorEnv",
     "Choice",
@@ -147,13 +151,18 @@ for _id, _kwargs in ENVIRONMENTS.items():
         kwargs=_kwargs,
     )
 
-_NEED_SB3 = ("AutoTrainVecEnv", "make_sb3_env")
-if importlib.util.find_spec("stable_baselines3") is None:
-    __all__ = [name for name in __all__ if name not in _NEED_SB3]
+_LATER = {  # name: package that it needs, and where it is
+    "AutoTrainCallback": ("lightning", "autotrain_env.control.lightning"),
+    "AutoTrainTrainerCallback": ("transformers", "autotrain_env.control.transformers"),
+    "AutoTrainVecEnv": ("stable_baselines3", "autotrain_env.envs.sb3"),
+    "make_sb3_env": ("stable_baselines3", "autotrain_env.envs.sb3"),
+}
+_MISSING = [name for name, (needed, _) in _LATER.items() if importlib.util.find_spec(needed) is None]
+__all__ = [name for name in __all__ if name not in _MISSING]
 
 
 def __getattr__(name: str) -> Any:
-    """Look up what needs Stable-Baselines3, which says so where that is missing."""
-    if name in _NEED_SB3:
-        return getattr(importlib.import_module("autotrain_env.envs.sb3"), name)
+    """Look up what needs another package, which is imported only then; it says so where that is missing."""
+    if name in _LATER:
+        return getattr(importlib.import_module(_LATER[name][1]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

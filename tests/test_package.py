@@ -100,6 +100,8 @@ def test_metadata(metadata: Message) -> None:
         "dev",
         "distributed",
         "docs",
+        "lightning",
+        "transformers",
     }
 
     requirements = metadata.get_all("Requires-Dist", [])

@@ -63,8 +63,9 @@ STATE_FORMAT = 1
 """Version of what `Controller.state_dict` returns."""
 
 _LANE = np.array([0])
-_MEASURED_SHARE = 0.06  # of an interval's examples: with a third of the cost of training on them, and twice
-_LEAST_EXAMPLES = 500
+_CPU = torch.device("cpu")
+_MEASURED_SHARE = 0.025  # of an interval's examples; twice, of holdout and of training data
+_LEAST_EXAMPLES = 400
 _TYPICAL_BATCH = 32
 
 
@@ -564,7 +565,7 @@ class Controller:
         if answer > self._best_answer:
             self._best_answer = answer
             with self._meter.evaluating():
-                self._best = copy_tree(self.model.state_dict(), self._snapshots.device, self._best)
+                self._best = copy_tree(self.model.state_dict(), _CPU, self._best)
 
     # --- what the user sees ---
 
@@ -765,7 +766,7 @@ class Controller:
             for s in state["snapshots"]
         ]
         self._initial = None if state["initial"] is None else copy_tree(state["initial"])
-        self._best = copy_tree(state["best"], self._snapshots.device)
+        self._best = copy_tree(state["best"])
         executed = {name: value.numpy() for name, value in state["executed"].items()}
         self._executed = Executed(**executed)
         for name in _NUMBERS:

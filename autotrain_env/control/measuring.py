@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +23,7 @@ PLAIN_CLASSES = 10
 """Classes that a loss without classes is taken to have: its chance level is theirs."""
 _IGNORED = -100
 _CHUNK_BYTES = 16 * 2**20
+_SMALL_BATCH = 64
 
 
 class Scale:
@@ -316,7 +317,7 @@ class Meter:
         correct: list[Tensor] = []
         losses: list[Tensor] = []
         finite: list[Tensor] = []
-        for batch in source:
+        for batch in source if device.type != "cpu" else small(source):
             loss, logits, labels = self.forward(model, to_device(batch, device))
             if logits is None:
                 self.scale.see(None)
@@ -359,6 +360,18 @@ def to_device(batch: Any, device: torch.device) -> Any:
     if type(batch) in (list, tuple):
         return type(batch)(to_device(value, device) for value in batch)
     return batch
+
+
+def small(batches: Iterable[Any], size: int = _SMALL_BATCH) -> Iterator[Any]:
+    """Yields batches cut into small ones, which a processor's caches hold; those it does not know whole."""
+    for batch in batches:
+        known = type(batch) in (list, tuple) and all(isinstance(part, Tensor) for part in batch)
+        count = num_examples(batch)
+        if not known or count <= size or any(part.shape[:1] != (count,) for part in batch):
+            yield batch
+            continue
+        for start in range(0, count, size):
+            yield tuple(part[start : start + size] for part in batch)
 
 
 def num_examples(batch: Any) -> int:
