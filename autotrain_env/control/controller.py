@@ -108,8 +108,8 @@ class Controller:
             policies that look at no holdout.
         train: A loader or tensors of training data, for the train score; no more of it is measured than of
             the holdout. Without it the accuracy on the last minibatches stands in.
-        holdout_batches: How many batches of the holdout are measured at most; `None` for as many as cost
-            about 5% of the time of a long run.
+        holdout_batches: How many batches of the holdout are measured at most (of tensors, 64 examples are
+            one); `None` for as many as cost about 5% of the time of a long run.
         forward: What is measured: a function of model and batch that returns loss, logits and labels; a
             loss of `None` is the log loss. By default batches are `(inputs, labels)`.
         decisions: How many decisions to take; `None` for as many as the policy was trained with.

@@ -233,7 +233,8 @@ class Source:
         name: What it is, for messages.
         data: A loader, or tensors `(inputs, labels)`.
         examples: How many examples to use at most; of a loader whole batches, at least one.
-        batches: How many batches of a loader to use at most; takes the place of `examples`.
+        batches: How many batches to use at most, of tensors each of `_SMALL_BATCH` examples; takes the
+            place of `examples`.
 
     Raises:
         InvalidTypeError: If the data are neither.
@@ -261,7 +262,7 @@ class Source:
         if self.tensors:
             per_example = sum(part[0].numel() * part.element_size() for part in self.data)
             size = min(1024, max(16, _CHUNK_BYTES // max(per_example, 1)))
-            most = self.examples if self.most is None else self.most * size
+            most = self.examples if self.most is None else self.most * _SMALL_BATCH
             end = min(len(self.data[0]), most)
             for start in range(0, end, size):
                 yield tuple(part[start : min(start + size, end)] for part in self.data)
