@@ -176,10 +176,14 @@ class Controller:
         self._reports = Reports(log if self.team.leads else None, writer, progress, self.team.leads)
         claim(optimizer, self)
         start = time.perf_counter()
-        if resume is not None:
-            self.load_state_dict(resume)
-        else:
-            self._first_look()
+        try:
+            if resume is not None:
+                self.load_state_dict(resume)
+            else:
+                self._first_look()
+        except BaseException:
+            self.close()
+            raise
         self._measuring_time += time.perf_counter() - start
 
     # --- before the beginning ---
@@ -459,7 +463,7 @@ class Controller:
         self._over = self._stopped or bool(self._lineage.updates[0] >= self.plan.budget)
         self._record(self._executed.in_words()[0])
         if self._over:
-            self._reports.close()
+            self.close()
 
     # --- decisions ---
 
@@ -543,11 +547,14 @@ class Controller:
         assert found is not None
         self._snapshots.restore(found)
 
-    def _start_anew(self) -> None:
+    def _drop_all(self) -> None:
         for state in self._states:
             if state is not None:
                 self._snapshots.drop(state)
         self._states = []
+
+    def _start_anew(self) -> None:
+        self._drop_all()
         self._lineage.clear(_LANE)
         # The row that the next interval's will push out is not drawn.
         self._draw_rows(range(max(1, self.config.num_snapshots - 1)))
@@ -620,6 +627,16 @@ class Controller:
             check_apart(self._holdout_data, loader, "loader")
         return self._rounds.go(loader, lambda: self._over, lambda: self._calls)
 
+    def close(self) -> None:
+        """End the run: let go of the optimiser, the log and the states to go back to.
+
+        A run that is over has done so by itself.
+        """
+        self._over = True
+        self._drop_all()
+        self._snapshots.clear()
+        self._reports.close()
+
     def best(self) -> dict[str, Any]:
         """Returns the weights that were best on the guarded holdout: what `model.load_state_dict` takes."""
         return copy_tree(self._best)
@@ -641,7 +658,7 @@ class Controller:
                 train_is_minibatch=self._score_is_minibatch,
                 queries=self._queries(),
                 overridden=self.rates.overridden,
-                snapshots=sum(state is not None for state in self._states),
+                snapshots=self.config.num_snapshots,
                 snapshot_bytes=self._snapshots.bytes,
                 peak_bytes=self.peak_bytes,
                 place=str(self._snapshots.folder or self._snapshots.device or "the model's device"),

@@ -177,8 +177,8 @@ def summary(history: Mapping[str, np.ndarray], facts: RunFacts) -> str:
         lines.append("scores     nothing was held out")
     megabytes = 2**20
     lines += [
-        f"memory     {facts.snapshots} states of {facts.snapshot_bytes / megabytes:.2f} MiB on "
-        f"{facts.place}; with the best weights {facts.peak_bytes / megabytes:.2f} MiB at most",
+        f"memory     {facts.peak_bytes / megabytes:.2f} MiB at most: the best weights, and up to "
+        f"{facts.snapshots} states of {facts.snapshot_bytes / megabytes:.2f} MiB on {facts.place}",
         f"time       {facts.seconds:.1f} s, of which {facts.measuring_seconds:.2f} s "
         f"({facts.measuring_seconds / max(facts.seconds, 1e-9):.1%}) for measuring and deciding",
     ]

@@ -159,6 +159,10 @@ class Snapshots:
             snapshot.path.unlink(missing_ok=True)
         self._room, snapshot.tree = snapshot.tree, None
 
+    def clear(self) -> None:
+        """Give back the memory that is kept for the next copy."""
+        self._room = None
+
     def restore(self, snapshot: "Snapshot") -> None:
         """Put a snapshot's state back into the parts; the snapshot stays good."""
         for part, state in zip(self.parts, snapshot.state(), strict=True):

@@ -166,8 +166,13 @@ def test_a_second_controller_on_one_optimiser():
         make(model, optimizer)
     run(first, loaders()[0])
     second = make(model, optimizer)  # the first one's run is over
-    del second
+    second.close()
+    third = make(model, optimizer)
+    del third
+    with pytest.raises(InvalidTypeError) as kept:  # a constructor that failed owns nothing
+        make(model, optimizer, holdout=lambda: 0.5)
     make(model, optimizer)
+    assert kept.tb
 
 
 def test_a_scheduler_that_fights_over_the_rate():

@@ -56,6 +56,7 @@ def start(folder: Path, *more: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", PROGRAM, str(folder), *more], cwd=ROOT, env=environment)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed(tmp_path: Path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for folder in (whole, broken):
