@@ -98,6 +98,11 @@ class Stacks:
             at = np.flatnonzero(numbers == number)
             yield self._of(int(lanes[at[0]]))[0], at
 
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """Returns by which backends networks are computed, sorted; none before the first reset."""
+        return tuple(sorted({stack.engine.backend for stack in self.stacks.values()}))
+
     # --- weights ---
 
     def set_networks(self, lanes: np.ndarray, rows: Sequence[np.ndarray]) -> None:
