@@ -4,7 +4,6 @@ A lineage knows no network. Whoever makes the updates (the core for its own netw
 theirs) tells it what was measured, and carries out on the weights what it says.
 """
 
-import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,6 +29,7 @@ class Lineage:
         inner_steps: Number of updates per env step (T), a multiple of K.
         lr_bounds: Smallest and largest learning rate.
         score: What is maximised, one of `SCORES`.
+        thresholdout: What guards the holdout of the N lanes.
     """
 
     def __init__(
@@ -40,10 +40,12 @@ class Lineage:
         inner_steps: int,
         lr_bounds: tuple[float, float],
         score: str,
+        thresholdout: Thresholdout,
     ) -> None:
         self.inner_steps = inner_steps
         self.lr_bounds = lr_bounds
         self.score = score
+        self.thresholdout = thresholdout
         # Each of shape (N,) unless stated.
         self.num_classes = np.full(num_envs, 2)
         self.budget = np.zeros(num_envs, np.int64)  # [updates]
@@ -58,7 +60,6 @@ class Lineage:
         self.count = np.zeros(num_envs, np.int64)  # rows that exist
         self.lineage_updates = np.zeros((num_envs, num_snapshots), np.int64)
         self.rows = np.zeros((num_envs, num_snapshots, history_length, NUM_METRICS), np.float32)
-        self.thresholdout: list[Thresholdout | None] = [None] * num_envs
 
     @property
     def num_snapshots(self) -> int:
@@ -78,7 +79,7 @@ class Lineage:
         num_classes: Sequence[int],
         budget: Sequence[int],
         learning_rate: Sequence[float],
-        thresholdout: Sequence[Thresholdout],
+        generators: Sequence[np.random.Generator],
     ) -> None:
         """Begin new episodes, without any row yet.
 
@@ -87,14 +88,13 @@ class Lineage:
             num_classes: Number of classes (C) of each lane.
             budget: Updates per episode of each lane.
             learning_rate: Initial rate of each lane; held to the bounds.
-            thresholdout: What guards the holdout of each lane.
+            generators: Thresholdout's stream of each lane.
         """
         self.num_classes[lanes] = num_classes
         self.budget[lanes] = budget
         self.updates[lanes] = 0
         self.learning_rate[lanes] = self.initial_learning_rate[lanes] = self.clamp(np.array(learning_rate))
-        for lane, guard in zip(lanes.tolist(), thresholdout, strict=True):
-            self.thresholdout[lane] = guard
+        self.thresholdout.begin(lanes, generators)
         self.clear(lanes)
 
     def clear(self, lanes: np.ndarray) -> None:
@@ -256,17 +256,15 @@ class Lineage:
 
     def clamp(self, rates: np.ndarray) -> np.ndarray:
         """Returns learning rates held to their bounds, float64, of the shape given."""
-        return np.clip(rates, *self.lr_bounds)
+        low, high = self.lr_bounds
+        return np.minimum(np.maximum(rates, low), high)
 
     def _ask(self, lanes: np.ndarray, train_score: np.ndarray, holdout_score: np.ndarray) -> None:
         """Keep the train scores; ask each lane's holdout once, through Thresholdout."""
-        self.train_score[lanes] = self.to_unit(lanes, train_score)
-        holdout = self.to_unit(lanes, holdout_score)
-        for lane, score in zip(lanes.tolist(), holdout.tolist(), strict=True):
-            guard = self.thresholdout[lane]
-            assert guard is not None
-            answer = guard.query(float(self.train_score[lane]), score)
-            self.holdout_answer[lane] = min(max(answer, 0.0), 1.0)
+        train, holdout = self.to_unit(lanes, train_score), self.to_unit(lanes, holdout_score)
+        answers = self.thresholdout.query(lanes, train, holdout)
+        self.train_score[lanes] = train
+        self.holdout_answer[lanes] = np.minimum(np.maximum(answers, 0.0), 1.0)
 
     # --- rows ---
 
@@ -283,7 +281,8 @@ class Lineage:
     def _windows(self, values: np.ndarray) -> np.ndarray:
         """Average over each of the K windows of an env step: (n, T) to (n, K)."""
         per_window = self.inner_steps // self.history_length
-        return values.reshape(len(values), self.history_length, per_window).mean(2)
+        windows = values.reshape(len(values), self.history_length, per_window)
+        return np.add.reduce(windows, axis=2) / per_window
 
     def _trained_rows(self, lanes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Make rows of lanes whose env step is over, (n, K, M), and the updates in their lineages, (n,)."""
@@ -334,4 +333,4 @@ class Lineage:
         for value in vars(self).values():
             if isinstance(value, np.ndarray):
                 value[target] = value[source]
-        self.thresholdout[target] = copy.deepcopy(self.thresholdout[source])
+        self.thresholdout.copy_lane(source, target)

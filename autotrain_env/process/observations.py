@@ -4,6 +4,7 @@ A new metric is an entry of `METRICS` and a column of `make_rows`; what it needs
 to be measured by `Lineage`. It changes what agents see, and so means a new version of the environment.
 """
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,9 +85,9 @@ def make_rows(
     Returns:
         Float32, shape (n, K, M), finite and within the bounds of `METRICS`.
     """
-    low, high = np.log10(lr_bounds)
-    with np.errstate(divide="ignore"):
-        log_loss_ratio = np.log(measured.losses / np.log(num_classes)[:, None])
+    low, high = _log_bounds(lr_bounds)
+    positive = np.maximum(measured.losses, np.finfo(float).tiny)  # 0 is beyond the bounds as well
+    log_loss_ratio = np.log(positive / np.log(num_classes)[:, None])
     columns = {  # (n, K), or (n, 1) where all windows have the same
         "log_loss_ratio": log_loss_ratio,
         "batch_accuracy": measured.accuracies,
@@ -98,7 +99,13 @@ def make_rows(
         "diverged": measured.diverged[:, None],
         "exists": np.ones((1, 1)),
     }
-    rows = np.empty((*measured.losses.shape, NUM_METRICS))
+    rows = np.empty((*measured.losses.shape, NUM_METRICS), np.float32)
     for number, name in enumerate(METRICS):
         rows[..., number] = columns[name]
-    return np.clip(rows, _LOW, _HIGH).astype(np.float32)
+    np.maximum(rows, _LOW, out=rows)
+    return np.minimum(rows, _HIGH, out=rows)
+
+
+@functools.cache
+def _log_bounds(lr_bounds: tuple[float, float]) -> np.ndarray:
+    return np.log10(lr_bounds)

@@ -34,7 +34,7 @@ class Column:
 
 
 COLUMNS = (
-    Column("episode_seed", object, "number that, with the task, names the episode", (LOG,)),
+    Column("episode_seed", np.int64, "number that, with the task, names the episode", (LOG,)),
     Column("lane", np.int64, "lane that played it", (LOG,)),
     Column("step", np.int64, "env steps since the episode began, from 1", (LOG,)),
     Column("action", object, "what was done, in words"),
@@ -73,6 +73,9 @@ def columns_of(place: str) -> list[Column]:
     return [column for column in COLUMNS if place in column.places]
 
 
+_INFO_NAMES = tuple(column.name for column in columns_of(INFO))
+
+
 def log_columns(reward_terms: tuple[str, ...]) -> tuple[str, ...]:
     """Returns the names of the MDP log's columns, those of the reward terms last."""
     names = [column.name for column in columns_of(LOG)]
@@ -93,9 +96,8 @@ class StepRecord:
 
     def info(self) -> dict[str, Any]:
         """Returns information by name: fresh arrays of shape (N,), and a dictionary of reward terms."""
-        shown: dict[str, Any] = {
-            column.name: self.values[column.name].copy() for column in columns_of(INFO)
-        }
+        values = self.values
+        shown: dict[str, Any] = {name: values[name].copy() for name in _INFO_NAMES}
         return shown | {"reward_terms": dict(self.reward_terms)}
 
     def log_rows(self, lanes: np.ndarray, final: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:

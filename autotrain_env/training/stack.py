@@ -13,7 +13,7 @@ from torch import Tensor
 from autotrain_env.training.architecture import Architecture
 from autotrain_env.training.networks import StackedMLP, log_loss, make_network
 from autotrain_env.training.optimizers import Optimizer
-from autotrain_env.training.snapshots import SnapshotRing
+from autotrain_env.training.snapshots import SnapshotRing, put_rows, take_rows
 
 # Images evaluated at once: of a lane (whatever N is, for bits must not depend on it) and, on a CPU, of all.
 _CHUNK_BYTES, _EVALUATION_BYTES = 2 * 2**20, 4 * 2**20
@@ -146,17 +146,19 @@ class LaneStack:
 
     def keep_best(self, slots: np.ndarray) -> None:
         """Remember the current weights and buffers as a lane's best."""
-        index, size = self._index(slots), self.num_parameters
-        self.best[index, :size] = self.state[index, :size]
-        self.best[index, size:] = self.state[index, self.buffers_start :]
+        size, rows = self.num_parameters, self._rows(slots)
+        kept = rows[:, :size]
+        if self.num_buffers:
+            kept = torch.cat((kept, rows[:, self.buffers_start :]), 1)
+        put_rows(self.best, (slots,), kept)
 
     def snapshot(self, slots: np.ndarray) -> None:
         """Push the current states into the ring."""
-        self.ring.push(slots, self.state[self._index(slots)])
+        self.ring.push(slots, self._rows(slots))
 
     def rewind(self, slots: np.ndarray, distance: np.ndarray) -> None:
         """Restore states from the ring; shapes as in `SnapshotRing.rewind`."""
-        self.state[self._index(slots)] = self.ring.rewind(slots, distance)
+        put_rows(self.state, (slots,), self.ring.rewind(slots, distance))
 
     def add_noise(self, slot: int, scale: float, generator: np.random.Generator) -> None:
         """Add normal noise to a lane's parameters.
@@ -181,8 +183,10 @@ class LaneStack:
 
     def finite(self, slots: np.ndarray) -> np.ndarray:
         """Returns whether all numbers of a lane's state are finite, bool, shape (n,)."""
-        state = self.state[self._index(slots)]
-        extremes = torch.stack((state.amax(1), state.amin(1)))  # NaN where any is; faster than aminmax
+        rows = self._rows(slots)
+        if self.device.type == "cpu":
+            return np.isfinite(rows.numpy()).all(1)
+        extremes = torch.stack((rows.amax(1), rows.amin(1)))  # NaN where any is; faster than aminmax
         return torch.isfinite(extremes).all(0).cpu().numpy()
 
     # --- training ---
@@ -365,9 +369,14 @@ class LaneStack:
         finally:
             torch.set_num_threads(threads)
 
+    def _rows(self, slots: np.ndarray) -> Tensor:
+        """Returns the states of lanes, shape (n, width): a view where they are adjacent, or a copy."""
+        index = self._index(slots)
+        return self.state[index] if isinstance(index, slice) else take_rows(self.state, (slots,))
+
     def _index(self, slots: np.ndarray) -> Tensor | slice:
         """Returns an index of slots that takes a view of them where they are adjacent."""
-        if len(slots) and np.all(np.diff(slots) == 1):
+        if len(slots) == 1 or (len(slots) and bool((slots[1:] - slots[:-1] == 1).all())):
             return slice(int(slots[0]), int(slots[-1]) + 1)
         return torch.from_numpy(slots).to(self.device)
 
