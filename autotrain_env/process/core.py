@@ -164,20 +164,21 @@ class AutoTrainCore:
         """
         state = self.lanes
         ran = state.running.copy()
+        lanes = ran.nonzero()[0]
         decisions.check(ran)
         score, updates = state.score.copy(), self.lineage.updates.copy()
         executed = self._prepare(decisions, ran)
         diverged = self.lineage.diverged.copy()
-        self._train(np.flatnonzero(ran & ~executed.stop))
-        self._end_episodes(ran, executed.stop)
+        self._train((ran & ~executed.stop).nonzero()[0])
+        self._end_episodes(lanes, executed.stop)
         terms = self._reward_terms(score, updates, ran, self.lineage.diverged & ~diverged)
         reward = sum(terms.values(), np.zeros(self.num_envs))
         record = self._record(executed, executed.in_words(), reward, terms)
-        self.history.append(np.flatnonzero(ran), record)
-        ended = np.flatnonzero(ran & ~state.running)
+        self.history.append(lanes, record)
+        ended = (ran & ~state.running).nonzero()[0]
         final = self._final(ended) if len(ended) else {}
         if self.log is not None:
-            self.log.write(record.log_rows(np.flatnonzero(ran), final))
+            self.log.write(record.log_rows(lanes, final))
         return StepResult(
             reward=reward,
             terminated=state.terminated.copy(),
@@ -189,16 +190,18 @@ class AutoTrainCore:
 
     def _prepare(self, decisions: Decisions, ran: np.ndarray) -> Executed:
         """Rewind or re-initialise, and change the rates: carry out all that comes before the updates."""
-        stop, reinit = decisions.stop & ran, decisions.reinit & ran & ~decisions.stop
-        going = np.flatnonzero(ran & ~stop)
-        wanted = np.where(ran & ~stop & ~reinit, decisions.rewind, 0)
+        stop, goes_on = decisions.stop & ran, ran & ~decisions.stop
+        reinit = decisions.reinit & goes_on
+        going = goes_on.nonzero()[0]
+        wanted = np.where(goes_on & ~reinit, decisions.rewind, 0)
         distance, factor = np.zeros(self.num_envs, np.int64), np.ones(self.num_envs)
-        distance[going] = self._rewind(going, wanted[going])
+        if wanted.any():
+            distance[going] = self._rewind(going, wanted[going])
         factor[going] = self.lineage.set_rates(going, decisions, reinit, self.config.reinit_learning_rate)
         if reinit.any():
             # The row that this step's will push out is not drawn.
             count = max(1, min(self._num_initial_rows(), self.config.num_snapshots - 1))
-            self._draw_networks(np.flatnonzero(reinit), count, measure=self.config.num_snapshots > 1)
+            self._draw_networks(reinit.nonzero()[0], count, measure=self.config.num_snapshots > 1)
         return Executed(factor, distance, distance != wanted, reinit, stop)
 
     def _rewind(self, lanes: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -236,13 +239,15 @@ class AutoTrainCore:
         """Keep weights whose guarded holdout answer is the best of the episode."""
         state, answer = self.lanes, self.lineage.holdout_answer
         better = lanes[answer[lanes] > state.best_holdout_answer[lanes]]
+        if not len(better):
+            return
         state.best_holdout_answer[better] = answer[better]
         state.best_score[better] = state.score[better]
         self.stacks.keep_best(better)
 
-    def _end_episodes(self, ran: np.ndarray, stop: np.ndarray) -> None:
-        """Count the env step, and see which episodes are over."""
-        state, lanes = self.lanes, np.flatnonzero(ran)
+    def _end_episodes(self, lanes: np.ndarray, stop: np.ndarray) -> None:
+        """Count the env step of the lanes that ran, and see which episodes are over."""
+        state = self.lanes
         state.steps[lanes] += 1
         state.terminated[lanes] = (stop | (self.lineage.updates >= self.lineage.budget))[lanes]
         if self.config.truncate_after is not None:

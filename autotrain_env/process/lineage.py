@@ -46,6 +46,7 @@ class Lineage:
         self.lr_bounds = lr_bounds
         self.score = score
         self.thresholdout = thresholdout
+        self._window_ends = np.arange(1, history_length + 1) * (inner_steps // history_length)  # [updates]
         # Each of shape (N,) unless stated.
         self.num_classes = np.full(num_envs, 2)
         self.budget = np.zeros(num_envs, np.int64)  # [updates]
@@ -286,8 +287,7 @@ class Lineage:
 
     def _trained_rows(self, lanes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Make rows of lanes whose env step is over, (n, K, M), and the updates in their lineages, (n,)."""
-        ends = np.arange(1, self.history_length + 1) * (self.inner_steps // self.history_length)
-        before = self.lineage_updates[lanes, 0]
+        ends, before = self._window_ends, self.lineage_updates[lanes, 0]
         updates = self.updates[lanes, None] + (ends - self.inner_steps)
         return self._rows(lanes, updates, before[:, None] + ends), before + self.inner_steps
 

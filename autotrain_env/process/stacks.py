@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,26 @@ from autotrain_env.process.config import AutoTrainConfig
 from autotrain_env.process.episodes import GROUPS, Episode, EpisodeMaker, stream
 from autotrain_env.training.stack import LaneStack
 
-_COLUMN = {name: column for column, name in enumerate(GROUPS)}
+_MOST_KNOWN = 64  # partitions of lanes
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Lanes that can be computed together.
+
+    Args:
+        stack: The stack that holds their networks.
+        lanes: Their numbers, int64, shape (n,).
+        slots: Their places in the stack, int64, shape (n,).
+        at: Where they are among the lanes that were asked for.
+        first: Episode of the first one.
+    """
+
+    stack: LaneStack
+    lanes: np.ndarray
+    slots: np.ndarray
+    at: np.ndarray | slice
+    first: Episode
 
 
 @dataclass(frozen=True)
@@ -31,6 +51,8 @@ class Evaluated:
 
     def take(self, which: np.ndarray) -> "Evaluated":
         """Returns the results of some networks, which a bool array of shape (n,) marks."""
+        if which.all():
+            return self
         return Evaluated(self.accuracy[:, which], self.loss[:, which], self.finite[which])
 
 
@@ -51,6 +73,7 @@ class Stacks:
         self.slot = np.zeros(num_envs, np.int64)
         self.groups = np.zeros((num_envs, len(GROUPS)), np.int64)  # equal where lanes go together
         self.stacks: dict[int, LaneStack] = {}  # by number of the group
+        self._known_groups: dict[tuple[str, bytes], list[_Group]] = {}  # of the episodes there are now
         self.sampler = EpochSampler(num_envs)
         # What follows each row, the newest first; only where rewinds bring the same minibatches again.
         self.positions: list[list[StreamPosition]] = [[] for _ in range(num_envs)]
@@ -78,6 +101,7 @@ class Stacks:
                 self.stacks[key] = self._make_stack(episode)
             at_least = len(self.slot) if len(self.stacks) == 1 else 1
             self.slot[lane] = self.stacks[key].acquire(at_least)
+        self._known_groups.clear()
         self.episodes[lane] = episode
         self.groups[lane] = episode.groups
         stack, slot = self.stacks[key], int(self.slot[lane])
@@ -110,16 +134,33 @@ class Stacks:
         """Returns a lane's stack, and its slot there."""
         return self.stacks[self.episode(lane).groups[0]], int(self.slot[lane])
 
-    def _grouped(
-        self, lanes: np.ndarray, what: str
-    ) -> Iterator[tuple[LaneStack, np.ndarray, np.ndarray | slice]]:
-        """Yields stacks, lanes that can be computed together, and where these are in `lanes`."""
-        numbers = self.groups[lanes, _COLUMN[what]]
-        different = sorted(set(numbers.tolist()))
-        for number in different:
-            at = (numbers == number).nonzero()[0] if len(different) > 1 else slice(None)
-            grouped = lanes[at]
-            yield self._of(int(grouped[0]))[0], grouped, at
+    def _grouped(self, lanes: np.ndarray, what: str) -> list[_Group]:
+        """Returns the lanes (int64, shape (n,)) in groups of those that can be computed together."""
+        key = (what, lanes.tobytes())
+        groups = self._known_groups.get(key)
+        if groups is None:
+            if len(self._known_groups) >= _MOST_KNOWN:
+                self._known_groups.clear()
+            groups = self._known_groups[key] = [*self._make_groups(lanes, what)]
+        return groups
+
+    def _make_groups(self, lanes: np.ndarray, what: str) -> Iterator[_Group]:
+        numbers = self.groups[lanes, GROUPS.index(what)]
+        for number in np.unique(numbers):
+            at = np.flatnonzero(numbers == number)
+            first = self.episode(int(lanes[at[0]]))
+            whole = len(at) == len(lanes)
+            yield _Group(
+                stack=self.stacks[first.groups[0]],
+                lanes=lanes[at],
+                slots=self.slot[lanes[at]],
+                at=slice(None) if whole else at,
+                first=first,
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is only remembered."""
+        return vars(self) | {"_known_groups": {}}
 
     # --- weights ---
 
@@ -131,14 +172,14 @@ class Stacks:
             rows: Parameters and buffers of each, float32, shape (P + Q,).
         """
         by_lane = dict(zip(lanes.tolist(), rows, strict=True))
-        for stack, grouped, _ in self._grouped(lanes, "stack"):
-            stack.set_network(self.slot[grouped], np.stack([by_lane[lane] for lane in grouped.tolist()]))
+        for group in self._grouped(lanes, "stack"):
+            group.stack.set_network(group.slots, np.stack([by_lane[lane] for lane in group.lanes.tolist()]))
         self.snapshot(lanes)
 
     def snapshot(self, lanes: np.ndarray) -> None:
         """Keep the current states of lanes (int64, shape (n,)), so that they can be rewound to."""
-        for stack, grouped, _ in self._grouped(lanes, "stack"):
-            stack.snapshot(self.slot[grouped])
+        for group in self._grouped(lanes, "stack"):
+            group.stack.snapshot(group.slots)
         if self.config.rewind_minibatches == "same":
             for lane in lanes.tolist():
                 before = self.positions[lane][: self.config.num_snapshots - 1]
@@ -151,8 +192,8 @@ class Stacks:
             lanes: Which lanes, int64, shape (n,).
             distance: How far back [env steps], int64, shape (n,); such states must exist.
         """
-        for stack, grouped, at in self._grouped(lanes, "stack"):
-            stack.rewind(self.slot[grouped], distance[at])
+        for group in self._grouped(lanes, "stack"):
+            group.stack.rewind(group.slots, distance[group.at])
         if self.config.rewind_minibatches == "same":
             for lane, far in zip(lanes.tolist(), distance.tolist(), strict=True):
                 self.positions[lane] = self.positions[lane][far:]
@@ -160,8 +201,8 @@ class Stacks:
 
     def keep_best(self, lanes: np.ndarray) -> None:
         """Remember the current weights of lanes (int64, shape (n,)) as their best."""
-        for stack, grouped, _ in self._grouped(lanes, "stack"):
-            stack.keep_best(self.slot[grouped])
+        for group in self._grouped(lanes, "stack"):
+            group.stack.keep_best(group.slots)
 
     def add_noise(self, lane: int, scale: float, generator: np.random.Generator) -> None:
         """Add normal noise to a lane's parameters.
@@ -177,8 +218,8 @@ class Stacks:
     def finite(self, lanes: np.ndarray) -> np.ndarray:
         """Returns whether all numbers of lanes' states are finite, bool, shape (n,)."""
         finite = np.zeros(len(lanes), bool)
-        for stack, grouped, at in self._grouped(lanes, "stack"):
-            finite[at] = stack.finite(self.slot[grouped])
+        for group in self._grouped(lanes, "stack"):
+            finite[group.at] = group.stack.finite(group.slots)
         return finite
 
     def weights_of(self, lane: int, *, best: bool = False) -> dict[str, Tensor]:
@@ -215,23 +256,22 @@ class Stacks:
         """
         shape = (len(lanes), self.config.inner_steps)
         losses, accuracies = np.zeros(shape), np.zeros(shape)
-        for stack, grouped, at in self._grouped(lanes, "training"):
-            examples = self._draw_batches(grouped)
-            losses[at], accuracies[at] = stack.train(
-                self.maker.pool(stack.architecture.num_features),
-                self.slot[grouped],
-                rates[at],
+        for group in self._grouped(lanes, "training"):
+            examples = self._draw_batches(group)
+            losses[group.at], accuracies[group.at] = group.stack.train(
+                self.maker.pool(group.stack.architecture.num_features),
+                group.slots,
+                rates[group.at],
                 examples[..., 0],
                 examples[..., 1],
             )
         return losses, accuracies
 
-    def _draw_batches(self, lanes: np.ndarray) -> np.ndarray:
+    def _draw_batches(self, group: _Group) -> np.ndarray:
         """Draw an env step's minibatches: positions in the pool and labels, int32, (n, T, B, 2)."""
-        inner_steps = self.config.inner_steps
-        batch_size = self.episode(int(lanes[0])).task.batch_size
-        drawn = self.sampler.draw(lanes, inner_steps * batch_size)
-        return drawn.view(np.int32).reshape(len(lanes), inner_steps, batch_size, 2)
+        inner_steps, batch_size = self.config.inner_steps, group.first.task.batch_size
+        drawn = self.sampler.draw(group.lanes, inner_steps * batch_size)
+        return drawn.view(np.int32).reshape(len(drawn), inner_steps, batch_size, 2)
 
     def evaluate(self, lanes: np.ndarray, *, losses: bool) -> Evaluated:
         """Evaluate lanes on train subset, holdout and validation part at once.
@@ -245,21 +285,21 @@ class Stacks:
         """
         count = len(lanes)
         accuracy, loss, finite = np.zeros((3, count)), np.zeros((3, count)), np.zeros(count, bool)
-        for stack, grouped, at in self._grouped(lanes, "evaluation"):
-            parts = self.episode(int(grouped[0])).evaluation_parts
-            evaluation = stack.evaluate(
-                self.maker.pool(stack.architecture.num_features),
-                self.slot[grouped],
-                self.evaluation_index[grouped, : parts[-1].stop],
-                self.evaluation_labels[grouped, : parts[-1].stop],
+        for group in self._grouped(lanes, "evaluation"):
+            parts = group.first.evaluation_parts
+            evaluation = group.stack.evaluate(
+                self.maker.pool(group.stack.architecture.num_features),
+                group.slots,
+                self.evaluation_index[group.lanes, : parts[-1].stop],
+                self.evaluation_labels[group.lanes, : parts[-1].stop],
                 losses=losses,
             )
             # Not the validation part: it must not decide what the agent sees.
-            finite[at] = evaluation.finite[:, : parts[1].stop].all(1)
+            finite[group.at] = evaluation.finite[:, : parts[1].stop].all(1)
             for number, part in enumerate(parts):
-                accuracy[number, at] = _share(evaluation.correct[:, part])
+                accuracy[number, group.at] = _share(evaluation.correct[:, part])
                 if evaluation.losses is not None:
-                    loss[number, at] = evaluation.losses[:, part].mean(1, dtype=np.float64)
+                    loss[number, group.at] = evaluation.losses[:, part].mean(1, dtype=np.float64)
         return Evaluated(accuracy, loss, finite)
 
     def test(self, lanes: np.ndarray, diverged: np.ndarray, *, best: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -275,11 +315,11 @@ class Stacks:
         """
         classes = np.array([episode.dataset.num_classes for episode in self.episodes_of(lanes)])
         accuracy, loss = 1 / classes, np.log(classes)
-        for stack, grouped, at in self._grouped(lanes, "test"):
-            episodes = self.episodes_of(grouped)
-            evaluation = stack.evaluate(
-                self.maker.pool(stack.architecture.num_features),
-                self.slot[grouped],
+        for group in self._grouped(lanes, "test"):
+            at, episodes = group.at, self.episodes_of(group.lanes)
+            evaluation = group.stack.evaluate(
+                self.maker.pool(group.stack.architecture.num_features),
+                group.slots,
                 np.stack([episode.split.test_index + episode.offset for episode in episodes]),
                 np.stack([episode.split.test_labels for episode in episodes]),
                 losses=True,
