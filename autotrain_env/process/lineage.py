@@ -4,6 +4,7 @@ A lineage knows no network. Whoever makes the updates (the core for its own netw
 theirs) tells it what was measured, and carries out on the weights what it says.
 """
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -46,7 +47,6 @@ class Lineage:
         self.lr_bounds = lr_bounds
         self.score = score
         self.thresholdout = thresholdout
-        self._window_ends = np.arange(1, history_length + 1) * (inner_steps // history_length)  # [updates]
         # Each of shape (N,) unless stated.
         self.num_classes = np.full(num_envs, 2)
         self.budget = np.zeros(num_envs, np.int64)  # [updates]
@@ -126,8 +126,7 @@ class Lineage:
         self.batch_accuracy[lanes] = accuracy[:, None]
         self._ask(lanes, train_score, holdout_score)
         updates = np.repeat(self.updates[lanes, None], self.history_length, axis=1)
-        self._move_down(lanes)
-        self._put(lanes, self._rows(lanes, updates, updates * 0), np.zeros(len(lanes), np.int64))
+        self._push(lanes, self._rows(lanes, updates, updates * 0), np.zeros(len(lanes), np.int64))
 
     # --- an env step ---
 
@@ -203,9 +202,7 @@ class Lineage:
         self.loss[lanes] = self._windows(losses)
         self.batch_accuracy[lanes] = self._windows(accuracies)
         self._ask(lanes, train_score, holdout_score)
-        rows, lineage_updates = self._trained_rows(lanes)
-        self._move_down(lanes)
-        self._put(lanes, rows, lineage_updates)
+        self._push(lanes, *self._trained_rows(lanes))
 
     def contain(self, lanes: np.ndarray) -> None:
         """Let row 0 of diverged lanes read as chance level, and leave their other rows alone.
@@ -218,7 +215,8 @@ class Lineage:
         self.loss[lanes] = np.log(self.num_classes[lanes])[:, None]
         self.batch_accuracy[lanes] = chance[:, None]
         self.train_score[lanes] = self.holdout_answer[lanes] = self.to_unit(lanes, self.chance(lanes))
-        self._put(lanes, *self._trained_rows(lanes))
+        self.rows[lanes, 0], self.lineage_updates[lanes, 0] = self._trained_rows(lanes)
+        self.count[lanes] = np.maximum(self.count[lanes], 1)
 
     # --- scores and rates ---
 
@@ -287,7 +285,8 @@ class Lineage:
 
     def _trained_rows(self, lanes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Make rows of lanes whose env step is over, (n, K, M), and the updates in their lineages, (n,)."""
-        ends, before = self._window_ends, self.lineage_updates[lanes, 0]
+        ends = _window_ends(self.inner_steps, self.history_length)
+        before = self.lineage_updates[lanes, 0]
         updates = self.updates[lanes, None] + (ends - self.inner_steps)
         return self._rows(lanes, updates, before[:, None] + ends), before + self.inner_steps
 
@@ -304,16 +303,11 @@ class Lineage:
         )
         return make_rows(measured, self.num_classes[lanes], self.budget[lanes], self.lr_bounds)
 
-    def _move_down(self, lanes: np.ndarray) -> None:
-        """Make room for a new row 0; the oldest row goes where there is no more room."""
-        self.rows[lanes, 1:] = self.rows[lanes, :-1]
-        self.lineage_updates[lanes, 1:] = self.lineage_updates[lanes, :-1]
+    def _push(self, lanes: np.ndarray, rows: np.ndarray, lineage_updates: np.ndarray) -> None:
+        """Put a row 0 before the others; the oldest row goes where there is no more room."""
+        for kept, newest in ((self.rows, rows), (self.lineage_updates, lineage_updates)):
+            kept[lanes] = np.concatenate((newest[:, None], kept[lanes][:, :-1]), axis=1)
         self.count[lanes] = np.minimum(self.count[lanes] + 1, self.num_snapshots)
-
-    def _put(self, lanes: np.ndarray, rows: np.ndarray, lineage_updates: np.ndarray) -> None:
-        self.rows[lanes, 0] = rows
-        self.lineage_updates[lanes, 0] = lineage_updates
-        self.count[lanes] = np.maximum(self.count[lanes], 1)
 
     def _move_up(self, lanes: np.ndarray, distance: np.ndarray) -> None:
         source = np.arange(self.num_snapshots) + distance[:, None]  # (n, H)
@@ -334,3 +328,9 @@ class Lineage:
             if isinstance(value, np.ndarray):
                 value[target] = value[source]
         self.thresholdout.copy_lane(source, target)
+
+
+@functools.cache
+def _window_ends(inner_steps: int, history_length: int) -> np.ndarray:
+    """Returns after how many updates of an env step each window ends, int64, shape (K,)."""
+    return np.arange(1, history_length + 1) * (inner_steps // history_length)

@@ -27,6 +27,9 @@ OBSERVATION_LAYOUTS = ("stacked", "flat")
 
 _LOW, _HIGH = (np.array(bounds, dtype=np.float32) for bounds in zip(*METRICS.values(), strict=True))
 
+_ONE = np.ones((1, 1))
+_TINY = 1e-300
+
 
 def observation_space(num_snapshots: int, history_length: int, layout: str) -> spaces.Box:
     """Returns the space of one lane's observation.
@@ -86,8 +89,8 @@ def make_rows(
         Float32, shape (n, K, M), finite and within the bounds of `METRICS`.
     """
     low, high = _log_bounds(lr_bounds)
-    positive = np.maximum(measured.losses, np.finfo(float).tiny)  # 0 is beyond the bounds as well
-    log_loss_ratio = np.log(positive / np.log(num_classes)[:, None])
+    losses = np.maximum(measured.losses, _TINY)  # whose logarithm is beyond the bounds, as that of 0 is
+    log_loss_ratio = np.log(losses / np.log(num_classes)[:, None])
     columns = {  # (n, K), or (n, 1) where all windows have the same
         "log_loss_ratio": log_loss_ratio,
         "batch_accuracy": measured.accuracies,
@@ -97,7 +100,7 @@ def make_rows(
         "budget_used": measured.updates / budget[:, None],
         "lineage_updates": measured.lineage_updates / budget[:, None],
         "diverged": measured.diverged[:, None],
-        "exists": np.ones((1, 1)),
+        "exists": _ONE,
     }
     rows = np.empty((*measured.losses.shape, NUM_METRICS), np.float32)
     for number, name in enumerate(METRICS):
@@ -107,5 +110,6 @@ def make_rows(
 
 
 @functools.cache
-def _log_bounds(lr_bounds: tuple[float, float]) -> np.ndarray:
-    return np.log10(lr_bounds)
+def _log_bounds(lr_bounds: tuple[float, float]) -> tuple[float, float]:
+    low, high = np.log10(lr_bounds).tolist()
+    return low, high

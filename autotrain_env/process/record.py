@@ -138,11 +138,11 @@ class EpisodeHistory:
     """
 
     def __init__(self, num_envs: int, history_length: int) -> None:
+        self.capacity = 0
         self.length = np.zeros(num_envs, np.int64)
+        # Row r of lane i is at i * capacity + r: one index costs much less than two.
         self.columns: dict[str, np.ndarray] = {
-            column.name: np.zeros(
-                (num_envs, 0, history_length) if column.per_window else (num_envs, 0), column.dtype
-            )
+            column.name: np.zeros((0, history_length) if column.per_window else 0, column.dtype)
             for column in columns_of(HISTORY)
         }
 
@@ -157,25 +157,33 @@ class EpisodeHistory:
             lanes: Which lanes, int64, shape (n,).
             record: What the step was.
         """
-        at = self.length[lanes]
-        if len(lanes) and at.max() >= self.columns["updates"].shape[1]:
+        length = self.length[lanes]
+        if (length >= self.capacity).any():
             self._grow()
+        at = lanes * self.capacity + length
         for name, column in self.columns.items():
-            column[lanes, at] = record.values[name][lanes]
-        self.length[lanes] += 1
+            column[at] = record.values[name][lanes]
+        self.length[lanes] = length + 1
 
     def _grow(self) -> None:
+        num_envs, old = len(self.length), self.capacity
+        self.capacity = max(32, 2 * old)
         for name, column in self.columns.items():
-            more = np.zeros((len(column), max(32, column.shape[1]), *column.shape[2:]), column.dtype)
-            self.columns[name] = np.concatenate((column, more), axis=1)
+            grown = np.zeros((num_envs, self.capacity, *column.shape[1:]), column.dtype)
+            grown[:, :old] = column.reshape(num_envs, old, *column.shape[1:])
+            self.columns[name] = grown.reshape(-1, *column.shape[1:])
+
+    def _rows(self, lane: int) -> slice:
+        start = lane * self.capacity
+        return slice(start, start + int(self.length[lane]))
 
     def of(self, lane: int) -> History:
         """Returns the columns of one lane's episode so far, copies, each of shape (rows, …)."""
-        length = self.length[lane]
-        return History({name: column[lane, :length].copy() for name, column in self.columns.items()})
+        rows = self._rows(lane)
+        return History({name: column[rows].copy() for name, column in self.columns.items()})
 
     def copy_lane(self, source: int, target: int) -> None:
         """Copy the episode of lane `source` to lane `target`."""
         self.length[target] = self.length[source]
         for column in self.columns.values():
-            column[target] = column[source]
+            column[self._rows(target)] = column[self._rows(source)]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 _AHEAD = 96  # numbers drawn at a time, which is an episode or so
-_PER_QUERY = np.arange(3)  # noise of the comparison; after a disagreement, of the answer and the threshold
+_PER_QUERY = 3  # numbers used at most: in the comparison, on the answer, on the next threshold
 
 
 class Thresholdout:
@@ -84,20 +84,30 @@ class Thresholdout:
         self.queries[lanes] += 1
         if not self.enabled:
             return holdout_score.copy()
-        start = self._next[lanes]
-        if start.max(initial=0) > _AHEAD - len(_PER_QUERY):
-            for lane in lanes[start > _AHEAD - len(_PER_QUERY)].tolist():
+        if self.budget is not None and self.exhausted[lanes].any():
+            answers, asked = train_score.copy(), ~self.exhausted[lanes]
+            answers[asked] = self._ask(lanes[asked], train_score[asked], holdout_score[asked])
+            return answers
+        return self._ask(lanes, train_score, holdout_score)
+
+    def _ask(self, lanes: np.ndarray, train_score: np.ndarray, holdout_score: np.ndarray) -> np.ndarray:
+        """Answer where the budget is not spent."""
+        short = self._next[lanes] > _AHEAD - _PER_QUERY
+        if short.any():
+            for lane in lanes[short].tolist():
                 self._draw(lane)
-            start = self._next[lanes]
-        noise = self.sigma * self._noise[lanes[:, None], start[:, None] + _PER_QUERY]  # (n, 3)
-        noisy_threshold = self._noisy_threshold[lanes]
-        asked = ~self.exhausted[lanes]
-        differs = np.abs(holdout_score - train_score) > noisy_threshold + 4 * noise[:, 0]
-        differs &= asked
-        self.disagreements[lanes] += differs
-        self._next[lanes] = start + asked + 2 * differs
-        self._noisy_threshold[lanes] = np.where(differs, self.threshold + 2 * noise[:, 2], noisy_threshold)
-        return np.where(differs, holdout_score + noise[:, 1], train_score)
+        start = self._next[lanes]
+        comparison = 4 * self.sigma * self._noise[lanes, start]
+        differs = np.abs(holdout_score - train_score) > self._noisy_threshold[lanes] + comparison
+        self._next[lanes] = start + 1
+        answers = train_score.copy()
+        if differs.any():
+            lanes, start = lanes[differs], start[differs]
+            answers[differs] = holdout_score[differs] + self.sigma * self._noise[lanes, start + 1]
+            self._noisy_threshold[lanes] = self.threshold + 2 * self.sigma * self._noise[lanes, start + 2]
+            self._next[lanes] = start + _PER_QUERY
+            self.disagreements[lanes] += 1
+        return answers
 
     def _draw(self, lane: int) -> None:
         """Fill a lane's noise up; what it has left comes first."""
