@@ -1,5 +1,6 @@
 """Episodes: a task made concrete, with its data, its network's shape and its random streams."""
 
+import functools
 import itertools
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -61,9 +62,13 @@ class Episode:
     evaluation_labels: np.ndarray  # int32
     evaluation_parts: tuple[slice, slice, slice]  # where each of these is among them
     action_generator: np.random.Generator
-    noise_generator: np.random.Generator
     curve: tuple[np.ndarray, np.ndarray] | None
     attempt: int = 0
+
+    @functools.cached_property
+    def noise_generator(self) -> np.random.Generator:
+        """Returns the stream of the noise on rewound weights."""
+        return stream(self.seed, "rewind_noise")
 
     def train_examples(self) -> np.ndarray:
         """Returns the train part: positions in the pool and labels, int32, shape (train, 2)."""
@@ -162,7 +167,6 @@ class EpisodeMaker:
             ).astype(np.int32),
             evaluation_parts=_slices(sizes),
             action_generator=stream(seed, "actions"),
-            noise_generator=stream(seed, "rewind_noise"),
             curve=baseline_curve(config.baseline, task),
         )
 
