@@ -11,6 +11,7 @@ from torch import Tensor
 from autotrain_env.data.sampling import EpochSampler, StreamPosition
 from autotrain_env.process.config import AutoTrainConfig
 from autotrain_env.process.episodes import GROUPS, Episode, EpisodeMaker, stream
+from autotrain_env.training.engine import Trained
 from autotrain_env.training.stack import LaneStack
 
 _MOST_KNOWN = 64  # partitions of lanes
@@ -215,13 +216,6 @@ class Stacks:
         stack, slot = self._of(lane)
         stack.add_noise(slot, scale, generator)
 
-    def finite(self, lanes: np.ndarray) -> np.ndarray:
-        """Returns whether all numbers of lanes' states are finite, bool, shape (n,)."""
-        finite = np.zeros(len(lanes), bool)
-        for group in self._grouped(lanes, "stack"):
-            finite[group.at] = group.stack.finite(group.slots)
-        return finite
-
     def weights_of(self, lane: int, *, best: bool = False) -> dict[str, Tensor]:
         """Returns parameters and buffers of a lane's network by name, copies.
 
@@ -244,28 +238,27 @@ class Stacks:
 
     # --- training and evaluation ---
 
-    def train(self, lanes: np.ndarray, rates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def train(self, lanes: np.ndarray, rates: np.ndarray) -> Trained:
         """Make T updates of each lane.
 
         Args:
             lanes: Which lanes, int64, shape (n,).
             rates: Learning rates, float64, shape (n,).
-
-        Returns:
-            Mean log loss [nats] and accuracy of every minibatch, float64, both (n, T).
         """
         shape = (len(lanes), self.config.inner_steps)
-        losses, accuracies = np.zeros(shape), np.zeros(shape)
+        trained = Trained(np.zeros(shape), np.zeros(shape), np.zeros(len(lanes), bool))
         for group in self._grouped(lanes, "training"):
             examples = self._draw_batches(group)
-            losses[group.at], accuracies[group.at] = group.stack.train(
+            found = group.stack.train(
                 self.maker.pool(group.stack.architecture.num_features),
                 group.slots,
                 rates[group.at],
                 examples[..., 0],
                 examples[..., 1],
             )
-        return losses, accuracies
+            for whole, part in zip(trained, found, strict=True):
+                whole[group.at] = part
+        return trained
 
     def _draw_batches(self, group: _Group) -> np.ndarray:
         """Draw an env step's minibatches: positions in the pool and labels, int32, (n, T, B, 2)."""
