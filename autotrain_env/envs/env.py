@@ -324,11 +324,7 @@ def draw_episode_seed(generator: np.random.Generator) -> int:
 
 def first_lane(info: dict[str, Any]) -> dict[str, Any]:
     """Returns the first lane's information, as plain Python values."""
-    plain = {}
-    for name, value in info.items():
-        if isinstance(value, dict):
-            plain[name] = first_lane(value)
-        else:
-            entry = value[0]
-            plain[name] = entry.item() if isinstance(entry, np.generic) else entry
-    return plain
+    return {
+        name: first_lane(value) if isinstance(value, dict) else value.item(0)
+        for name, value in info.items()
+    }

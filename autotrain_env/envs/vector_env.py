@@ -232,7 +232,7 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         return self.core.observation(), result.reward, terminated, truncated, info
 
     def _check_started(self) -> None:
-        if any(episode is None for episode in self.core.episodes):
+        if not self.core.lanes.begun.all():
             raise ResetNeeded("step() was called before every lane was reset")
         if self.autoreset_mode == AutoresetMode.DISABLED and not self.core.lanes.running.any():
             raise ResetNeeded("step() was called with all lanes ended; reset some of them first")
