@@ -100,6 +100,12 @@ inline RuleEntry rule_entry(int32_t rule) {
   }
 }
 
+// What a gradient is multiplied by so that its norm is at most `max_grad_norm`, from the sum of its squares.
+inline float clipping(double squares, float max_grad_norm) {
+  const float scale = max_grad_norm / ((float)std::sqrt(squares) + 1e-6f);
+  return scale > 1 ? 1 : scale;
+}
+
 // The numbers of update t of lane i.
 inline Step step_of(const Job& job, int64_t lane, int t) {
   auto coefficient = [&](int factor) {
