@@ -38,7 +38,7 @@ def why_not_native(
 
 
 class NativeEngine(Engine):
-    """Multilayer perceptrons and small convolutional networks computed by compiled code, on the CPU in float32.
+    """Multilayer perceptrons and the package's `CNN` computed by compiled code, on the CPU in float32.
 
     A lane is computed by one thread in a fixed order, so that its bits depend neither on N, nor on the
     number of threads (torch's), nor on the width of the processor's vectors.

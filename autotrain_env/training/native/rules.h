@@ -79,7 +79,7 @@ void update_tile(const Step& step, const float* gradient, long gradient_stride, 
       const long at = r * tile.stride + v;
       Vector w = load(tile.weights + at);
       Vector g = load(gradient + r * gradient_stride + v) * step.gradient_scale;
-      g = fma(step.weight_decay, w, g);
+      if (step.weight_decay != 0) g = fma(step.weight_decay, w, g);  // 0 times an infinite weight would be NaN
       w = Rule::move(step, g, w * step.keep, tile.first + at, tile.second + at);
       store(tile.weights + at, w);
     }
