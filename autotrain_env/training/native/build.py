@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -26,6 +27,9 @@ FLAGS = (
     "-fno-trapping-math",
     "-ffp-contract=off",  # bits must not depend on what the compiler finds fit to join into one operation
 )
+
+FLAGS_VARIABLE = "AUTOTRAIN_CXXFLAGS"
+"""Names more flags for the compiler, as sanitizers need them; a library that was built with others is not used."""
 
 ARCHITECTURES = {
     "avx512": "-march=x86-64-v4",
@@ -49,9 +53,13 @@ def buildable() -> tuple[str, ...]:
     return ("neon",) if machine in ("arm64", "aarch64") else ()
 
 
+def _more_flags() -> list[str]:
+    return shlex.split(os.environ.get(FLAGS_VARIABLE, ""))
+
+
 def source_key() -> str:
     """Returns what changes with the sources and flags: part of a library's name, so that none is stale."""
-    digest = hashlib.sha256(" ".join((*FLAGS, *ARCHITECTURES.values())).encode())
+    digest = hashlib.sha256(" ".join((*FLAGS, *_more_flags(), *ARCHITECTURES.values())).encode())
     for path in sorted((*FOLDER.glob("*.h"), *FOLDER.glob("*.cpp"))):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
@@ -78,12 +86,13 @@ def compiler() -> str:
     raise BuildError("there is no C++ compiler (c++, g++ or clang++)")
 
 
-def build(instructions: str, folder: Path) -> Path:
+def build(instructions: str, folder: Path, *, portable: bool = False) -> Path:
     """Compile the library for one instruction set, unless it is there; it appears whole or not at all.
 
     Args:
         instructions: One of `ARCHITECTURES`.
         folder: Where to put it; made where it is missing.
+        portable: Whether it is for other machines too, which may lack this compiler's own libraries.
 
     Returns:
         The library's path.
@@ -99,7 +108,10 @@ def build(instructions: str, folder: Path) -> Path:
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             made = Path(scratch) / path.name
             source = FOLDER / "engine.cpp"
-            command = [compiler(), *FLAGS, ARCHITECTURES[instructions], str(source), "-o", str(made)]
+            command = [compiler(), *FLAGS, ARCHITECTURES[instructions], *_more_flags(), str(source)]
+            if portable and platform.system() == "Linux":
+                command += ["-static-libstdc++", "-static-libgcc"]
+            command += ["-o", str(made)]
             done = subprocess.run(command, capture_output=True, text=True, timeout=600)
             if done.returncode != 0:
                 raise BuildError(f"{' '.join(command)} failed: {done.stderr.strip()[-2000:]}")

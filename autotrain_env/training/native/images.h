@@ -1,7 +1,7 @@
 // Minibatches gathered from the pool of images and normalised on the way.
 #pragma once
 
-#include <cstring>
+#include <algorithm>
 
 #include "job.h"
 #include "vectors.h"
@@ -17,40 +17,59 @@ struct Images {
     return {job.pool, job.scale + at, job.shift + at, job.num_features};
   }
 
-  // One image; `next` is the one that will be wanted soon. The row's padding is left as it is.
-  AUTOTRAIN_INLINE void gather_one(int32_t index, int32_t next, float* to) const {
-    const float* from = pool + (int64_t)index * num_features;
-    const char* ahead = (const char*)(pool + (int64_t)next * num_features);
-    int k = 0;
-    for (; k + kWidth <= num_features; k += kWidth) {
-      if (k % kBlock == 0) __builtin_prefetch(ahead + k * 4);
-      store(to + k, fma(load_unaligned(from + k), load_unaligned(scale + k), load_unaligned(shift + k)));
-    }
-    for (; k < num_features; k++) to[k] = std::fma(from[k], scale[k], shift[k]);
-  }
 };
 
-// images (columns, stride) and transposed (features, columns) of `count` images; those after them are 0.
-// Where only the latter is wanted, `images` has room for kWidth rows.
-__attribute__((noinline)) inline void gather(const Images& source, const int32_t* indices, int count, float* images,
-                                             long stride, bool keep_images, float* transposed, int columns) {
-  const int features = padded(source.num_features);
-  for (int b = 0; b < columns; b += kWidth) {
-    float* rows = keep_images ? images + b * stride : images;
+// Where a minibatch goes: image after image where `images` is not null, and transposed.
+struct Minibatch {
+  float* images;      // (columns, stride)
+  long stride;        // at least `features`, padded
+  float* transposed;  // (features, padded, columns)
+  int columns;
+};
+
+// Takes kWidth features from k on of kWidth images from b on, of which there are `count`; the other images are 0.
+template <class Load>
+AUTOTRAIN_INLINE void gather_block(int count, int b, int k, const Minibatch& to, Load load_block) {
+  Vector block[kWidth];
+#pragma GCC unroll 16
+  for (int i = 0; i < kWidth; i++) {
+    block[i] = i < count ? load_block(i) : Vector{};
+    if (to.images) store(to.images + (b + i) * to.stride + k, block[i]);
+  }
+  transpose(block);
+#pragma GCC unroll 16
+  for (int i = 0; i < kWidth; i++) store(to.transposed + (long)(k + i) * to.columns + b, block[i]);
+}
+
+// Gathers `count` images; those after them are 0, as are the features that pad an image.
+__attribute__((noinline)) inline void gather(const Images& source, const int32_t* indices, int count,
+                                             const Minibatch& to) {
+  const int features = source.num_features, whole = features / kWidth * kWidth;
+  for (int b = 0; b < to.columns; b += kWidth) {
+    const int here = std::max(0, std::min(kWidth, count - b));
+    const float *rows[kWidth], *next_rows[kWidth];
     for (int i = 0; i < kWidth; i++) {
-      if (b + i < count)
-        source.gather_one(indices[b + i], indices[std::min(b + i + 2, count - 1)], rows + i * stride);
+      rows[i] = source.pool + (int64_t)indices[std::min(b + i, count - 1)] * features;
+      next_rows[i] = source.pool + (int64_t)indices[std::min(b + kWidth + i, count - 1)] * features;
+    }
+    for (int k = 0; k < whole; k += kWidth) {
+      const Vector scale = load_unaligned(source.scale + k), shift = load_unaligned(source.shift + k);
+      const auto load_block = [&](int i) {
+        if (k % kBlock == 0) __builtin_prefetch(next_rows[i] + k);
+        return fma(load_unaligned(rows[i] + k), scale, shift);
+      };
+      if (here == kWidth)
+        gather_block(kWidth, b, k, to, load_block);
       else
-        std::memset(rows + i * stride, 0, features * 4);
+        gather_block(here, b, k, to, load_block);
     }
-    for (int k = 0; k < features; k += kWidth) {
-      Vector block[kWidth];
-#pragma GCC unroll 16
-      for (int i = 0; i < kWidth; i++) block[i] = load(rows + i * stride + k);
-      transpose(block);
-#pragma GCC unroll 16
-      for (int i = 0; i < kWidth; i++) store(transposed + (long)(k + i) * columns + b, block[i]);
-    }
+    for (int k = whole; k < padded(features); k += kWidth)
+      gather_block(here, b, k, to, [&](int i) {
+        Vector values = {};
+        for (int j = 0; j < kWidth && k + j < features; j++)
+          values[j] = std::fma(rows[i][k + j], source.scale[k + j], source.shift[k + j]);
+        return values;
+      });
   }
 }
 

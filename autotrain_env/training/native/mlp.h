@@ -29,7 +29,7 @@ class Mlp {
         layers_[i].place(job.sizes[i], job.sizes[i + 1], num_accumulators, whole_gradient, take);
         Inputs& in = inputs_[i];
         in.stride = row_stride(job.sizes[i]);
-        in.images = for_training || i == 0 ? take((for_training ? columns_ : kWidth) * in.stride) : nullptr;
+        in.images = for_training ? take(columns_ * in.stride) : nullptr;
         in.transposed = take((long)padded(job.sizes[i]) * columns_);
         // In evaluation, what a layer gives is the next one's input, and only the last needs room of its own.
         const bool last = i + 1 == layers_.size();
@@ -66,14 +66,13 @@ class Mlp {
   // Computes logits, and what follows from them, of one minibatch; see `softmax_cross_entropy`.
   void forward(const Images& source, const int32_t* indices, const int32_t* labels, int count, bool want_losses,
                float error_scale) {
-    const bool keep_images = error_scale != 0;
     const size_t last = layers_.size() - 1;
-    gather(source, indices, count, inputs_[0].images, inputs_[0].stride, keep_images, inputs_[0].transposed, columns_);
+    gather(source, indices, count, {inputs_[0].images, inputs_[0].stride, inputs_[0].transposed, columns_});
     pad_labels(labels, count, columns_, labels_);
     for (size_t i = 0; i < last; i++) {
       Inputs& next = inputs_[i + 1];
       layers_[i].forward(inputs_[i].transposed, next.transposed, columns_, true);
-      if (keep_images) turn(next.transposed, padded(layers_[i].outputs), columns_, next.images, next.stride);
+      if (next.images) turn(next.transposed, padded(layers_[i].outputs), columns_, next.images, next.stride);
     }
     layers_[last].forward(inputs_[last].transposed, errors_[last], columns_, false);
     softmax_cross_entropy(errors_[last], layers_[last].outputs, columns_, head_, want_losses, error_scale);
