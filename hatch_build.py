@@ -1,4 +1,4 @@
-"""Puts the compiled engine into a wheel where there is a C++ compiler; without one the wheel goes without it."""
+"""Puts the compiled engine into a wheel, where there is a C++ compiler."""
 
 import importlib.util
 import sysconfig
@@ -19,8 +19,8 @@ class EngineHook(BuildHookInterface):  # type: ignore[type-arg]
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Add the libraries to the wheel, which then fits this platform alone.
 
-        A checkout (`version` is `"editable"`) compiles at first use instead, so that its libraries are never
-        older than its sources.
+        A checkout (`version` is `"editable"`) compiles at first use instead, so that its libraries are
+        never older than its sources.
         """
         if self.target_name != "wheel" or version == "editable":
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,109 +17,15 @@ from torch.nn import functional as F
 from autotrain_env.training import torch_engine
 from autotrain_env.training.architecture import Architecture
 from autotrain_env.training.classifiers import CNN, as_classifier
-from autotrain_env.training.engine import Evaluation, Trained
-from autotrain_env.training.optimizers import OPTIMIZERS, SGD, AdamW, Optimizer
+from autotrain_env.training.optimizers import OPTIMIZERS, SGD, AdamW
 from autotrain_env.training.stack import LaneStack
-
-T, B, E = 6, 7, 37  # updates, images in a minibatch, images in an evaluation
-CPU = torch.device("cpu")
-POOL = torch.from_numpy(np.random.default_rng(0).standard_normal((300, 64)))
+from tests.helpers.stacks import CPU, E, Setup, Sizes, T, assert_same_bits, of_lanes
 
 
 def batch_norm_network() -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(1, 3, 3, bias=False), nn.BatchNorm2d(3), nn.Tanh(), nn.Flatten(), nn.Linear(3 * 36, 10)
     )
-
-
-@pytest.fixture
-def set_num_threads() -> Iterator[Callable[[int], None]]:
-    threads = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(threads)
-
-
-class Lane:
-    """What one lane is given: everything follows from its number."""
-
-    def __init__(self, architecture: Architecture, number: int) -> None:
-        generator = np.random.default_rng(number)
-        self.row = architecture.initial_row("orthogonal", generator)
-        self.rate = 0.01 * (1 + number % 7)
-        self.mean, self.std = torch.tensor([0.1 * number]), torch.tensor([1.0 + 0.2 * number])
-        self.indices = generator.integers(0, 300, (T, B))
-        self.labels = generator.integers(0, 10, (T, B))
-        self.test_indices = generator.integers(0, 300, E)
-        self.test_labels = generator.integers(0, 10, E)
-
-
-class Setup:
-    """A stack with some lanes in some of its slots, and what they are given."""
-
-    def __init__(
-        self,
-        classifier: Any = "mlp-9",
-        optimizer: str | Optimizer = "adam",
-        *,
-        lanes: list[int],
-        slots: list[int] | None = None,
-        dtype: torch.dtype = torch.float32,
-        backend: str = "auto",
-        num_snapshots: int = 2,
-    ) -> None:
-        self.architecture = Architecture(as_classifier(classifier), (1, 8, 8), 10)
-        rule = OPTIMIZERS[optimizer] if isinstance(optimizer, str) else optimizer
-        self.stack = LaneStack(self.architecture, rule, num_snapshots, backend, dtype, CPU)
-        self.slots = np.array([*range(len(lanes))] if slots is None else slots)
-        for _ in range(max(self.slots) + 1):
-            self.stack.acquire()
-        self.pool = POOL.to(dtype)
-        self.lanes = [Lane(self.architecture, number) for number in lanes]
-        for slot, lane in zip(self.slots.tolist(), self.lanes, strict=True):
-            self.stack.set_normalization(slot, lane.mean, lane.std)
-            self.stack.set_lane_values(slot, rule)
-        self.stack.set_network(self.slots, np.stack([lane.row for lane in self.lanes]))
-
-    def train(self, times: int = 1) -> Trained:
-        for _ in range(times):
-            trained = self.stack.train(
-                self.pool,
-                self.slots,
-                np.array([lane.rate for lane in self.lanes]),
-                np.stack([lane.indices for lane in self.lanes]),
-                np.stack([lane.labels for lane in self.lanes]),
-            )
-        return trained
-
-    def evaluate(self, *, losses: bool = True, best: bool = False) -> Evaluation:
-        return self.stack.evaluate(
-            self.pool,
-            self.slots,
-            np.stack([lane.test_indices for lane in self.lanes]),
-            np.stack([lane.test_labels for lane in self.lanes]),
-            losses=losses,
-            best=best,
-        )
-
-    def rows(self) -> Tensor:
-        return self.stack.state[torch.from_numpy(self.slots)].clone()
-
-    def everything(self) -> list[np.ndarray]:
-        """All results of training twice and evaluating, one entry per lane."""
-        first, second = self.train(), self.train()
-        evaluation = self.evaluate()
-        assert evaluation.losses is not None
-        results = [*first, *second, evaluation.correct, evaluation.losses, evaluation.finite]
-        return [*results, self.rows().numpy()]
-
-
-def assert_same_bits(left: list[np.ndarray], right: list[np.ndarray]) -> None:
-    for one, other in zip(left, right, strict=True):
-        assert one.dtype == other.dtype and one.tobytes() == other.tobytes()
-
-
-def of_lanes(results: list[np.ndarray], lanes: list[int]) -> list[np.ndarray]:
-    return [result[lanes] for result in results]
 
 
 # --- what training and evaluation compute ---
@@ -140,7 +46,7 @@ def test_training_is_that_of_a_plain_loop(classifier: Any, backend: str):
             for tensor, part in zip(tensors, row.split([t.numel() for t in tensors]), strict=True):
                 tensor.copy_(part.view_as(tensor))
         optimizer = torch.optim.AdamW(module.parameters(), lr=lane.rate)
-        images = ((POOL - lane.mean.double()) / lane.std.double()).view(-1, 1, 8, 8)
+        images = ((Sizes().pool() - lane.mean.double()) / lane.std.double()).view(-1, 1, 8, 8)
         for update in range(2 * T):
             labels = torch.from_numpy(lane.labels[update % T])
             logits = module(images[lane.indices[update % T]])

@@ -1,4 +1,7 @@
-"""Says which compiled code is used here, after building it where it is missing: `python -m autotrain_env.training.native`."""
+"""Builds the compiled engine where it is missing, and says which one is used.
+
+Run by `python -m autotrain_env.training.native`: for images of machines that have no compiler later.
+"""
 
 import sys
 

@@ -29,7 +29,7 @@ FLAGS = (
 )
 
 FLAGS_VARIABLE = "AUTOTRAIN_CXXFLAGS"
-"""Names more flags for the compiler, as sanitizers need them; a library that was built with others is not used."""
+"""Names more flags for the compiler, as sanitizers need them; libraries built with others are not used."""
 
 ARCHITECTURES = {
     "avx512": "-march=x86-64-v4",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -49,7 +49,7 @@ class NativeEngine(Engine):
         library: The compiled code; by default that for this processor's best instruction set.
     """
 
-    backend: ClassVar[str] = "native"
+    backend = "native"
 
     def __init__(
         self, architecture: Architecture, optimizer: Optimizer, library: Library | None = None
