@@ -227,8 +227,8 @@ def cnn(setup: Setup) -> list[Figure]:
         update, plain, plain_last, evaluation, plain_evaluation, last_evaluation = seconds / counts
         figures += [
             setup.figure(
-                f"training, CNN {channels[0]}-{channels[1]} on 1×28×28, B 64, N = 8: updates/s over those of "
-                "a plain torch loop",
+                f"training, CNN {channels[0]}-{channels[1]} on 1×28×28, B 64, N = 8: updates/s over those "
+                "of a plain torch loop",
                 Spread.of(plain / update),
                 goal=4,
                 beside=f"{micro(update)} against {micro(plain)} per update",

@@ -41,8 +41,6 @@ class Cnn {
       feature_stride_ = row_stride(features);
       feature_images_ = for_training ? take(kBlock * feature_stride_) : nullptr;
       logits_ = take(padded(last_.outputs) * kBlock);
-      image_stride_ = row_stride(job.num_features);
-      images_ = take(kWidth * image_stride_);
       transposed_ = take((long)padded(job.num_features) * kBlock);
       head_.losses = take(columns_);
       head_.correct = (int32_t*)take(columns_);
@@ -106,7 +104,7 @@ class Cnn {
   void take_images(const Images& source, const int32_t* indices, int count) {
     int32_t all[kBlock];
     for (int b = 0; b < kBlock; b++) all[b] = indices[b < count ? b : 0];
-    gather(source, all, kBlock, images_, image_stride_, false, transposed_, kBlock);
+    gather(source, all, kBlock, {nullptr, 0, transposed_, kBlock});
     const Stage& stage = stages_[0];
     const long length = (long)stage.width * kBlock;
     const float* from = transposed_;
@@ -143,10 +141,9 @@ class Cnn {
   Dense last_;
   Planes features_;  // what the last stage gives
   float* feature_images_ = nullptr;  // the same, image after image
-  float* images_ = nullptr;          // some images as they come from the pool
-  float* transposed_ = nullptr;      // kBlock of them
+  float* transposed_ = nullptr;      // images as they come from the pool
   float* logits_ = nullptr;
-  long feature_stride_ = 0, image_stride_ = 0;
+  long feature_stride_ = 0;
   Head head_{};
   int32_t* labels_ = nullptr;
 };
