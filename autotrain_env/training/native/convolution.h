@@ -11,9 +11,9 @@ constexpr int kTaps = 9;
 
 // Largest tiles: maps for four pixels each, as many as there are registers for sums.
 #if defined(__AVX512F__)
-constexpr int kTileMaps = 5, kGradientMaps = 2;
+constexpr int kTileMaps = 6, kGradientMaps = 2;
 #elif defined(__AVX2__)
-constexpr int kTileMaps = 2, kGradientMaps = 1;
+constexpr int kTileMaps = 3, kGradientMaps = 1;
 #else
 constexpr int kTileMaps = 5, kGradientMaps = 2;
 #endif
@@ -32,7 +32,7 @@ struct Planes {
     // Maps that lie a multiple of 4,096 bytes apart would share few cache sets: they are set off by four pixels.
     if (border)
       while (plane / kBlock % 16 != 4) plane += kBlock;
-    data = take(padded(maps) * plane);
+    data = take((long)padded((int)(maps * plane / kBlock)) * kBlock);
   }
 
   AUTOTRAIN_INLINE float* at(int map, int y, int x) const {
