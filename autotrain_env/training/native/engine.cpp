@@ -3,6 +3,7 @@
 
 #include "lanes.h"
 #include "mlp.h"
+#include "permute.h"
 #include "threads.h"
 
 namespace autotrain {
@@ -30,4 +31,9 @@ AUTOTRAIN_EXPORT int autotrain_train(const autotrain::Job* job) {
 
 AUTOTRAIN_EXPORT int autotrain_evaluate(const autotrain::Job* job) {
   return autotrain::for_each_lane(*job, autotrain::evaluate_lane<autotrain::Mlp>);
+}
+
+AUTOTRAIN_EXPORT void autotrain_permute(
+    autotrain::BitGenerator* generator, int64_t* items, int64_t num_rows, int64_t size) {
+  autotrain::permute(generator, items, num_rows, size);
 }
