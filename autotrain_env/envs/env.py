@@ -209,6 +209,16 @@ class AutoTrainEnv(gymnasium.Env[np.ndarray, Any]):
         """Returns what policies decide on, arrays over one lane; the environment must have been reset."""
         return self.core.situation()
 
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """Returns how networks are computed, as `backend=` names it; nothing before the first reset."""
+        return self.core.stacks.backends
+
+    def __repr__(self) -> str:
+        """Returns what the environment is, with the backends in use."""
+        name = self.spec.id if self.spec is not None else "not registered"
+        return f"<{type(self).__name__}<{name}>, backends={self.backends}>"
+
     def network(self, *, best: bool = False) -> nn.Module:
         """Returns the network in training as a module, with the normalisation of its images in front.
 

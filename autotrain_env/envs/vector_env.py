@@ -281,6 +281,16 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         """
         self.core.set_task_level(level)
 
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """Returns how networks are computed, as `backend=` names it; nothing before the first reset."""
+        return self.core.stacks.backends
+
+    def __repr__(self) -> str:
+        """Returns what the environment is, with the backends in use."""
+        name = self.spec.id if self.spec is not None else "not registered"
+        return f"<{type(self).__name__}<{name}>, num_envs={self.num_envs}, backends={self.backends}>"
+
     def network(self, lane: int, *, best: bool = False) -> nn.Module:
         """Returns the network of a lane as a module, with the normalisation of its images in front.
 

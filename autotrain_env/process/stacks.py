@@ -165,6 +165,11 @@ class Stacks:
         """Leave out what is only remembered."""
         return vars(self) | {"_known_groups": {}}
 
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """Returns by which backends networks are computed, sorted; none before the first reset."""
+        return tuple(sorted({stack.engine.backend for stack in self.stacks.values()}))
+
     # --- weights ---
 
     def set_networks(self, lanes: np.ndarray, rows: Sequence[np.ndarray]) -> None:
