@@ -4,6 +4,7 @@
 #include "cnn.h"
 #include "lanes.h"
 #include "mlp.h"
+#include "permute.h"
 #include "threads.h"
 
 namespace autotrain {
@@ -33,4 +34,9 @@ AUTOTRAIN_EXPORT int autotrain_train(const autotrain::Job* job) {
 AUTOTRAIN_EXPORT int autotrain_evaluate(const autotrain::Job* job) {
   using namespace autotrain;
   return for_each_lane(*job, job->convolutional ? evaluate_lane<Cnn> : evaluate_lane<Mlp>);
+}
+
+AUTOTRAIN_EXPORT void autotrain_permute(
+    autotrain::BitGenerator* generator, int64_t* items, int64_t num_rows, int64_t size) {
+  autotrain::permute(generator, items, num_rows, size);
 }
