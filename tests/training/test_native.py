@@ -306,6 +306,14 @@ def test_a_compiler_that_fails_says_how(tmp_path: Path, monkeypatch: pytest.Monk
     assert not list((tmp_path / "new").iterdir())  # nothing half-made
 
 
+def test_a_build_that_fails_is_told_and_torch_computes(tmp_path: Path):
+    broken = {"AUTOTRAIN_CACHE": str(tmp_path), "AUTOTRAIN_CXXFLAGS": "-no-such-flag"}
+    done = run_python("-c", BACKEND.format("auto"), **broken)
+    assert (done.stdout, done.returncode) == ("stacked\n", 0), done.stderr
+    assert "the compiled engine cannot be used, and torch computes instead" in done.stderr
+    assert "no-such-flag" in done.stderr
+
+
 def test_a_library_of_other_sources_or_flags_is_another(monkeypatch: pytest.MonkeyPatch):
     before = library_name("avx2")
     monkeypatch.setenv("AUTOTRAIN_CXXFLAGS", "-g")

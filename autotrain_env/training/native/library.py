@@ -6,6 +6,7 @@ import ctypes
 import functools
 import os
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from autotrain_env.data.sampling import permute_rows
 from autotrain_env.training.native.build import (
     FOLDER,
     BuildError,
+    CannotBuildError,
     build,
     buildable,
     compiler,
@@ -183,11 +185,20 @@ def load(instructions: str) -> Library:
 
 @functools.cache
 def best_library() -> Library | BuildError:
-    """Returns the library for the best instruction set of this processor, or why there is none."""
+    """Returns the library for the best instruction set of this processor, or why there is none.
+
+    Warns where one should have been built or loaded and was not.
+    """
     usable = instructions_here()
     if not usable:
-        return BuildError("it is written for x86-64 with AVX2 and for ARM, on Linux and macOS")
+        return CannotBuildError("it is written for x86-64 with AVX2 and for ARM, on Linux and macOS")
     try:
         return load(usable[0])
+    except CannotBuildError as error:
+        return error
     except BuildError as error:
+        warnings.warn(
+            f"the compiled engine cannot be used, and torch computes instead, which is slower: {error}",
+            stacklevel=2,
+        )
         return error
