@@ -112,6 +112,14 @@ def user(factory: Callable[[], nn.Module]) -> NetworkMaker:
     return lambda image_shape, num_classes: factory()
 
 
+def held_by(network: nn.Module) -> list[Tensor]:
+    """Everything that one network holds: what is trained, what is frozen, buffers."""
+    parameters = list(network.parameters())
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    frozen = [parameter for parameter in parameters if not parameter.requires_grad]
+    return [*trained, *frozen, *network.buffers()]
+
+
 # The learning rate is set before every env step.
 OPTIMIZERS: dict[str, OptimizerMaker] = {
     "sgd": lambda p: torch.optim.SGD(p, lr=1.0),
@@ -293,7 +301,7 @@ class Reference:
         self.network = self.plan.network(self.architecture.image_shape, self.C).to(self.dtype)
         start = 0
         with torch.no_grad():
-            for tensor in [*self.network.parameters(), *self.network.buffers()]:
+            for tensor in held_by(self.network):
                 stop = start + tensor.numel()
                 tensor.copy_(numbers[start:stop].view_as(tensor))
                 start = stop

@@ -62,6 +62,31 @@ def batch_norm_network() -> nn.Module:
     )
 
 
+class Stateful(nn.Module):
+    """A network with state of every kind: a frozen layer, masks, a counter, a mean that is made anew."""
+
+    mean: torch.Tensor
+    order: torch.Tensor
+    mask: torch.Tensor
+    updates: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(64, 12), nn.Linear(12, 10)
+        self.between = nn.Linear(12, 12).requires_grad_(False)
+        self.register_buffer("order", torch.randperm(64))
+        self.register_buffer("mask", torch.rand(12) < 0.8)
+        self.register_buffer("mean", torch.zeros(12))
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = self.between(torch.tanh(self.first(x.flatten(1)[:, self.order]))) * self.mask
+        if self.training:
+            self.updates += 1
+            self.mean = 0.9 * self.mean + 0.1 * hidden.detach().mean(0)
+        return self.last(torch.tanh(hidden - self.mean)) / (1 + 0.01 * self.updates)
+
+
 def assert_same(
     observation: np.ndarray, info: dict[str, Any], oracle: Reference, tolerance: float = 1e-9
 ) -> None:
@@ -79,7 +104,7 @@ def assert_same(
 
 def assert_same_weights(weights: dict[str, torch.Tensor], oracle: Reference, tolerance: float) -> None:
     """Compare parameters and buffers, by position: names are each one's own."""
-    expected = [*oracle.network.parameters(), *oracle.network.buffers()]
+    expected = reference.held_by(oracle.network)
     for (name, ours), theirs in zip(weights.items(), expected, strict=True):
         theirs = theirs.detach().to(ours.dtype)
         torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance, msg=name)
@@ -215,8 +240,13 @@ def test_every_perceptron_follows_the_oracle(classifier: str, network: Any, back
         (CNN((3, 5)), reference.cnn(3, 5), "adam", "looped"),
         (batch_norm_network, reference.user(batch_norm_network), "adam", "stacked"),
         (batch_norm_network, reference.user(batch_norm_network), "momentum", "looped"),
+        (Stateful, reference.user(Stateful), "adam", "stacked"),
+        (Stateful, reference.user(Stateful), "momentum", "looped"),
     ],
-    ids=["cnn", "cnn, looped", "batch normalisation", "batch normalisation, looped"],
+    ids=[
+        *("cnn", "cnn, looped", "batch normalisation", "batch normalisation, looped"),
+        *("state of every kind", "state of every kind, looped"),
+    ],
 )
 def test_every_module_follows_the_oracle(classifier: Any, network: Any, optimizer: str, backend: str):
     task = replace(TASK, classifier=classifier, optimizer=optimizer, budget=4 * 8)
