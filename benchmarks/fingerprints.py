@@ -123,7 +123,8 @@ def play(env_id: str, arguments: dict[str, Any], seed: int) -> str:
 
 def play_side_by_side(tasks: str) -> str:
     """Two episodes of a lane each, eight lanes, with automatic resets."""
-    envs = gymnasium.make_vec("AutoTrain-v0", num_envs=8, tasks=tasks, budget=300)
+    arguments = {"tasks": tasks, "budget": 300, "autoreset_mode": "SameStep"}
+    envs = gymnasium.make_vec("AutoTrain-v0", num_envs=8, **arguments)
     envs.action_space.seed(0)
     fingerprint = Fingerprint()
     observations, _ = envs.reset(seed=0)

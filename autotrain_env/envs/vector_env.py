@@ -37,8 +37,8 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
 
     | `autoreset_mode` | when a lane's episode has ended |
     |---|---|
-    | `SAME_STEP` (default) | it is reset in the same step; `final_obs` and `final_info` hold its end |
-    | `NEXT_STEP` | the next step resets it, whatever the action; the reward of that step is 0 |
+    | `NEXT_STEP` (default) | the next step resets it, whatever the action; the reward of that step is 0 |
+    | `SAME_STEP` | it is reset in the same step; `final_obs` and `final_info` hold its end |
     | `DISABLED` | it idles (reward 0, flags and observation kept) until `reset` with a `reset_mask` |
 
     Args:
@@ -52,7 +52,7 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
     def __init__(
         self,
         num_envs: int = 1,
-        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         render_mode: str | None = None,
         max_episode_steps: int | None = None,
         **kwargs: Any,

@@ -459,7 +459,7 @@ def test_every_lane_with_its_own_tasks_follows_the_oracle(score: str):
     """Tasks of every kind, drawn by the environment; more than two episodes in every lane."""
     settings = SETTINGS | {"score": score}
     lanes, seed = 5, 20
-    env = AutoTrainVectorEnv(num_envs=lanes, tasks=DRAWN, **settings)
+    env = AutoTrainVectorEnv(lanes, autoreset_mode="SameStep", tasks=DRAWN, **settings)
     oracles = [Reference(seed + lane, **settings) for lane in range(lanes)]
     generators = [np.random.default_rng(lane) for lane in range(lanes)]
     observations, info = env.reset(seed=seed)
