@@ -1,6 +1,7 @@
 """Settings and fixtures of all tests."""
 
 import os
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium
@@ -31,3 +32,11 @@ def tiny_vec() -> Any:
     return lambda num_envs, env_id="AutoTrain-v0", **kwargs: gymnasium.make_vec(
         env_id, num_envs=num_envs, **tiny(**kwargs)
     )
+
+
+@pytest.fixture
+def set_num_threads() -> Iterator[Callable[[int], None]]:
+    """Sets the number of torch's threads until the test is over."""
+    threads = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(threads)

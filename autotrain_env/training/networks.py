@@ -8,17 +8,14 @@ batched matrix products with a backward pass written out, any other module eithe
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
-from autotrain_env.errors import unknown_name
 from autotrain_env.training.architecture import Architecture
 from autotrain_env.training.classifiers import MLP
-
-BACKENDS = ("auto", "stacked", "looped")
 
 _BLOCK_BYTES = 32 * 2**20  # lanes trained together on a CPU: what still fits its caches
 
@@ -29,6 +26,9 @@ class Network(ABC):
     Args:
         architecture: What they have in common.
     """
+
+    backend: ClassVar[str]
+    """The name by which such networks can be asked for."""
 
     def __init__(self, architecture: Architecture) -> None:
         self.architecture = architecture
@@ -94,6 +94,8 @@ def log_loss(log_probabilities: Tensor, labels: Tensor) -> Tensor:
 
 class StackedMLP(Network):
     """Multilayer perceptrons as batched matrix products, with the backward pass written out."""
+
+    backend: ClassVar[str] = "stacked"
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__(architecture)
@@ -220,6 +222,8 @@ def _accumulate(target: Tensor, gradient: Tensor, decay: Tensor | None) -> None:
 class LoopedNetwork(ModuleNetwork):
     """One lane after another: what is fastest for convolutions on a CPU."""
 
+    backend: ClassVar[str] = "looped"
+
     def lanes_per_block(self, batch_size: int, device: torch.device) -> int:
         """Returns 1, so that a lane's weights stay in the cache for the whole env step."""
         return 1
@@ -268,6 +272,8 @@ class LoopedNetwork(ModuleNetwork):
 
 class VmapNetwork(ModuleNetwork):
     """All lanes at once through `torch.func.vmap`: for accelerators."""
+
+    backend: ClassVar[str] = "stacked"
 
     def __init__(self, architecture: Architecture, dtype: torch.dtype, device: torch.device) -> None:
         super().__init__(architecture, dtype, device)
@@ -323,7 +329,7 @@ class VmapNetwork(ModuleNetwork):
 def make_network(
     architecture: Architecture, backend: str, dtype: torch.dtype, device: torch.device
 ) -> Network:
-    """Choose how n networks are computed.
+    """Choose how n networks are computed by torch.
 
     Args:
         architecture: What they have in common.
@@ -332,8 +338,6 @@ def make_network(
         dtype: Dtype of the weights.
         device: Device that holds the weights.
     """
-    if backend not in BACKENDS:
-        raise unknown_name("backend", backend, BACKENDS)
     if backend != "looped" and isinstance(architecture.classifier, MLP):
         return StackedMLP(architecture)
     if backend == "looped" or (backend == "auto" and device.type == "cpu"):
