@@ -20,8 +20,9 @@ from autotrain_env.process.task_distributions import (
     Sampler,
     TaskDistribution,
     as_task_distribution,
+    possible_values,
 )
-from autotrain_env.process.tasks import Task
+from autotrain_env.process.tasks import Task, is_users_own
 from autotrain_env.training.engine import BACKENDS
 
 INITIAL_STATES = ("random_inits", "zeros")
@@ -52,7 +53,8 @@ class AutoTrainConfig:
         train_size: Images in the train part.
         holdout_size: Images in the holdout part.
         validation_size: Images in the validation part.
-        label_noise: Probability of a wrong label in the train and holdout part.
+        label_noise: Probability of a wrong label in the train and holdout part. `None` for what `tasks`
+            says of built-in datasets, and for 0 with your own data, of which presets say nothing.
         classifier: Architecture; see `Task`.
         optimizer: Update rule; see `Task`.
         batch_size: Images in a minibatch.
@@ -255,6 +257,13 @@ class AutoTrainConfig:
         given = {name: getattr(self, name) for name in TASK_FIELDS}
         given = {name: value for name, value in given.items() if value is not None}
         distribution = as_task_distribution(self.tasks)
+        own = [
+            data
+            for data in possible_values(given.get("dataset"))
+            if data is not None and is_users_own(data)
+        ]
+        if own and isinstance(self.tasks, str) and self.label_noise is None:
+            given["label_noise"] = None  # a preset's noise is not meant for data that it does not know
         return distribution.replace(**given) if given else distribution
 
     @property

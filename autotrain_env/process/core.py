@@ -405,9 +405,10 @@ class AutoTrainCore:
             best: Whether with the weights that were best on the guarded holdout, or the current ones.
 
         Returns:
-            In evaluation mode, on the CPU: from images as the data set holds them (bytes are divided by 255
-            there), float32, shape (n, *image_shape), to logits, float32, shape (n, C). Where the lane has
-            diverged, the current weights may not be finite.
+            In evaluation mode, on the CPU: from images as they were given to the data set, shape
+            (n, *image_shape), to logits, float32, shape (n, C). Bytes are divided by 255 where the data
+            set's images were bytes, and are refused otherwise; floats are taken as they are. Where the lane
+            has diverged, the current weights may not be finite.
 
         Raises:
             InvalidValueError: If there is no such lane.
@@ -415,7 +416,8 @@ class AutoTrainCore:
         check(0 <= lane < self.num_envs, "lane", lane, f"from 0 to {self.num_envs - 1}")
         episode = self.stacks.episode(lane)
         weights = self.stacks.weights_of(lane, best=best)
-        return episode.architecture.network(weights, episode.split.mean, episode.split.std)
+        split, from_bytes = episode.split, episode.dataset.from_bytes
+        return episode.architecture.network(weights, split.mean, split.std, from_bytes=from_bytes)
 
     def copy_lane(self, source: int, target: int) -> None:
         """Copy a whole lane: task, weights, rows, streams.

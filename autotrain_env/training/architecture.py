@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autotrain_env.errors import InvalidValueError, check
+from autotrain_env.errors import InvalidTypeError, InvalidValueError, check
 from autotrain_env.training.classifiers import _NO_RANDOMNESS, BUILT_IN, Classifier
 from autotrain_env.training.initialization import INITIALIZATIONS, MODULE_DEFAULT
 from autotrain_env.training.lane_checks import (
@@ -180,20 +180,25 @@ class Architecture:
             row[weights[-1].start : weights[-1].stop] = 0
         return row
 
-    def network(self, weights: Mapping[str, Tensor], mean: Tensor, std: Tensor) -> nn.Module:
+    def network(
+        self, weights: Mapping[str, Tensor], mean: Tensor, std: Tensor, *, from_bytes: bool
+    ) -> nn.Module:
         """Returns a network with given weights, behind the normalisation of images, in evaluation mode.
 
         Args:
             weights: Parameters and buffers by name.
             mean: What is subtracted from images; broadcast with shape (n, *image_shape).
             std: What images are divided by then; broadcast likewise.
+            from_bytes: Whether images may be bytes, which are divided by 255 first.
         """
         module = copy.deepcopy(self.template)
         tensors = dict(module.named_parameters()) | dict(module.named_buffers())
         with torch.no_grad():
             for name, values in weights.items():
                 tensors[name].copy_(values)
-        return nn.Sequential(OrderedDict(normalize=_Normalize(mean, std), classifier=module)).eval()
+        return nn.Sequential(
+            OrderedDict(normalize=_Normalize(mean, std, from_bytes), classifier=module)
+        ).eval()
 
     @property
     def num_features(self) -> int:
@@ -244,12 +249,25 @@ def _global_streams() -> tuple[bytes, bytes, str]:
 class _Normalize(nn.Module):
     """Images minus their mean, over their standard deviation."""
 
-    def __init__(self, mean: Tensor, std: Tensor) -> None:
+    def __init__(self, mean: Tensor, std: Tensor, from_bytes: bool) -> None:
         super().__init__()
+        self.from_bytes = from_bytes
         self.register_buffer("mean", mean.clone())
         self.register_buffer("std", std.clone())
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalise images of shape (n, *image_shape)."""
         mean, std = self.get_buffer("mean"), self.get_buffer("std")
-        return (images - mean) / std
+        if images.dtype == torch.uint8:
+            if not self.from_bytes:
+                raise InvalidTypeError(
+                    "images are bytes, but those that this network was trained on were not: give them in "
+                    "the same units"
+                )
+            images = images.to(mean.dtype) / 255
+        elif self.from_bytes and not images.is_floating_point():
+            raise InvalidTypeError(
+                f"images are of dtype {images.dtype}, but those that this network was trained on were "
+                "bytes: give bytes, or floats from 0 to 1"
+            )
+        return (images.to(mean.dtype) - mean) / std

@@ -357,6 +357,51 @@ def test_evaluation_writes_nothing(data: Dataset, backend: str):
     assert env.core.stacks.weights_of(0)["state"].item() == 40 - 10  # a rewind took ten back
 
 
+# --- images as the data set was given them ---
+
+
+def as_bytes() -> np.ndarray:
+    return np.clip(IMAGES * 25 + 128, 0, 255).astype(np.uint8)
+
+
+GIVEN: dict[str, Callable[[], np.ndarray]] = {
+    "bytes": as_bytes,
+    "floats of bytes": lambda: as_bytes().astype(np.float64),
+    "whole numbers of bytes": lambda: as_bytes().astype(np.int64),
+    "floats from 0 to 1": lambda: as_bytes() / 255,
+}
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("name", GIVEN)
+def test_a_network_takes_images_as_the_data_set_was_given_them(name: str, shared: bool):
+    given = GIVEN[name]()
+    handle = load_dataset((given, LABELS))
+    if shared:  # as another process has it
+        make, *arguments = handle.__reduce__()[1]
+        handle = make(*arguments)
+    env, _, info = play(handle, "mlp-8")
+    order = [np.flatnonzero((handle.images.numpy() == row).all(1))[0] for row in _as_held(given[:100])]
+    network = env.network(0)
+    with torch.no_grad():
+        expected = network(handle.images[torch.tensor(order)])
+        found = network(torch.from_numpy(given[:100]))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert found.dtype == torch.float32 and info["test_accuracy"][0] > 0.8
+    if given.dtype != np.uint8:
+        with pytest.raises(TypeError, match="images are bytes, but those that this network was trained on"):
+            network(torch.from_numpy(as_bytes()))
+    else:
+        with pytest.raises(
+            TypeError, match="torch.int64, but those that .* were bytes: give bytes, or floats"
+        ):
+            network(torch.from_numpy(given.astype(np.int64)))
+
+
+def _as_held(images: np.ndarray) -> np.ndarray:
+    return (torch.from_numpy(images).float() / (255 if images.dtype == np.uint8 else 1)).numpy()
+
+
 # --- frozen and given weights ---
 
 
