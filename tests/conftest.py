@@ -9,6 +9,9 @@ import pytest
 import torch
 from hypothesis import settings
 
+from autotrain_env.training.native import engine
+from autotrain_env.training.native.build import BuildError
+from autotrain_env.training.native.library import best_library
 from tests.helpers import tiny
 
 settings.register_profile("autotrain", deadline=None, derandomize=True)
@@ -40,3 +43,13 @@ def set_num_threads() -> Iterator[Callable[[int], None]]:
     threads = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(params=["native", "torch"])
+def each_backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Lets the test run with networks that the compiled engine computes, and again with torch's."""
+    if request.param == "torch":
+        monkeypatch.setattr(engine, "why_not_native", lambda *arguments: "the test wants torch")
+    elif isinstance(best_library(), BuildError):
+        pytest.skip(f"no compiled engine: {best_library()}")
+    return request.param

@@ -118,6 +118,7 @@ def test_a_new_network_starts_without_optimizer_state():
     assert not torch.equal(setup.rows()[1], before[1])
 
 
+@pytest.mark.usefixtures("each_backend")
 def test_lanes_of_one_stack_may_differ_in_momentum():
     rules = [SGD(momentum=0.9), SGD(momentum=0.98), SGD(momentum=0.1), SGD(momentum=0.9)]
     together = Setup("mlp-9", rules[0], lanes=[0, 1, 2, 3])
@@ -153,6 +154,7 @@ KINDS = [
 ]
 
 
+@pytest.mark.usefixtures("each_backend")
 @pytest.mark.parametrize(
     "classifier, optimizer, dtype",
     [*((*kind, torch.float32) for kind in KINDS), (*KINDS[0], torch.float64), (*KINDS[-1], torch.float64)],
@@ -163,6 +165,16 @@ def test_bits_of_a_lane_do_not_depend_on_the_others(classifier: Any, optimizer: 
     for lanes in ([0], [8], [3, 4], [7, 2, 8, 0, 5]):
         alone = Setup(classifier, optimizer, lanes=lanes, dtype=dtype).everything()
         assert_same_bits(alone, of_lanes(everything, lanes))
+
+
+@pytest.mark.parametrize("classifier", ["linear", "mlp-9", "mlp-128", "mlp-65-70"])
+@pytest.mark.usefixtures("each_backend")
+def test_bits_do_not_depend_on_the_others_with_batches_of_one(classifier: str):
+    sizes = Sizes(image_shape=(1, 12, 12), batch_size=1, num_images=1)
+    everything = Setup(classifier, "sgd", lanes=[0, 1, 2], sizes=sizes).everything()
+    for lanes in ([0], [2, 1]):
+        found = Setup(classifier, "sgd", lanes=lanes, sizes=sizes).everything()
+        assert_same_bits(found, of_lanes(everything, lanes))
 
 
 @pytest.mark.parametrize(
@@ -190,6 +202,7 @@ def test_bits_of_large_networks_do_not_depend_on_the_others_whatever_the_threads
         assert torch.get_num_threads() == threads
 
 
+@pytest.mark.usefixtures("each_backend")
 @pytest.mark.parametrize("classifier, optimizer", KINDS)
 def test_slots_may_lie_anywhere(classifier: Any, optimizer: Any):
     """Adjacent slots are trained in place, others in a copy; the order of lanes does not matter."""
@@ -200,6 +213,7 @@ def test_slots_may_lie_anywhere(classifier: Any, optimizer: Any):
         )
 
 
+@pytest.mark.usefixtures("each_backend")
 @pytest.mark.parametrize("slots", [[2, 3, 4], [6, 2, 4], [1]])
 def test_idle_slots_are_left_alone(slots: list[int]):
     setup = Setup(batch_norm_network, "adam", lanes=slots, slots=slots)
@@ -222,6 +236,7 @@ def test_idle_slots_are_left_alone(slots: list[int]):
     assert np.array_equal(stack.ring.head[idle], heads[idle])
 
 
+@pytest.mark.usefixtures("each_backend")
 def test_evaluation_changes_nothing():
     for classifier in ("mlp-9", batch_norm_network):
         setup = Setup(classifier, lanes=[0, 1, 2])
@@ -291,6 +306,7 @@ def test_slots_are_given_out_lowest_first_and_taken_back():
     assert [stack.acquire() for _ in range(4)] == [0, 2, 3, 5]
 
 
+@pytest.mark.usefixtures("each_backend")
 def test_growing_keeps_what_is_there():
     setup = Setup(batch_norm_network, "adam", lanes=[0, 1, 2], slots=[2, 0, 1])
     setup.train()
@@ -325,6 +341,7 @@ def test_lanes_of_a_grown_stack_train_as_if_they_had_always_been_there():
 # --- best weights, copies, finiteness ---
 
 
+@pytest.mark.usefixtures("each_backend")
 def test_best_weights_are_kept_and_evaluated_with_their_buffers():
     setup = Setup(batch_norm_network, "adam", lanes=[0, 1, 2], slots=[4, 1, 2])
     setup.train()
@@ -338,6 +355,7 @@ def test_best_weights_are_kept_and_evaluated_with_their_buffers():
     np.testing.assert_allclose(best.losses[2], np.log(10), rtol=1e-6)  # of no weights at all
 
 
+@pytest.mark.usefixtures("each_backend")
 def test_a_copied_slot_is_a_twin():
     setup = Setup(batch_norm_network, "adam", lanes=[0, 1, 2])
     for _ in range(3):
@@ -368,6 +386,7 @@ def test_whatever_is_not_finite_is_noticed(value: float, place: str):
     assert setup.train().finite.tolist() == [True, True, True, False, True]
 
 
+@pytest.mark.usefixtures("each_backend")
 @pytest.mark.parametrize("classifier", ["mlp-9", "linear", CNN((3, 4)), batch_norm_network])
 def test_a_diverging_lane_leaves_the_others_alone_bit_for_bit(classifier: Any):
     lanes = [0, 1, 2, 3]
@@ -401,6 +420,7 @@ def test_stacks_can_be_copied_and_pickled(classifier: Any, backend: str):
         assert_same_bits(twin.everything(), expected)
 
 
+@pytest.mark.usefixtures("each_backend")
 def test_normalization_per_channel():
     """Images are normalised as (image - mean) / std, by channel."""
     architecture = Architecture(as_classifier("linear"), (2, 1, 3), 2)

@@ -10,7 +10,14 @@ from pathlib import Path
 
 import torch
 
-from autotrain_env.training.native.build import FOLDER, BuildError, build, buildable, library_name
+from autotrain_env.training.native.build import (
+    FOLDER,
+    BuildError,
+    build,
+    buildable,
+    compiler,
+    library_name,
+)
 
 CACHE_VARIABLE = "AUTOTRAIN_CACHE"
 """Names the folder in which a library that was built is kept; by default `~/.cache/autotrain`."""
@@ -131,6 +138,7 @@ def load(instructions: str) -> Library:
     if not path.exists():
         path = cache_folder() / path.name
     if not path.exists():
+        compiler()  # or say that there is none
         print("AutoTrain: compiling the engine, once (about 10 s) …", file=sys.stderr, flush=True)
         path = build(instructions, path.parent)
     try:
