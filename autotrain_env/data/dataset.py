@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import math
 import weakref
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias
@@ -214,6 +215,14 @@ class Dataset:
         )
         _HANDLES[recipe] = self
         return recipe
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Returns a checksum of all images and labels."""
+        checksum = 0
+        for array in (self.images.numpy(), self.labels):
+            checksum = zlib.crc32(array.data.cast("B"), checksum)
+        return f"{checksum:08x}"
 
     @functools.cached_property
     def _pixel_moments(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

@@ -1,6 +1,7 @@
 """All arguments of the environment, in one flat frozen dataclass."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,9 +10,10 @@ from typing import Any
 
 import torch
 
-from autotrain_env.data.registry import load_dataset
+from autotrain_env.data.registry import is_built_in, load_dataset
 from autotrain_env.errors import InvalidTypeError, InvalidValueError, check, check_whole, unknown_name
 from autotrain_env.process.actions import ACTION_TYPES, ActionType
+from autotrain_env.process.descriptions import describe
 from autotrain_env.process.lineage import SCORES
 from autotrain_env.process.observations import OBSERVATION_LAYOUTS
 from autotrain_env.process.rewards import Baseline, RewardSettings
@@ -30,6 +32,11 @@ REWARD_SPLITS = ("validation", "holdout")
 TERMINAL_STATES = ("last", "best_holdout")
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
+_OF_FILES = (
+    "data_root",
+    "download",
+    "log_path",
+)  # arguments that say where files lie, and change no episode
 TASK_FIELDS = tuple(f.name for f in dataclasses.fields(Task))
 
 
@@ -270,6 +277,18 @@ class AutoTrainConfig:
     def torch_dtype(self) -> torch.dtype:
         """Returns `dtype` as torch has it."""
         return DTYPES[self.dtype]
+
+    @functools.cached_property
+    def descriptions(self) -> dict[str, str]:
+        """Returns every argument that makes a difference to episodes, as text that can be compared."""
+        found = {}
+        for entry in dataclasses.fields(self):
+            if entry.name not in _OF_FILES:
+                value = getattr(self, entry.name)
+                if isinstance(value, str) and entry.name == "dataset" and not is_built_in(value):
+                    value = load_dataset(value)  # what stands under the name may have changed
+                found[entry.name] = describe(value)
+        return found
 
     def make_action_type(self) -> ActionType:
         """Returns the action type that is asked for, with its arguments taken from here."""

@@ -9,6 +9,7 @@ from torch import nn
 from autotrain_env.errors import check, check_whole
 from autotrain_env.process.actions import Decisions, Executed
 from autotrain_env.process.config import AutoTrainConfig
+from autotrain_env.process.descriptions import check_same
 from autotrain_env.process.episodes import Episode, EpisodeMaker, stream
 from autotrain_env.process.lanes import Lanes, StepResult
 from autotrain_env.process.lineage import Lineage
@@ -439,7 +440,8 @@ class AutoTrainCore:
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything that changes while it runs, as a copy that can be pickled."""
-        return copy.deepcopy({name: getattr(self, name) for name in self._STATE})
+        state = copy.deepcopy({name: getattr(self, name) for name in self._STATE})
+        return state | {"arguments": dict(self.config.descriptions)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what `state_dict` returned, bit for bit.
@@ -448,12 +450,15 @@ class AutoTrainCore:
             state: What `state_dict` of a core with the same arguments returned.
 
         Raises:
-            InvalidValueError: If it is of another number of lanes or has other entries.
+            InvalidValueError: If it is of another number of lanes, of an environment with other arguments,
+                or has other entries.
         """
-        check(set(state) == set(self._STATE), "state", sorted(state), f"with entries {self._STATE}")
+        entries = {*self._STATE, "arguments"}
+        check(set(state) == entries, "state", sorted(state), f"with entries {sorted(entries)}")
+        check_same(state["arguments"], self.config.descriptions)
         lanes = len(state["stacks"].episodes)
         check(lanes == self.num_envs, "state", f"{lanes} lanes", f"of {self.num_envs} lanes")
-        vars(self).update(copy.deepcopy(state))
+        vars(self).update(copy.deepcopy({name: state[name] for name in self._STATE}))
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the log: two copies must not write one file."""

@@ -50,6 +50,11 @@ def hidden_state(module: nn.Module) -> dict[str, Any]:
     return found
 
 
+def contents_of(value: Any) -> dict[str, Any]:
+    """Returns everything in a value, followed likewise, by where it is."""
+    return dict(_walk(value, "", {}, set()))
+
+
 def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
     """Returns where two hidden states differ, in order."""
     absent = object()
