@@ -132,7 +132,8 @@ def evaluate_members(trial: Trial, generation: Generation, members: range) -> Ou
         name: results[name].reshape(trial.episodes, len(members)) for name in (*FITNESS, "steps", "updates")
     }
     return Outcome(
-        fitness=by_episode[trial.fitness].mean(0).astype(np.float64),
+        # Sums of rewards that differ in their last bits alone are to tie.
+        fitness=by_episode[trial.fitness].mean(0).astype(np.float32).astype(np.float64),
         score=by_episode["score"].mean(0).astype(np.float64),
         env_steps=int(by_episode["steps"].sum()),
         updates=int(by_episode["updates"].sum()),
