@@ -51,8 +51,9 @@ class AutoTrainConfig:
         inner_steps: Optimiser updates in one env step (T).
         history_length: Samples of every metric kept per env step (K); divides `inner_steps`.
         num_snapshots: States that the agent sees and can rewind to, the current one included (H).
-        score: What is to be maximised: `"accuracy"`, or `"neg_log_loss"`, which is minus the log loss
-            clipped to [-4 log C, 0] for C classes.
+        score: What is to be maximised: `"accuracy"`; `"balanced_accuracy"`, the mean over the classes of
+            the share of a class that is classified rightly, for classes of unequal size; or
+            `"neg_log_loss"`, which is minus the log loss clipped to [-4 log C, 0] for C classes.
         tasks: What tasks are drawn from: a preset (`"default"`, `"rates"`, `"mixed"`, `"many"`,
             `"curriculum"`), a `TaskDistribution` or a `Curriculum`.
         dataset: A name, a `Dataset`, `(images, labels)` or a `torch.utils.data.Dataset`.

@@ -148,7 +148,7 @@ class AutoTrainCore:
 
     def _take_scores(self, lanes: np.ndarray, found: Evaluated) -> tuple[np.ndarray, np.ndarray]:
         """Keep the score that the reward looks at; return train and holdout score, both of shape (n,)."""
-        train, holdout, validation = self.lineage.scores(lanes, found.accuracy, found.loss)
+        train, holdout, validation = self.lineage.scores(lanes, found.scored_accuracy, found.loss)
         self.lanes.score[lanes] = holdout if self.config.reward_split == "holdout" else validation
         return train, holdout
 
@@ -337,10 +337,10 @@ class AutoTrainCore:
         """
         final: dict[str, np.ndarray] = {}
         for prefix, best in (("", False), ("best_holdout_", True)):
-            accuracy, loss = np.zeros(self.num_envs), np.zeros(self.num_envs)
-            accuracy[lanes], loss[lanes] = self.stacks.test(lanes, self.lineage.diverged[lanes], best=best)
-            final[f"{prefix}test_accuracy"] = accuracy
-            final[f"{prefix}test_loss"] = loss
+            tested = self.stacks.test(lanes, self.lineage.diverged[lanes], best=best)
+            for name, values in tested.items():
+                final[f"{prefix}test_{name}"] = np.zeros(self.num_envs)
+                final[f"{prefix}test_{name}"][lanes] = values
         final["history"] = np.full(self.num_envs, None, dtype=object)
         for lane in lanes.tolist():
             final["history"][lane] = self.history.of(lane)

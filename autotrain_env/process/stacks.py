@@ -19,17 +19,40 @@ class Evaluated:
 
     Args:
         accuracy: Accuracy on train subset, holdout and validation part, float64, shape (3, n).
+        scored_accuracy: The accuracy that scores are made of, likewise: balanced where they are.
         loss: Log loss there [nats], float64, shape (3, n); 0 where it was not asked for.
         finite: Whether all logits of train subset and holdout were finite, bool, shape (n,).
     """
 
     accuracy: np.ndarray
+    scored_accuracy: np.ndarray
     loss: np.ndarray
     finite: np.ndarray
 
     def take(self, which: np.ndarray) -> "Evaluated":
         """Returns the results of some networks, which a bool array of shape (n,) marks."""
-        return Evaluated(self.accuracy[:, which], self.loss[:, which], self.finite[which])
+        accuracy, scored_accuracy = self.accuracy[:, which], self.scored_accuracy[:, which]
+        return Evaluated(accuracy, scored_accuracy, self.loss[:, which], self.finite[which])
+
+
+def balanced_accuracy(correct: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Returns the mean, over the classes that occur, of the share of a class that is classified rightly.
+
+    Args:
+        correct: Whether each image is classified rightly, bool, shape (n, E).
+        labels: Labels, shape (n, E).
+        num_classes: Number of classes C.
+
+    Returns:
+        Balanced accuracy of each network, float64, shape (n,).
+    """
+    count = len(correct)
+    bins = (labels + num_classes * np.arange(count)[:, None]).ravel()
+    of_class, right = (
+        np.bincount(bins, weights, minlength=count * num_classes).reshape(count, num_classes)
+        for weights in (None, correct.ravel())
+    )
+    return (right / np.maximum(of_class, 1)).sum(1) / (of_class > 0).sum(1)
 
 
 class Stacks:
@@ -205,6 +228,7 @@ class Stacks:
         """
         count = len(lanes)
         accuracy, loss, finite = np.zeros((3, count)), np.zeros((3, count)), np.zeros(count, bool)
+        balanced = np.zeros((3, count)) if self.config.score == "balanced_accuracy" else None
         for stack, at in self._grouped(lanes, "evaluation"):
             episodes = self.episodes_of(lanes[at])
             evaluation = stack.evaluate(
@@ -219,12 +243,22 @@ class Stacks:
             finite[at] = evaluation.finite[:, : cuts[1]].all(1)
             for part, correct in enumerate(np.split(evaluation.correct, cuts, axis=1)):
                 accuracy[part, at] = correct.mean(1)
+            if balanced is not None:
+                labels = np.stack([episode.evaluation_labels for episode in episodes])
+                for part, both in enumerate(
+                    zip(
+                        np.split(evaluation.correct, cuts, axis=1),
+                        np.split(labels, cuts, axis=1),
+                        strict=True,
+                    )
+                ):
+                    balanced[part, at] = balanced_accuracy(*both, episodes[0].dataset.num_classes)
             if evaluation.losses is not None:
                 for part, values in enumerate(np.split(evaluation.losses, cuts, axis=1)):
                     loss[part, at] = values.mean(1, dtype=np.float64)
-        return Evaluated(accuracy, loss, finite)
+        return Evaluated(accuracy, accuracy if balanced is None else balanced, loss, finite)
 
-    def test(self, lanes: np.ndarray, diverged: np.ndarray, *, best: bool) -> tuple[np.ndarray, np.ndarray]:
+    def test(self, lanes: np.ndarray, diverged: np.ndarray, *, best: bool) -> dict[str, np.ndarray]:
         """Evaluate lanes on the test part.
 
         Args:
@@ -233,23 +267,27 @@ class Stacks:
             best: Whether with the best-on-holdout weights, or the current ones.
 
         Returns:
-            Accuracy and log loss [nats], both (n,); chance level where a network is not finite.
+            Accuracy, balanced accuracy and log loss [nats] by name, each of shape (n,); chance level where
+            a network is not finite.
         """
         classes = np.array([episode.dataset.num_classes for episode in self.episodes_of(lanes)])
-        accuracy, loss = 1 / classes, np.log(classes)
+        accuracy, balanced, loss = 1 / classes, 1 / classes, np.log(classes)
         for stack, at in self._grouped(lanes, "test"):
             episodes = self.episodes_of(lanes[at])
+            labels = np.stack([episode.split.test_labels for episode in episodes])
             evaluation = stack.evaluate(
                 self.maker.pool(stack.architecture.num_features),
                 self.slot[lanes[at]],
                 np.stack([episode.split.test_index + episode.offset for episode in episodes]),
-                np.stack([episode.split.test_labels for episode in episodes]),
+                labels,
                 losses=True,
                 best=best,
             )
             assert evaluation.losses is not None
             usable = evaluation.finite.all(1) & (best | ~diverged[at])
             accuracy[at] = np.where(usable, evaluation.correct.mean(1), accuracy[at])
+            found = balanced_accuracy(evaluation.correct, labels, episodes[0].dataset.num_classes)
+            balanced[at] = np.where(usable, found, balanced[at])
             losses = evaluation.losses.mean(1, dtype=np.float64)
             loss[at] = np.where(usable & np.isfinite(losses), losses, loss[at])
-        return accuracy, loss
+        return {"accuracy": accuracy, "balanced_accuracy": balanced, "loss": loss}

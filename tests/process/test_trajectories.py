@@ -155,7 +155,7 @@ def check_play(
             infos.append(info)
             ended = terminated or truncated
         if ended:
-            assert set(oracle.final) <= set(info) and len(oracle.final) == 4
+            assert set(oracle.final) <= set(info) and len(oracle.final) == 6
     return infos
 
 
@@ -322,6 +322,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "zeros, flat": {"initial_states": "zeros", "observation_layout": "flat"},
     "zeros, one row": {"initial_states": "zeros", "num_snapshots": 1},
     "log loss": {"score": "neg_log_loss"},
+    "balanced accuracy": {"score": "balanced_accuracy"},
+    "balanced accuracy on the holdout": {"score": "balanced_accuracy", "reward_split": "holdout"},
     "log loss on the holdout, unguarded": {
         "score": "neg_log_loss",
         "reward_split": "holdout",
