@@ -39,6 +39,7 @@ class Architecture:
     image_shape: tuple[int, ...]
     num_classes: int
     template: nn.Module = field(init=False, repr=False, compare=False)
+    template_row: np.ndarray = field(init=False, repr=False, compare=False)  # its numbers, (P + Q,)
     parameter_layout: Layout = field(init=False, repr=False, compare=False)
     buffer_layout: Layout = field(init=False, repr=False, compare=False)
     written: tuple[str, ...] = field(init=False, repr=False, compare=False)
@@ -78,6 +79,7 @@ class Architecture:
             self.classifier,
             "a network with parameters" + (", of which not all are frozen" if frozen else ""),
         )
+        object.__setattr__(self, "template_row", self._row_of(template))
         others = [
             self._build(seed) for seed in ((1,) if isinstance(self.classifier, BUILT_IN) else (1, 2, 3))
         ]
@@ -123,7 +125,6 @@ class Architecture:
     def _check_lanes(self, others: list[nn.Module]) -> None:
         """Check that nothing is lost of a network where lanes have parameters and buffers alone."""
         check_repeatable(self.classifier, self.template, self._build(0))
-        self._row_of(self.template)  # checks its whole numbers
         images = torch.randn(4, *self.image_shape, generator=torch.Generator().manual_seed(0))
         for other in others:
             check_alike(self.classifier, self.template, other)
@@ -167,7 +168,7 @@ class Architecture:
             if not isinstance(self.classifier, BUILT_IN):
                 check_alike(self.classifier, self.template, network)
             return self._row_of(network)
-        row = self._row_of(self.template)
+        row = self.template_row.copy()
         weights = [entry for entry in self.parameter_layout.entries if len(entry.shape) >= 2]
         owners = {entry.name.rpartition(".")[0] for entry in weights}
         for entry in self.parameter_layout.entries:
