@@ -81,7 +81,7 @@ class Outcome:
     """What became of some members.
 
     Args:
-        fitness: Fitness, float64, shape (n,).
+        fitness: Fitness, rounded to float32 so that what rounding alone parts ties, float64, shape (n,).
         score: Mean final score of the networks, shape (n,).
         env_steps: Env steps that all took together.
         updates: Updates of all networks together.
