@@ -114,9 +114,10 @@ class AutoTrainEnv(gymnasium.Env[np.ndarray, Any]):
     Thresholdout said, 0 to 1), `learning_rate`, `lr_factor` (what it changed by), `updates`,
     `holdout_queries`, `holdout_exhausted`, `diverged`, `rewind` (distance really rewound),
     `rewind_impossible`, `reinit`, `stop`, `action` in words, `reward_terms`. At the end also
-    `test_accuracy` and `test_loss` of the last weights, `best_holdout_test_accuracy` and
-    `best_holdout_test_loss` of those with the best guarded holdout answer, and `history`: arrays with one
-    entry per decision, the reset first.
+    `test_accuracy`, `test_balanced_accuracy` (the mean over the classes of the share that is classified
+    rightly) and `test_loss` of the last weights, `best_holdout_test_accuracy`,
+    `best_holdout_test_balanced_accuracy` and `best_holdout_test_loss` of those with the best guarded
+    holdout answer, and `history`: arrays with one entry per decision, the reset first.
 
     ## Arguments
     Those of `autotrain_env.AutoTrainConfig`, as keywords of `gymnasium.make`.

@@ -9,6 +9,7 @@ from torch import nn
 from autotrain_env.errors import check, check_whole
 from autotrain_env.process.actions import Decisions, Executed
 from autotrain_env.process.config import AutoTrainConfig
+from autotrain_env.process.descriptions import check_same
 from autotrain_env.process.episodes import Episode, EpisodeMaker, stream
 from autotrain_env.process.lanes import Lanes, StepResult
 from autotrain_env.process.lineage import Lineage
@@ -143,7 +144,7 @@ class AutoTrainCore:
 
     def _take_scores(self, lanes: np.ndarray, found: Evaluated) -> tuple[np.ndarray, np.ndarray]:
         """Keep the score that the reward looks at; return train and holdout score, both of shape (n,)."""
-        train, holdout, validation = self.lineage.scores(lanes, found.accuracy, found.loss)
+        train, holdout, validation = self.lineage.scores(lanes, found.scored_accuracy, found.loss)
         self.lanes.score[lanes] = holdout if self.config.reward_split == "holdout" else validation
         return train, holdout
 
@@ -326,10 +327,10 @@ class AutoTrainCore:
         """
         final: dict[str, np.ndarray] = {}
         for prefix, best in (("", False), ("best_holdout_", True)):
-            accuracy, loss = np.zeros(self.num_envs), np.zeros(self.num_envs)
-            accuracy[lanes], loss[lanes] = self.stacks.test(lanes, self.lineage.diverged[lanes], best=best)
-            final[f"{prefix}test_accuracy"] = accuracy
-            final[f"{prefix}test_loss"] = loss
+            tested = self.stacks.test(lanes, self.lineage.diverged[lanes], best=best)
+            for name, values in tested.items():
+                final[f"{prefix}test_{name}"] = np.zeros(self.num_envs)
+                final[f"{prefix}test_{name}"][lanes] = values
         final["history"] = np.full(self.num_envs, None, dtype=object)
         for lane in lanes.tolist():
             final["history"][lane] = self.history.of(lane)
@@ -395,9 +396,10 @@ class AutoTrainCore:
             best: Whether with the weights that were best on the guarded holdout, or the current ones.
 
         Returns:
-            In evaluation mode, on the CPU: from images as the data set holds them (bytes are divided by 255
-            there), float32, shape (n, *image_shape), to logits, float32, shape (n, C). Where the lane has
-            diverged, the current weights may not be finite.
+            In evaluation mode, on the CPU: from images as they were given to the data set, shape
+            (n, *image_shape), to logits, float32, shape (n, C). Bytes are divided by 255 where the data
+            set's images were bytes, and are refused otherwise; floats are taken as they are. Where the lane
+            has diverged, the current weights may not be finite.
 
         Raises:
             InvalidValueError: If there is no such lane.
@@ -405,7 +407,8 @@ class AutoTrainCore:
         check(0 <= lane < self.num_envs, "lane", lane, f"from 0 to {self.num_envs - 1}")
         episode = self.stacks.episode(lane)
         weights = self.stacks.weights_of(lane, best=best)
-        return episode.architecture.network(weights, episode.split.mean, episode.split.std)
+        split, from_bytes = episode.split, episode.dataset.from_bytes
+        return episode.architecture.network(weights, split.mean, split.std, from_bytes=from_bytes)
 
     def copy_lane(self, source: int, target: int) -> None:
         """Copy a whole lane: task, weights, rows, streams.
@@ -427,7 +430,8 @@ class AutoTrainCore:
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything that changes while it runs, as a copy that can be pickled."""
-        return copy.deepcopy({name: getattr(self, name) for name in self._STATE})
+        state = copy.deepcopy({name: getattr(self, name) for name in self._STATE})
+        return state | {"arguments": dict(self.config.descriptions)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what `state_dict` returned, bit for bit.
@@ -436,12 +440,15 @@ class AutoTrainCore:
             state: What `state_dict` of a core with the same arguments returned.
 
         Raises:
-            InvalidValueError: If it is of another number of lanes or has other entries.
+            InvalidValueError: If it is of another number of lanes, of an environment with other arguments,
+                or has other entries.
         """
-        check(set(state) == set(self._STATE), "state", sorted(state), f"with entries {self._STATE}")
+        entries = {*self._STATE, "arguments"}
+        check(set(state) == entries, "state", sorted(state), f"with entries {sorted(entries)}")
+        check_same(state["arguments"], self.config.descriptions)
         lanes = len(state["stacks"].episodes)
         check(lanes == self.num_envs, "state", f"{lanes} lanes", f"of {self.num_envs} lanes")
-        vars(self).update(copy.deepcopy(state))
+        vars(self).update(copy.deepcopy({name: state[name] for name in self._STATE}))
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the log: two copies must not write one file."""

@@ -145,7 +145,7 @@ class EpisodeMaker:
             task = self.distribution.sample(stream(seed, "task"), self.task_level)
         config.check_budget(task.budget)
         dataset = self._load(task)
-        split = split_dataset(dataset, self._sizes(task, dataset), task.split_seed, task.label_noise)
+        split = split_dataset(dataset, self._sizes(task, dataset), task.split_seed, task.label_noise)  # type: ignore[arg-type]
         if config.train_on_holdout:
             split = split.with_holdout_in_train()
         offset = self._pool_offset(dataset)

@@ -13,7 +13,7 @@ from autotrain_env.process.actions import Decisions
 from autotrain_env.process.observations import NUM_METRICS, Measurement, make_rows
 from autotrain_env.process.thresholdout import Thresholdout
 
-SCORES = ("accuracy", "neg_log_loss")
+SCORES = ("accuracy", "balanced_accuracy", "neg_log_loss")
 """What can be maximised; `Lineage.scores`, `to_unit`, `chance` and `needs_losses` say what each is."""
 
 
@@ -225,10 +225,10 @@ class Lineage:
 
         Args:
             lanes: Which lanes, int64, shape (n,).
-            accuracy: Accuracy, float64, shape (…, n).
+            accuracy: Accuracy, balanced where the score is, float64, shape (…, n).
             loss: Log loss [nats], float64, shape (…, n); NaN is worst.
         """
-        if self.score == "accuracy":
+        if not self.needs_losses:
             return accuracy
         return -np.clip(np.nan_to_num(loss, nan=np.inf), 0, 4 * np.log(self.num_classes[lanes]))
 
@@ -239,19 +239,19 @@ class Lineage:
             lanes: Which lanes, int64, shape (n,).
             scores: What `scores` returned, float64, shape (n,).
         """
-        if self.score == "accuracy":
+        if not self.needs_losses:
             return scores
         return 1 + scores / (4 * np.log(self.num_classes[lanes]))
 
     @property
     def needs_losses(self) -> bool:
         """Returns whether scores are made of log losses, which have to be computed for them then."""
-        return self.score != "accuracy"
+        return self.score == "neg_log_loss"
 
     def chance(self, lanes: np.ndarray) -> np.ndarray:
         """Returns the score of guessing in each of the given lanes, float64, shape (n,)."""
         classes = self.num_classes[lanes]
-        return 1 / classes if self.score == "accuracy" else -np.log(classes)
+        return -np.log(classes) if self.needs_losses else 1 / classes
 
     def clamp(self, rates: np.ndarray) -> np.ndarray:
         """Returns learning rates held to their bounds, float64, of the shape given."""

@@ -61,8 +61,10 @@ COLUMNS = (
 
 FINAL_COLUMNS = {
     "test_accuracy": "of the last weights",
+    "test_balanced_accuracy": "of the last weights: mean over the classes of the share classified rightly",
     "test_loss": "of the last weights [nats]",
     "best_holdout_test_accuracy": "of the weights with the best guarded holdout answer",
+    "best_holdout_test_balanced_accuracy": "of those",
     "best_holdout_test_loss": "of those [nats]",
 }
 """What is said at the end of an episode alone, beside `history`; the log has the first."""

@@ -43,11 +43,13 @@ class Evaluated:
 
     Args:
         accuracy: Accuracy on train subset, holdout and validation part, float64, shape (3, n).
+        scored_accuracy: The accuracy that scores are made of, likewise: balanced where they are.
         loss: Log loss there [nats], float64, shape (3, n); 0 where it was not asked for.
         finite: Whether all logits of train subset and holdout were finite, bool, shape (n,).
     """
 
     accuracy: np.ndarray
+    scored_accuracy: np.ndarray
     loss: np.ndarray
     finite: np.ndarray
 
@@ -55,7 +57,28 @@ class Evaluated:
         """Returns the results of some networks, which a bool array of shape (n,) marks."""
         if which.all():
             return self
-        return Evaluated(self.accuracy[:, which], self.loss[:, which], self.finite[which])
+        accuracy, scored_accuracy = self.accuracy[:, which], self.scored_accuracy[:, which]
+        return Evaluated(accuracy, scored_accuracy, self.loss[:, which], self.finite[which])
+
+
+def balanced_accuracy(correct: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Returns the mean, over the classes that occur, of the share of a class that is classified rightly.
+
+    Args:
+        correct: Whether each image is classified rightly, bool, shape (n, E).
+        labels: Labels, shape (n, E).
+        num_classes: Number of classes C.
+
+    Returns:
+        Balanced accuracy of each network, float64, shape (n,).
+    """
+    count = len(correct)
+    bins = (labels + num_classes * np.arange(count)[:, None]).ravel()
+    of_class, right = (
+        np.bincount(bins, weights, minlength=count * num_classes).reshape(count, num_classes)
+        for weights in (None, correct.ravel())
+    )
+    return (right / np.maximum(of_class, 1)).sum(1) / (of_class > 0).sum(1)
 
 
 class Stacks:
@@ -285,24 +308,30 @@ class Stacks:
         """
         count = len(lanes)
         accuracy, loss, finite = np.zeros((3, count)), np.zeros((3, count)), np.zeros(count, bool)
+        balanced = np.zeros((3, count)) if self.config.score == "balanced_accuracy" else None
         for group in self._grouped(lanes, "evaluation"):
             parts = group.first.evaluation_parts
+            labels = self.evaluation_labels[group.lanes, : parts[-1].stop]
             evaluation = group.stack.evaluate(
                 self.maker.pool(group.stack.architecture.num_features),
                 group.slots,
                 self.evaluation_index[group.lanes, : parts[-1].stop],
-                self.evaluation_labels[group.lanes, : parts[-1].stop],
+                labels,
                 losses=losses,
             )
             # Not the validation part: it must not decide what the agent sees.
             finite[group.at] = evaluation.finite[:, : parts[1].stop].all(1)
             for number, part in enumerate(parts):
                 accuracy[number, group.at] = _share(evaluation.correct[:, part])
+                if balanced is not None:
+                    balanced[number, group.at] = balanced_accuracy(
+                        evaluation.correct[:, part], labels[:, part], group.first.dataset.num_classes
+                    )
                 if evaluation.losses is not None:
                     loss[number, group.at] = evaluation.losses[:, part].mean(1, dtype=np.float64)
-        return Evaluated(accuracy, loss, finite)
+        return Evaluated(accuracy, accuracy if balanced is None else balanced, loss, finite)
 
-    def test(self, lanes: np.ndarray, diverged: np.ndarray, *, best: bool) -> tuple[np.ndarray, np.ndarray]:
+    def test(self, lanes: np.ndarray, diverged: np.ndarray, *, best: bool) -> dict[str, np.ndarray]:
         """Evaluate lanes on the test part.
 
         Args:
@@ -311,26 +340,30 @@ class Stacks:
             best: Whether with the best-on-holdout weights, or the current ones.
 
         Returns:
-            Accuracy and log loss [nats], both (n,); chance level where a network is not finite.
+            Accuracy, balanced accuracy and log loss [nats] by name, each of shape (n,); chance level where
+            a network is not finite.
         """
         classes = np.array([episode.dataset.num_classes for episode in self.episodes_of(lanes)])
-        accuracy, loss = 1 / classes, np.log(classes)
+        accuracy, balanced, loss = 1 / classes, 1 / classes, np.log(classes)
         for group in self._grouped(lanes, "test"):
             at, episodes = group.at, self.episodes_of(group.lanes)
+            labels = np.stack([episode.split.test_labels for episode in episodes])
             evaluation = group.stack.evaluate(
                 self.maker.pool(group.stack.architecture.num_features),
                 group.slots,
                 np.stack([episode.split.test_index + episode.offset for episode in episodes]),
-                np.stack([episode.split.test_labels for episode in episodes]),
+                labels,
                 losses=True,
                 best=best,
             )
             assert evaluation.losses is not None
             usable = evaluation.finite.all(1) & (best | ~diverged[at])
             accuracy[at] = np.where(usable, _share(evaluation.correct), accuracy[at])
+            found = balanced_accuracy(evaluation.correct, labels, group.first.dataset.num_classes)
+            balanced[at] = np.where(usable, found, balanced[at])
             losses = evaluation.losses.mean(1, dtype=np.float64)
             loss[at] = np.where(usable & np.isfinite(losses), losses, loss[at])
-        return accuracy, loss
+        return {"accuracy": accuracy, "balanced_accuracy": balanced, "loss": loss}
 
 
 def _share(correct: np.ndarray) -> np.ndarray:

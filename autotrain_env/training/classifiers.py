@@ -116,7 +116,10 @@ class Custom(Classifier):
     """A user's own architecture.
 
     Args:
-        factory: Makes the network; called without arguments. Every call must give the same shapes.
+        factory: Makes the network; called without arguments. Every call must give the same shapes, and all
+            that is random in it must come from the global generators of torch, NumPy or Python, which are
+            seeded. Parameters and buffers belong to a lane; parameters that want no gradient stay as they
+            are. Anything else that a network holds must be the same in all of them and stay as it is.
             Layers that draw random numbers while they compute (dropout) are refused: a lane's
             trajectory must not depend on its neighbours.
     """
@@ -133,6 +136,9 @@ class Custom(Classifier):
                 raise InvalidValueError(f"classifier: layer {name!r} is {module}: {_NO_RANDOMNESS}")
         return network
 
+
+BUILT_IN = (MLP, CNN, ResNet18)
+"""Classifiers whose networks hold nothing but parameters and buffers: nobody has to look."""
 
 CLASSIFIERS: dict[str, Classifier] = {
     "linear": MLP(hidden_sizes=()),

@@ -169,8 +169,10 @@ def test_the_initial_rate_is_held_to_the_bounds():
 # Scores --------------------------------------------------------------------------------------------
 
 
-def test_scores_of_accuracy_are_accuracies():
-    lineage, lanes = make_lineage(), np.array([0, 1])
+@pytest.mark.parametrize("score", ["accuracy", "balanced_accuracy"])
+def test_scores_of_accuracy_are_accuracies(score: str):
+    lineage, lanes = make_lineage(score=score), np.array([0, 1])
+    assert not lineage.needs_losses
     accuracy = np.array([0.25, 0.5])
     assert lineage.scores(lanes, accuracy, np.zeros(2)) is accuracy
     assert lineage.to_unit(lanes, accuracy) is accuracy
