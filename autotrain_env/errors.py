@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import difflib
 import numbers
+import sys
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+_INSIDE = ("autotrain_env", "agents", "gymnasium", "contextlib")
 
 
 class UserError(Exception):
@@ -25,6 +29,14 @@ class InvalidTypeError(UserError, TypeError):
 
 class MissingPackageError(UserError, ImportError):
     """A package is not installed that only some uses need."""
+
+
+def warn(message: str) -> None:
+    """Warn the user, at the line outside of this package, and of Gymnasium, that led here."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _INSIDE:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, UserWarning, stacklevel=level)
 
 
 def check(condition: bool, argument: str, value: object, allowed: str) -> None:

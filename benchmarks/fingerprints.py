@@ -115,7 +115,8 @@ def play(env_id: str, arguments: dict[str, Any], seed: int) -> str:
         fingerprint.add({name: info[name] for name in ("score", "train_score", "learning_rate", "updates")})
         fingerprint.add({name: info[name] for name in ("diverged", "rewind", "action", "reward_terms")})
         over, step = terminated or truncated, step + 1
-    fingerprint.add({name: value for name, value in info.items() if "test" in name})
+    tested = (f"{best}test_{name}" for best in ("", "best_holdout_") for name in ("accuracy", "loss"))
+    fingerprint.add({name: info[name] for name in tested})
     fingerprint.add(columns_of(info["history"]))
     for best in (False, True):
         fingerprint.add(dict(env.unwrapped.network(best=best).state_dict()))  # type: ignore[attr-defined]
@@ -124,7 +125,8 @@ def play(env_id: str, arguments: dict[str, Any], seed: int) -> str:
 
 def play_side_by_side(tasks: str) -> str:
     """Two episodes of a lane each, eight lanes, with automatic resets."""
-    envs = gymnasium.make_vec("AutoTrain-v0", num_envs=8, tasks=tasks, budget=300)
+    arguments = {"tasks": tasks, "budget": 300, "autoreset_mode": "SameStep"}
+    envs = gymnasium.make_vec("AutoTrain-v0", num_envs=8, **arguments)
     envs.action_space.seed(0)
     fingerprint = Fingerprint()
     observations, _ = envs.reset(seed=0)

@@ -81,7 +81,7 @@ class Outcome:
     """What became of some members.
 
     Args:
-        fitness: Fitness, float64, shape (n,).
+        fitness: Fitness, rounded to float32 so that what rounding alone parts ties, float64, shape (n,).
         score: Mean final score of the networks, shape (n,).
         env_steps: Env steps that all took together.
         updates: Updates of all networks together.
@@ -132,7 +132,8 @@ def evaluate_members(trial: Trial, generation: Generation, members: range) -> Ou
         name: results[name].reshape(trial.episodes, len(members)) for name in (*FITNESS, "steps", "updates")
     }
     return Outcome(
-        fitness=by_episode[trial.fitness].mean(0).astype(np.float64),
+        # Sums of rewards that differ in their last bits alone are to tie.
+        fitness=by_episode[trial.fitness].mean(0).astype(np.float32).astype(np.float64),
         score=by_episode["score"].mean(0).astype(np.float64),
         env_steps=int(by_episode["steps"].sum()),
         updates=int(by_episode["updates"].sum()),

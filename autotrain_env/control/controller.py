@@ -168,7 +168,10 @@ class Controller:
         self.seed = int(seed)
         self.team = Team()
         self._scale = Scale(chance_loss, num_classes)
-        self._meter = Meter(model, optimizer, forward, self._scale, self.seed)
+        self._meter = Meter(
+            *(model, optimizer, forward, self._scale, self.seed),
+            balanced=self.config.score == "balanced_accuracy",
+        )
         self._set_sources(holdout, train, holdout_batches)
         self._reinit = check_reinit(model, reinit)
         self._snapshots = Snapshots([model, optimizer, *self.also], snapshots)
@@ -211,15 +214,16 @@ class Controller:
             config.inner_steps,
             config.lr_bounds,
             config.score,
+            Thresholdout(
+                1,
+                config.thresholdout_threshold,
+                config.thresholdout_sigma,
+                config.thresholdout_budget,
+                config.thresholdout and self._holdout_data is not None,
+            ),
         )
-        guard = Thresholdout(
-            stream(self.seed, "thresholdout"),
-            config.thresholdout_threshold,
-            config.thresholdout_sigma,
-            config.thresholdout_budget,
-            config.thresholdout and self._holdout_data is not None,
-        )
-        self._lineage.begin(_LANE, [self._scale.classes], [self.plan.budget], [self.rates.rate], [guard])
+        noise, rate = stream(self.seed, "thresholdout"), self.rates.rate
+        self._lineage.begin(_LANE, [self._scale.classes], [self.plan.budget], [rate], [noise])
         self._action_type = config.make_action_type()
         self._action_generator = stream(self.seed, "actions")
         self._history = EpisodeHistory(1, config.history_length)
@@ -332,7 +336,7 @@ class Controller:
         finite = train.finite and (holdout is None or holdout.finite)
         holdout = train if holdout is None else holdout
         scores = [
-            self._lineage.scores(_LANE, np.array([part.accuracy]), np.array([part.loss]))
+            self._lineage.scores(_LANE, np.array([part.scored]), np.array([part.loss]))
             for part in (train, holdout)
         ]
         return (train.loss, train.accuracy), (scores[0], scores[1]), finite
@@ -362,20 +366,21 @@ class Controller:
         if not self._lineage.needs_losses:
             if finite:
                 check(0 <= score <= 1, "holdout()", score, "accuracies, from 0 to 1")
-            return Part(score, guess.loss, finite)
+            return Part(score, score, guess.loss, finite)
         loss = float(self._scale.losses(np.array(-score)))
-        return Part(guess.accuracy, loss, finite)
+        return Part(guess.accuracy, guess.accuracy, loss, finite)
 
     def _guess(self) -> Part:
         classes = self._scale.classes
-        return Part(1 / classes, math.log(classes), True)
+        return Part(1 / classes, 1 / classes, math.log(classes), True)
 
     def _of_window(self) -> Part:
         """Returns the mean of the last updates, where no training data are measured."""
         losses, accuracies = self._values
         windows = self.config.history_length
         last = slice(-(self.config.inner_steps // windows), None)
-        return Part(float(accuracies[last].mean()), float(losses[last].mean()), True)
+        accuracy = float(accuracies[last].mean())
+        return Part(accuracy, accuracy, float(losses[last].mean()), True)
 
     # --- an interval ---
 
@@ -656,7 +661,7 @@ class Controller:
                 best_answer=self._best_answer,
                 has_holdout=self._holdout_data is not None,
                 train_is_minibatch=self._score_is_minibatch,
-                queries=self._queries(),
+                queries=int(self._lineage.thresholdout.queries[0]),
                 overridden=self.rates.overridden,
                 snapshots=self.config.num_snapshots,
                 snapshot_bytes=self._snapshots.bytes,
@@ -681,17 +686,11 @@ class Controller:
             figure.savefig(path)
         return figure
 
-    def _queries(self) -> int:
-        guard = self._lineage.thresholdout[0]
-        return 0 if guard is None else guard.queries
-
     def _record(self, words: str) -> None:
         lineage = self._lineage
-        guard = lineage.thresholdout[0]
-        assert guard is not None
         loss = lineage.loss / self._scale.factor
         values: dict[str, Any] = {
-            "episode_seed": np.array([self.seed], object),
+            "episode_seed": np.array([self.seed]),
             "lane": np.zeros(1, np.int64),
             "step": np.array([self._steps]),
             "action": np.array([words], object),
@@ -702,8 +701,8 @@ class Controller:
             "batch_accuracy": lineage.batch_accuracy,
             "train_score": lineage.train_score,
             "holdout_answer": lineage.holdout_answer,
-            "holdout_queries": np.array([guard.queries]),
-            "holdout_exhausted": np.array([guard.exhausted]),
+            "holdout_queries": lineage.thresholdout.queries,
+            "holdout_exhausted": lineage.thresholdout.exhausted,
             "score": np.full(1, np.nan),  # nothing is kept aside for one
             "reward": np.full(1, np.nan),
             "diverged": lineage.diverged,

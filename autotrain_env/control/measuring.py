@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from autotrain_env.errors import InvalidTypeError, InvalidValueError, check, check_whole
+from autotrain_env.process.stacks import balanced_accuracy
 
 Outcome = tuple[Any, Any, Any]
 """Loss, logits and labels of a batch; a loss of `None` is the log loss."""
@@ -200,11 +201,13 @@ class Part(NamedTuple):
 
     Args:
         accuracy: Share of right answers.
+        scored: What scores are made of: the same, or balanced over the classes.
         loss: Mean loss, on the scale of log C.
         finite: Whether all answers were finite.
     """
 
     accuracy: float
+    scored: float
     loss: float
     finite: bool
 
@@ -288,11 +291,20 @@ class Meter:
         forward: What the network makes of a batch.
         scale: What losses and classes mean.
         seed: Seed of whatever loaders draw.
+        balanced: Whether scores are of balanced accuracy.
     """
 
-    def __init__(self, model: nn.Module, optimizer: Any, forward: Forward, scale: Scale, seed: int) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Any,
+        forward: Forward,
+        scale: Scale,
+        seed: int,
+        balanced: bool = False,
+    ) -> None:
         self.model, self.optimizer, self.forward = model, optimizer, forward
-        self.scale, self.seed = scale, seed
+        self.scale, self.seed, self.balanced = scale, seed, balanced
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -316,6 +328,7 @@ class Meter:
         model = getattr(self.model, "module", self.model) if is_parallel(self.model) else self.model
         device = next(iter(model.parameters())).device
         correct: list[Tensor] = []
+        classes: list[Tensor] = []
         losses: list[Tensor] = []
         finite: list[Tensor] = []
         for batch in source if device.type != "cpu" else small(source):
@@ -329,6 +342,7 @@ class Meter:
             kept = targets != _IGNORED
             largest, guessed = answers.max(1)
             correct.append((guessed == targets)[kept])
+            classes.append(targets[kept])
             finite.append(largest.isfinite().all())
             if loss is None:
                 answers = answers.float() if answers.dtype in _HALF else answers
@@ -339,9 +353,13 @@ class Meter:
         found = torch.cat(losses).cpu().double().numpy()
         scaled = float(self.scale.losses(found).mean())
         if not correct:
-            return Part(float(self.scale.accuracies(found).mean()), scaled, math.isfinite(scaled))
-        accuracy = float(torch.cat(correct).cpu().numpy().mean())
-        return Part(accuracy, scaled, bool(torch.stack(finite).all()))
+            accuracy = float(self.scale.accuracies(found).mean())
+            return Part(accuracy, accuracy, scaled, math.isfinite(scaled))
+        right, labels = torch.cat(correct).cpu().numpy(), torch.cat(classes).cpu().numpy()
+        accuracy = scored = float(right.mean())
+        if self.balanced:
+            scored = float(balanced_accuracy(right[None], labels[None], self.scale.classes)[0])
+        return Part(accuracy, scored, scaled, bool(torch.stack(finite).all()))
 
 
 _HALF = (torch.float16, torch.bfloat16)

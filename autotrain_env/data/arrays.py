@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from autotrain_env.errors import InvalidTypeError, InvalidValueError, check_whole
+from autotrain_env.errors import InvalidTypeError, InvalidValueError, check_whole, warn
 
 
 def as_images(images: Any, argument: str) -> torch.Tensor:
@@ -35,6 +35,13 @@ def as_images(images: Any, argument: str) -> torch.Tensor:
         )
     if tensor.numel() == 0:
         raise InvalidValueError(f"{argument}: shape {tuple(tensor.shape)} is empty")
+    if tensor.ndim == 4 and tensor.shape[3] in (1, 3, 4) and min(tensor.shape[1:3]) > 4:
+        channels, height, width = tensor.shape[1:]
+        warn(
+            f"{argument}: shape {tuple(tensor.shape)} is read as images of {channels} channels and "
+            f"{height}x{width} pixels, since channels come first; if they come last, give "
+            f"{argument}.transpose(0, 3, 1, 2) of an array, or {argument}.permute(0, 3, 1, 2) of a tensor"
+        )
     tensor = tensor.detach().cpu()
     if tensor.dtype != torch.uint8:
         tensor = tensor.float()
@@ -93,9 +100,13 @@ def check_classes(label_parts: list[npt.NDArray[np.int64]], num_classes: int | N
     Returns:
         C.
 
+    Warns:
+        UserWarning: If C is not given, and there are classes without an image.
+
     Raises:
         InvalidValueError: If C is not an integer above 1, or a label lies outside 0 … C − 1.
     """
+    given = num_classes is not None
     if num_classes is None:
         num_classes = max(2, 1 + max(int(part.max()) for part in label_parts))
     check_whole("num_classes", num_classes, 2)
@@ -107,7 +118,26 @@ def check_classes(label_parts: list[npt.NDArray[np.int64]], num_classes: int | N
                 f"{argument}: {int(outside.sum())} of {len(part)} lie outside the classes 0 … "
                 f"{num_classes - 1}, the first at position {first}: {part[first]}"
             )
+    if not given:
+        _warn_of_empty_classes(np.concatenate(label_parts), num_classes)
     return int(num_classes)
+
+
+def _warn_of_empty_classes(labels: npt.NDArray[np.int64], num_classes: int) -> None:
+    present = np.unique(labels)
+    empty = np.setdiff1d(np.arange(num_classes), present)
+    if not len(empty):
+        return
+    named = ", ".join(map(str, empty[:5])) + (f" and {len(empty) - 5} more" if len(empty) > 5 else "")
+    remedy = (
+        "Labels count from 0 without a gap (numpy.unique(labels, return_inverse=True)[1] does); "
+        "num_classes= of Dataset.from_arrays says that classes are missing on purpose"
+    )
+    if present[-1] == 255 and len(present) < 255:
+        remedy = f"255 often stands for images without a label: leave those out. {remedy}"
+    elif empty[0] == 0 and len(empty) == 1:
+        remedy = f"If labels count from 1, give labels - 1. {remedy}"
+    warn(f"labels: no image is of class {named}, yet there are {num_classes} classes. {remedy}")
 
 
 def join_as_float(parts: list[torch.Tensor]) -> torch.Tensor:

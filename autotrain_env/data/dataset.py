@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import math
 import weakref
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias
@@ -20,7 +21,6 @@ import torch
 
 from autotrain_env.data import sharing
 from autotrain_env.data.arrays import as_images, as_labels, check_classes, join_as_float
-from autotrain_env.data.sampling import EpochSampler as EpochSampler
 from autotrain_env.data.sampling import cut_off_test_part
 from autotrain_env.errors import InvalidTypeError, InvalidValueError
 
@@ -71,6 +71,8 @@ class Dataset:
         default_sizes: Split sizes for users who give none.
         recipe: A function and its arguments that make this handle in another process; None for a
             user's own tensors.
+        built_in: Whether it comes with the package, or from torchvision by name; a user's own data do not.
+        from_bytes: Whether the images were bytes, which are divided by 255.
     """
 
     name: str
@@ -80,6 +82,8 @@ class Dataset:
     test_size: int
     default_sizes: SplitSizes
     recipe: Recipe | None = None
+    built_in: bool = False
+    from_bytes: bool = False
 
     def __post_init__(self) -> None:
         self.labels.flags.writeable = False
@@ -130,8 +134,13 @@ class Dataset:
         Returns:
             A new handle.
 
+        Warns:
+            UserWarning: If channels seem to come last, or `num_classes` is not given and a class has no
+                image.
+
         Raises:
-            InvalidTypeError: If images or labels have a wrong dtype.
+            InvalidTypeError: If images or labels have a wrong dtype, or one of images and test images are
+                bytes.
             InvalidValueError: If there is no image, numbers of images and labels differ, a shape is
                 wrong, an image holds a NaN or an infinite value, a label lies outside the classes,
                 or the default sizes exceed the pool.
@@ -147,6 +156,12 @@ class Dataset:
             if shape != test_shape:
                 raise InvalidValueError(
                     f"test_images: image shape {test_shape}; must be {shape} as in images"
+                )
+            dtypes = [part.dtype for part in image_parts]
+            if (dtypes[0] == torch.uint8) != (dtypes[1] == torch.uint8):
+                raise InvalidTypeError(
+                    f"test_images: dtype {dtypes[1]}, but images are of dtype {dtypes[0]}: bytes alone "
+                    "are divided by 255, so that both or neither must be bytes"
                 )
         num_classes = check_classes(label_parts, num_classes)
         if test_images is None:
@@ -164,7 +179,13 @@ class Dataset:
             default_sizes = _proportional_sizes(pool_size)
         sizes = check_sizes("default_sizes", default_sizes, name, pool_size, test_size)
         return cls(
-            name, num_classes, join_as_float(image_parts), np.concatenate(label_parts), test_size, sizes
+            name,
+            num_classes,
+            join_as_float(image_parts),
+            np.concatenate(label_parts),
+            test_size,
+            sizes,
+            from_bytes=image_parts[0].dtype == torch.uint8,
         )
 
     def __copy__(self) -> Dataset:
@@ -187,9 +208,20 @@ class Dataset:
     def _recipe_of_shared(self) -> Recipe:
         """Returns how others make this handle from shared memory, where the first call puts its tensors."""
         ticket = sharing.share(self.name, self.images, self.labels)
-        recipe = (_attach, (ticket, self.num_classes, self.test_size, self.default_sizes))
+        recipe = (
+            _attach,
+            (ticket, self.num_classes, self.test_size, self.default_sizes, self.from_bytes),
+        )
         _HANDLES[recipe] = self
         return recipe
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Returns a checksum of all images and labels."""
+        checksum = 0
+        for array in (self.images.numpy(), self.labels):
+            checksum = zlib.crc32(array.data.cast("B"), checksum)
+        return f"{checksum:08x}"
 
     @functools.cached_property
     def _pixel_moments(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
@@ -226,9 +258,13 @@ def from_recipe(make: Callable[..., Dataset], *arguments: Any) -> Dataset:
     return handle
 
 
-def _attach(ticket: sharing.Ticket, num_classes: int, test_size: int, default_sizes: SplitSizes) -> Dataset:
+def _attach(
+    ticket: sharing.Ticket, num_classes: int, test_size: int, default_sizes: SplitSizes, from_bytes: bool
+) -> Dataset:
     images, labels = sharing.attach(ticket)
-    return Dataset(ticket.name, num_classes, images, labels, test_size, default_sizes)
+    return Dataset(
+        ticket.name, num_classes, images, labels, test_size, default_sizes, from_bytes=from_bytes
+    )
 
 
 def check_sizes(argument: str, sizes: SplitSizes, name: str, pool_size: int, test_size: int) -> SplitSizes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -82,7 +83,7 @@ def _torchvision_class(name: str) -> Any:
 def _read_image_set(name: str, root: str) -> Dataset:
     read = _read_cifar if name == "cifar10" else _read_mnist
     (images, labels), (test_images, test_labels) = read(name, Path(root))
-    return Dataset.from_arrays(
+    dataset = Dataset.from_arrays(
         images,
         labels,
         name=name,
@@ -91,6 +92,7 @@ def _read_image_set(name: str, root: str) -> Dataset:
         test_labels=test_labels,
         default_sizes=SplitSizes(4000, 500, 500) if len(labels) >= 5000 else None,
     )
+    return replace(dataset, built_in=True)
 
 
 def _require_files(name: str, root: Path, paths: list[Path]) -> None:

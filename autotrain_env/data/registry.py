@@ -121,7 +121,7 @@ def register_dataset(
     """
     if not isinstance(name, str):
         raise InvalidTypeError(f"name={name!r}: must be a string")
-    if not name or name in _BUILT_IN_NAMES or _SYNTHETIC_NAME.fullmatch(name):
+    if not name or is_built_in(name):
         raise InvalidValueError(
             f"name={name!r}: must not be empty or one of the built-in names "
             f"{', '.join(map(repr, _BUILT_IN_NAMES))}"
@@ -132,6 +132,11 @@ def register_dataset(
         _REGISTRY[name] = data
     else:
         _REGISTRY[name] = load_dataset(data)
+
+
+def is_built_in(name: str) -> bool:
+    """Returns whether a data set of that name comes with the package, or from torchvision."""
+    return name in _BUILT_IN_NAMES or _SYNTHETIC_NAME.fullmatch(name) is not None
 
 
 def _load_registered(name: str) -> Dataset:
@@ -166,7 +171,7 @@ def _read_digits() -> Dataset:
     digits = load_digits()
     images = digits.images[:, np.newaxis] / 16  # inks are 0 … 16
     pool, test = cut_off_test_part(digits.target, 10, _DIGITS_TEST_SIZE)
-    return Dataset.from_arrays(
+    dataset = Dataset.from_arrays(
         images[pool],
         digits.target[pool],
         name="digits",
@@ -174,3 +179,4 @@ def _read_digits() -> Dataset:
         test_labels=digits.target[test],
         default_sizes=SplitSizes(400, 300, 400),
     )
+    return replace(dataset, built_in=True)

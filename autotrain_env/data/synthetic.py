@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -87,7 +88,7 @@ def _make(kind: str, seed: int, *arguments: Any) -> Dataset:
     problem = _Problem(*arguments)
     features, labels = SYNTHETIC_KINDS[kind](np.random.default_rng(seed), problem)
     pool_size = problem.size - max(1, round(TEST_FRACTION * problem.size))
-    return Dataset.from_arrays(
+    dataset = Dataset.from_arrays(
         features[:pool_size],
         labels[:pool_size],
         name="synthetic",
@@ -95,6 +96,7 @@ def _make(kind: str, seed: int, *arguments: Any) -> Dataset:
         test_images=features[pool_size:],
         test_labels=labels[pool_size:],
     )
+    return replace(dataset, built_in=True)
 
 
 def _gaussian_mixture(generator: np.random.Generator, problem: _Problem) -> _Sample:

@@ -114,9 +114,10 @@ class AutoTrainEnv(gymnasium.Env[np.ndarray, Any]):
     Thresholdout said, 0 to 1), `learning_rate`, `lr_factor` (what it changed by), `updates`,
     `holdout_queries`, `holdout_exhausted`, `diverged`, `rewind` (distance really rewound),
     `rewind_impossible`, `reinit`, `stop`, `action` in words, `reward_terms`. At the end also
-    `test_accuracy` and `test_loss` of the last weights, `best_holdout_test_accuracy` and
-    `best_holdout_test_loss` of those with the best guarded holdout answer, and `history`: arrays with one
-    entry per decision, the reset first.
+    `test_accuracy`, `test_balanced_accuracy` (the mean over the classes of the share that is classified
+    rightly) and `test_loss` of the last weights, `best_holdout_test_accuracy`,
+    `best_holdout_test_balanced_accuracy` and `best_holdout_test_loss` of those with the best guarded
+    holdout answer, and `history`: arrays with one entry per decision, the reset first.
 
     ## Arguments
     Those of `autotrain_env.AutoTrainConfig`, as keywords of `gymnasium.make`.
@@ -208,6 +209,16 @@ class AutoTrainEnv(gymnasium.Env[np.ndarray, Any]):
     def situation(self) -> Situation:
         """Returns what policies decide on, arrays over one lane; the environment must have been reset."""
         return self.core.situation()
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """Returns how networks are computed, as `backend=` names it; nothing before the first reset."""
+        return self.core.stacks.backends
+
+    def __repr__(self) -> str:
+        """Returns what the environment is, with the backends in use."""
+        name = self.spec.id if self.spec is not None else "not registered"
+        return f"<{type(self).__name__}<{name}>, backends={self.backends}>"
 
     def network(self, *, best: bool = False) -> nn.Module:
         """Returns the network in training as a module, with the normalisation of its images in front.
@@ -314,11 +325,7 @@ def draw_episode_seed(generator: np.random.Generator) -> int:
 
 def first_lane(info: dict[str, Any]) -> dict[str, Any]:
     """Returns the first lane's information, as plain Python values."""
-    plain = {}
-    for name, value in info.items():
-        if isinstance(value, dict):
-            plain[name] = first_lane(value)
-        else:
-            entry = value[0]
-            plain[name] = entry.item() if isinstance(entry, np.generic) else entry
-    return plain
+    return {
+        name: first_lane(value) if isinstance(value, dict) else value.item(0)
+        for name, value in info.items()
+    }

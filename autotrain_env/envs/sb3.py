@@ -6,6 +6,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.vector import AutoresetMode
 
 from autotrain_env.envs.vector_env import AutoTrainVectorEnv
 from autotrain_env.errors import MissingPackageError
@@ -162,6 +163,12 @@ def make_sb3_env(env_id: str = "AutoTrain-v0", num_envs: int = 64, **kwargs: Any
     Returns:
         A `VecMonitor` around an `AutoTrainVecEnv`.
     """
-    env = gymnasium.make_vec(env_id, num_envs=num_envs, vectorization_mode="vector_entry_point", **kwargs)
+    env = gymnasium.make_vec(
+        env_id,
+        num_envs=num_envs,
+        vectorization_mode="vector_entry_point",
+        autoreset_mode=AutoresetMode.SAME_STEP,
+        **kwargs,
+    )
     assert isinstance(env, AutoTrainVectorEnv)
     return VecMonitor(AutoTrainVecEnv(env))

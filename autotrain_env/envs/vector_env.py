@@ -23,6 +23,7 @@ from autotrain_env.errors import InvalidTypeError, check, unknown_name
 from autotrain_env.process.actions import Decisions, check_actions
 from autotrain_env.process.config import make_config
 from autotrain_env.process.core import AutoTrainCore
+from autotrain_env.process.descriptions import check_same
 from autotrain_env.process.observations import observation_space
 from autotrain_env.process.situation import Situation
 from autotrain_env.process.tasks import Task
@@ -37,8 +38,8 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
 
     | `autoreset_mode` | when a lane's episode has ended |
     |---|---|
-    | `SAME_STEP` (default) | it is reset in the same step; `final_obs` and `final_info` hold its end |
-    | `NEXT_STEP` | the next step resets it, whatever the action; the reward of that step is 0 |
+    | `NEXT_STEP` (default) | the next step resets it, whatever the action; the reward of that step is 0 |
+    | `SAME_STEP` | it is reset in the same step; `final_obs` and `final_info` hold its end |
     | `DISABLED` | it idles (reward 0, flags and observation kept) until `reset` with a `reset_mask` |
 
     Args:
@@ -52,7 +53,7 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
     def __init__(
         self,
         num_envs: int = 1,
-        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         render_mode: str | None = None,
         max_episode_steps: int | None = None,
         **kwargs: Any,
@@ -232,7 +233,7 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         return self.core.observation(), result.reward, terminated, truncated, info
 
     def _check_started(self) -> None:
-        if any(episode is None for episode in self.core.episodes):
+        if not self.core.lanes.begun.all():
             raise ResetNeeded("step() was called before every lane was reset")
         if self.autoreset_mode == AutoresetMode.DISABLED and not self.core.lanes.running.any():
             raise ResetNeeded("step() was called with all lanes ended; reset some of them first")
@@ -281,6 +282,16 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         """
         self.core.set_task_level(level)
 
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """Returns how networks are computed, as `backend=` names it; nothing before the first reset."""
+        return self.core.stacks.backends
+
+    def __repr__(self) -> str:
+        """Returns what the environment is, with the backends in use."""
+        name = self.spec.id if self.spec is not None else "not registered"
+        return f"<{type(self).__name__}<{name}>, num_envs={self.num_envs}, backends={self.backends}>"
+
     def network(self, lane: int, *, best: bool = False) -> nn.Module:
         """Returns the network of a lane as a module, with the normalisation of its images in front.
 
@@ -313,7 +324,12 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
     def state_dict(self) -> dict[str, Any]:
         """Returns everything that changes while it runs, as a copy that can be pickled."""
         generators = copy.deepcopy(self._generators)
-        return {"core": self.core.state_dict(), "generators": generators, "seeds": list(self._seeds)}
+        return {
+            "core": self.core.state_dict(),
+            "generators": generators,
+            "seeds": list(self._seeds),
+            "autoreset_mode": self.autoreset_mode.value,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what `state_dict` returned, bit for bit.
@@ -322,10 +338,13 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
             state: What `state_dict` of an environment with the same arguments returned.
 
         Raises:
-            InvalidValueError: If it is of another number of lanes or has other entries.
+            InvalidValueError: If it is of another number of lanes, of an environment with other arguments,
+                or has other entries; then nothing has changed.
         """
-        known = {"core", "generators", "seeds"}
+        known = {"core", "generators", "seeds", "autoreset_mode"}
         check(set(state) == known, "state", sorted(state), "what state_dict() returned")
+        modes = ({"autoreset_mode": mode} for mode in (state["autoreset_mode"], self.autoreset_mode.value))
+        check_same(*modes)
         self.core.load_state_dict(state["core"])
         self._generators = copy.deepcopy(state["generators"])
         self._seeds = list(state["seeds"])

@@ -14,6 +14,7 @@ from autotrain_env.errors import InvalidValueError, MissingPackageError, check, 
 from autotrain_env.evolution.fitness import check_fitness, fill_not_finite
 from autotrain_env.evolution.noise import NormalNoise, check_seed, draw_noise
 from autotrain_env.evolution.strategy import describe_fitness
+from autotrain_env.evolution.vectors import as_vector
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,9 @@ class CMAES:
             import cma
         except ImportError as error:
             raise MissingPackageError("CMA-ES needs pycma: pip install 'autotrain-env[agents]'") from error
-        check(
-            parameters.ndim == 1 and len(parameters) > 1, "parameters", parameters, "of shape (d,), d > 1"
-        )
+        as_vector(parameters)  # checks it
+        vector = isinstance(parameters, Tensor) and parameters.ndim == 1 and len(parameters) > 1
+        check(vector, "parameters", parameters, "of shape (d,), d > 1")
         options = {
             "popsize": self.population_size,
             "CMA_diagonal": self.separable,
@@ -126,7 +127,7 @@ class CMAState:
         if self.asked is None:
             raise InvalidValueError("tell() was called without ask(): there is no generation to tell of")
         check(behaviors is None, "behaviors", behaviors, "None without novelty")
-        values = check_fitness(fitness, self.population_size, torch.device("cpu"), torch.float64)
+        values = check_fitness(fitness, self.population_size)
         after = replace(self, asked=None, generation=self.generation + 1)
         report = describe_fitness(values)
         if not values.isfinite().any():

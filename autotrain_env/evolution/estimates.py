@@ -109,10 +109,10 @@ def second_derivatives(
             f"of shape ({size},) for Laplace noise: f with each coordinate unperturbed",
         )
         assert centre is not None
-        value = (2 * (sums.mean() - centre)).expand(size)
-        spread = (2 * sums.std()).expand(size)
+        value = (2 * (sums.mean() - centre)).to(noise).expand(size)
+        spread = (2 * sums.std()).to(noise).expand(size)
     else:
-        weights = less_mean(sums) if centre is None else sums - centre
+        weights = (less_mean(sums) if centre is None else sums - centre).to(noise)
         value = weights @ factors / (count - 1 if centre is None else count)
         spread = ((weights**2 @ factors**2) / count - value**2).clamp(min=0).sqrt()
     return Estimate(value / std**2, spread / count**0.5 / std**2)

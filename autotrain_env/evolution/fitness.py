@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,37 +42,43 @@ class Shaping:
             check(self.name == "top_k", "k", self.k, "None but for shaping='top_k'")
             check_whole("k", self.k, 1)
 
-    def __call__(self, fitness: Tensor) -> Tensor:
+    def __call__(self, fitness: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Compute utilities, which sum to 0 but for rounding.
 
         Args:
             fitness: Fitness, of which higher is better, shape (n,), at least one of them finite.
+            dtype: Dtype of the utilities; that of the fitness if `None`. Differences are taken before it is
+                rounded to, so that a small dtype loses none.
 
         Returns:
-            Utilities, shape (n,), of the fitness' dtype.
+            Utilities, shape (n,).
         """
+        dtype = dtype or fitness.dtype
         if self.name == "top_k":
             k = max(1, len(fitness) // 4) if self.k is None else self.k
             check(k < len(fitness), "k", k, f"below the number of members, {len(fitness)}")
-            return _top_k(fitness, k)
-        return _SHAPINGS[self.name](fitness)
+            return _top_k(fitness, k).to(dtype)
+        if self.name == "ranks":
+            return ranks(fitness).to(dtype) / (len(fitness) - 1) - 0.5
+        return _SHAPINGS[self.name](fitness).to(dtype)
 
 
-def check_fitness(fitness: object, count: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+def check_fitness(fitness: object, count: int) -> Tensor:
     """Check the members' fitness.
 
     Args:
         fitness: Numbers, as a tensor, array or sequence.
         count: How many there must be.
-        device: Device of the tensor returned.
-        dtype: Dtype of the tensor returned.
+
+    Returns:
+        The fitness, float64, on the CPU: parameters of a smaller dtype must not round it.
 
     Raises:
         InvalidTypeError: If they are no numbers.
         InvalidValueError: If there are more or fewer, or one is plus infinity.
     """
     try:
-        values = torch.as_tensor(fitness)
+        values = fitness if isinstance(fitness, Tensor) else torch.as_tensor(_as_array(fitness))
     except (TypeError, ValueError, RuntimeError) as error:
         raise InvalidTypeError(
             f"fitness={fitness!r} must be numbers, one for each member: {error}"
@@ -78,10 +86,18 @@ def check_fitness(fitness: object, count: int, device: torch.device, dtype: torc
     if values.is_complex() or values.dtype == torch.bool:
         raise InvalidTypeError(f"fitness is of dtype {values.dtype}: it must be real numbers")
     check(values.shape == (count,), "fitness", f"of shape {tuple(values.shape)}", f"of shape ({count},)")
-    values = values.detach().to(device, dtype)
+    values = values.detach().to("cpu", torch.float64)
     infinite = torch.isposinf(values).nonzero().flatten().tolist()
     check(not infinite, "fitness", f"plus infinity for members {infinite[:5]}", "below infinity, or NaN")
     return values
+
+
+def _as_array(fitness: Any) -> Any:
+    """Returns a sequence as an array, in which Python's floats are float64, as they are not in a tensor."""
+    if isinstance(fitness, (list, tuple)):
+        fitness = [value.item() if isinstance(value, Tensor) else value for value in fitness]
+    array = np.asarray(fitness)
+    return np.ascontiguousarray(array) if array.dtype.kind in "iufb" else fitness
 
 
 def fill_not_finite(fitness: Tensor) -> Tensor:
@@ -111,10 +127,6 @@ def ranks(fitness: Tensor) -> Tensor:
     return (last - (counts - 1) / 2).to(fitness.dtype)[tie]
 
 
-def _centred_ranks(fitness: Tensor) -> Tensor:
-    return ranks(fitness) / (len(fitness) - 1) - 0.5
-
-
 def _z_score(fitness: Tensor) -> Tensor:
     values = fill_not_finite(fitness)
     # halves, so that the difference of the largest floats is no infinity; the factor cancels
@@ -139,7 +151,7 @@ def _top_k(fitness: Tensor, k: int) -> Tensor:
 
 
 _SHAPINGS: dict[str, Callable[..., Tensor]] = {
-    "ranks": _centred_ranks,
+    "ranks": ranks,
     "z_score": _z_score,
     "raw": _raw,
     "top_k": _top_k,

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from autotrain_env.errors import InvalidValueError, check, check_whole, unknown_name
@@ -100,7 +99,7 @@ class RandomState:
         if self.asked is None:
             raise InvalidValueError("tell() was called without ask(): there is no generation to tell of")
         check(behaviors is None, "behaviors", behaviors, "None without novelty")
-        values = check_fitness(fitness, self.population_size, self.start.device, torch.float64)
+        values = check_fitness(fitness, self.population_size)
         after = replace(self, asked=None, generation=self.generation + 1)
         report = describe_fitness(values)
         report["skipped"] = not values.isfinite().any()

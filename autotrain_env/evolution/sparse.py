@@ -218,12 +218,13 @@ class SparseState:
         if not self.is_asked:
             raise InvalidValueError("tell() was called without ask(): there is no generation to tell of")
         check(behaviors is None, "behaviors", behaviors, "None without novelty")
-        values = check_fitness(fitness, self.population_size, self.graph.device, self.graph.dtype)
+        values = check_fitness(fitness, self.population_size)
         after = replace(self, is_asked=False, generation=self.generation + 1)
         report = describe_fitness(values)
         if not values.isfinite().any():
             return replace(after, report={**report, "skipped": True})
-        utility = as_shaping(self.strategy.shaping)(values).view(self.strategy.num_parents, -1)
+        utility = as_shaping(self.strategy.shaping)(values, self.graph.dtype).to(self.graph)
+        utility = utility.view(self.strategy.num_parents, -1)
         rate = value_at(self.strategy.learning_rate, self.generation, "learning_rate")
         moved = self.parents.ascend(as_update(self.strategy.optimizer), self._uphill(utility), rate)
         report["update_norm"] = float((moved.values - self.parents.values).norm(dim=1).mean())

@@ -345,7 +345,7 @@ class EvolutionState:
         if self.asked is None:
             raise InvalidValueError("tell() was called without ask(): there is no generation to tell of")
         parameters = self.parameters
-        values = check_fitness(fitness, self.population_size, parameters.device, parameters.dtype)
+        values = check_fitness(fitness, self.population_size)
         done = check_behaviors(behaviors, self.population_size, self.strategy.novelty is not None)
         after = replace(self, asked=None, generation=self.generation + 1)
         report = describe_fitness(values)
@@ -367,14 +367,16 @@ class EvolutionState:
         self, members: Tensor, values: Tensor, behaviors: Tensor | None, report: dict[str, Any]
     ) -> tuple[Tensor, Archive | None]:
         shaping = as_shaping(self.strategy.shaping)
+        dtype = self.parameters.dtype
+        utility = shaping(members, dtype).to(self.parameters)
         if self.novelty is None or behaviors is None:
-            return shaping(members), None
+            return utility, None
         novelty, archive = self.novelty.add(behaviors, float(values[-1]))
         novelty = novelty.to(members)
         report["novelty"] = float(novelty.mean())
         report["fitness_weight"] = self.novelty.weight
         weight = self.novelty.weight
-        return weight * shaping(members) + (1 - weight) * shaping(novelty), archive
+        return weight * utility + (1 - weight) * shaping(novelty, dtype).to(self.parameters), archive
 
     def _second_derivatives(self, values: Tensor) -> Estimate | None:
         assert self.asked is not None

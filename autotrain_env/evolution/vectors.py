@@ -1,7 +1,8 @@
 """Parameters as one vector, and what the perturbation of each of its numbers is multiplied by."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,13 +17,14 @@ def as_vector(parameters: Tensor | Mapping[str, Tensor]) -> tuple[Layout, Tensor
     """Returns parameters as one vector, a copy of shape (d,), and where everything lies in it.
 
     Args:
-        parameters: Named tensors of floats, or one such tensor.
+        parameters: Named tensors of floats (a mapping, or pairs as `Module.named_parameters` gives), or one
+            such tensor.
 
     Raises:
         InvalidTypeError: If they are no floats.
         InvalidValueError: If there is none, or one is not finite.
     """
-    named = {"parameters": parameters} if isinstance(parameters, Tensor) else dict(parameters)
+    named = {"parameters": parameters} if isinstance(parameters, Tensor) else _named(parameters)
     for name, tensor in named.items():
         if not (isinstance(tensor, Tensor) and tensor.is_floating_point()):
             raise InvalidTypeError(f"{name} must be a tensor of floats, but is {tensor!r}")
@@ -30,6 +32,24 @@ def as_vector(parameters: Tensor | Mapping[str, Tensor]) -> tuple[Layout, Tensor
     layout = Layout.of(named)
     check(layout.size > 0, "parameters", parameters, "at least one number")
     return layout, layout.join(named).detach().clone()
+
+
+def _named(parameters: Any) -> dict[str, Tensor]:
+    pairs = None
+    if isinstance(parameters, Mapping):
+        pairs = list(parameters.items())
+    elif isinstance(parameters, Iterable) and not isinstance(parameters, str):
+        pairs = list(parameters)
+    if pairs is None or any(not _is_pair(pair) for pair in pairs):
+        raise InvalidTypeError(
+            f"parameters={parameters!r} must be one tensor, or tensors with their names, such as "
+            "dict(module.named_parameters())"
+        )
+    return dict(pairs)
+
+
+def _is_pair(pair: Any) -> bool:
+    return isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)
 
 
 def perturbation_scale(layout: Layout, scaling: str, tensor_scales: Mapping[str, float]) -> Tensor:

@@ -52,8 +52,8 @@ def evaluate_policy(
 
     | key | of each episode |
     |---|---|
-    | `test_accuracy`, `test_loss` | of the last weights |
-    | `best_holdout_test_accuracy`, `best_holdout_test_loss` | of those best on the guarded holdout |
+    | `test_accuracy`, `test_balanced_accuracy`, `test_loss` | of the last weights |
+    | `best_holdout_test_accuracy`, … | the same three of those best on the guarded holdout |
     | `score`, `train_score` | at the end: on the reward's split, and on the train subset |
     | `holdout_answer` | at the end: what Thresholdout said |
     | `initial_train_score` | of the untrained network: tells whether two methods met the same tasks |

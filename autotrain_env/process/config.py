@@ -1,6 +1,7 @@
 """All arguments of the environment, in one flat frozen dataclass."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,9 +10,10 @@ from typing import Any
 
 import torch
 
-from autotrain_env.data.registry import load_dataset
+from autotrain_env.data.registry import is_built_in, load_dataset
 from autotrain_env.errors import InvalidTypeError, InvalidValueError, check, check_whole, unknown_name
 from autotrain_env.process.actions import ACTION_TYPES, ActionType
+from autotrain_env.process.descriptions import describe
 from autotrain_env.process.lineage import SCORES
 from autotrain_env.process.observations import OBSERVATION_LAYOUTS
 from autotrain_env.process.rewards import Baseline, RewardSettings
@@ -20,8 +22,9 @@ from autotrain_env.process.task_distributions import (
     Sampler,
     TaskDistribution,
     as_task_distribution,
+    possible_values,
 )
-from autotrain_env.process.tasks import Task
+from autotrain_env.process.tasks import Task, is_users_own
 from autotrain_env.training.engine import BACKENDS
 
 INITIAL_STATES = ("random_inits", "zeros")
@@ -29,6 +32,11 @@ REWARD_SPLITS = ("validation", "holdout")
 TERMINAL_STATES = ("last", "best_holdout")
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
+_OF_FILES = (
+    "data_root",
+    "download",
+    "log_path",
+)  # arguments that say where files lie, and change no episode
 TASK_FIELDS = tuple(f.name for f in dataclasses.fields(Task))
 
 
@@ -43,8 +51,9 @@ class AutoTrainConfig:
         inner_steps: Optimiser updates in one env step (T).
         history_length: Samples of every metric kept per env step (K); divides `inner_steps`.
         num_snapshots: States that the agent sees and can rewind to, the current one included (H).
-        score: What is to be maximised: `"accuracy"`, or `"neg_log_loss"`, which is minus the log loss
-            clipped to [-4 log C, 0] for C classes.
+        score: What is to be maximised: `"accuracy"`; `"balanced_accuracy"`, the mean over the classes of
+            the share of a class that is classified rightly, for classes of unequal size; or
+            `"neg_log_loss"`, which is minus the log loss clipped to [-4 log C, 0] for C classes.
         tasks: What tasks are drawn from: a preset (`"default"`, `"rates"`, `"mixed"`, `"many"`,
             `"curriculum"`), a `TaskDistribution` or a `Curriculum`.
         dataset: A name, a `Dataset`, `(images, labels)` or a `torch.utils.data.Dataset`.
@@ -52,7 +61,8 @@ class AutoTrainConfig:
         train_size: Images in the train part.
         holdout_size: Images in the holdout part.
         validation_size: Images in the validation part.
-        label_noise: Probability of a wrong label in the train and holdout part.
+        label_noise: Probability of a wrong label in the train and holdout part. `None` for what `tasks`
+            says of built-in datasets, and for 0 with your own data, of which presets say nothing.
         classifier: Architecture; see `Task`.
         optimizer: Update rule; see `Task`.
         batch_size: Images in a minibatch.
@@ -99,7 +109,8 @@ class AutoTrainConfig:
         baseline: For the `baseline` preset: the recorded curve `(updates, scores)` to be measured against,
             a mapping from `Task` to such curves, or a function from `Task` to one.
         truncate_after: Env steps after which an episode is truncated; `None` for never.
-        backend: How networks are computed side by side: `"auto"`, `"stacked"` or `"looped"`.
+        backend: How networks are computed side by side: `"native"` (compiled code), `"stacked"` or
+            `"looped"` (torch), or `"auto"` for native where it can be had.
         device: Device that holds the networks, such as `"cpu"` or `"cuda"`.
         dtype: Dtype of the weights: `"float32"` or `"float64"`.
         log_path: File for one row per decision (`.jsonl` or `.csv`), written while it runs; `None` for
@@ -255,12 +266,31 @@ class AutoTrainConfig:
         given = {name: getattr(self, name) for name in TASK_FIELDS}
         given = {name: value for name, value in given.items() if value is not None}
         distribution = as_task_distribution(self.tasks)
+        own = [
+            data
+            for data in possible_values(given.get("dataset"))
+            if data is not None and is_users_own(data)
+        ]
+        if own and isinstance(self.tasks, str) and self.label_noise is None:
+            given["label_noise"] = None  # a preset's noise is not meant for data that it does not know
         return distribution.replace(**given) if given else distribution
 
     @property
     def torch_dtype(self) -> torch.dtype:
         """Returns `dtype` as torch has it."""
         return DTYPES[self.dtype]
+
+    @functools.cached_property
+    def descriptions(self) -> dict[str, str]:
+        """Returns every argument that makes a difference to episodes, as text that can be compared."""
+        found = {}
+        for entry in dataclasses.fields(self):
+            if entry.name not in _OF_FILES:
+                value = getattr(self, entry.name)
+                if isinstance(value, str) and entry.name == "dataset" and not is_built_in(value):
+                    value = load_dataset(value)  # what stands under the name may have changed
+                found[entry.name] = describe(value)
+        return found
 
     def make_action_type(self) -> ActionType:
         """Returns the action type that is asked for, with its arguments taken from here."""

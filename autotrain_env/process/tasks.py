@@ -7,10 +7,18 @@ from dataclasses import dataclass
 from torch import nn
 
 from autotrain_env.data.dataset import Dataset
+from autotrain_env.data.registry import is_built_in
 from autotrain_env.errors import InvalidTypeError, check, check_whole, unknown_name
 from autotrain_env.training.classifiers import Classifier, as_classifier
 from autotrain_env.training.initialization import initialization_names
 from autotrain_env.training.optimizers import Optimizer, as_optimizer
+
+BUILT_IN_LABEL_NOISE = 0.2  # where a task does not say: the built-in tasks are about noisy labels
+
+
+def is_users_own(dataset: str | Dataset) -> bool:
+    """Returns whether a dataset, or what stands under a name, is a user's own."""
+    return not (dataset.built_in if isinstance(dataset, Dataset) else is_built_in(dataset))
 
 
 @dataclass(frozen=True)
@@ -26,6 +34,7 @@ class Task:
         holdout_size: Images in the holdout part.
         validation_size: Images in the validation part.
         label_noise: Probability with which a label of the train or holdout part becomes another class.
+            `None` for 0.2 with a built-in dataset, and for 0 with your own data.
         classifier: A name (`"linear"`, `"mlp"`, `"mlp-200-100-50"`, `"cnn"`, `"resnet18"`), a
             `Classifier`, or a function that makes an `nn.Module`.
         optimizer: A name (`"sgd"`, `"momentum"`, `"nesterov"`, `"rmsprop"`, `"adam"`, `"adamw"`) or an
@@ -42,7 +51,7 @@ class Task:
     train_size: int | None = None
     holdout_size: int | None = None
     validation_size: int | None = None
-    label_noise: float = 0.2
+    label_noise: float | None = None
     classifier: str | Classifier | Callable[[], nn.Module] = "mlp"
     optimizer: str | Optimizer = "momentum"
     batch_size: int = 64
@@ -59,6 +68,10 @@ class Task:
                 f"dataset={self.dataset!r} must be a name or a Dataset in a Task; "
                 "autotrain_env.load_dataset makes a Dataset of your own data"
             )
+        if self.label_noise is None:
+            object.__setattr__(
+                self, "label_noise", 0.0 if is_users_own(self.dataset) else BUILT_IN_LABEL_NOISE
+            )
         if self.initialization not in initialization_names():
             raise unknown_name("initialization", self.initialization, initialization_names())
         for name in ("train_size", "holdout_size", "validation_size"):
@@ -67,6 +80,7 @@ class Task:
         check_whole("split_seed", self.split_seed, 0)
         check_whole("batch_size", self.batch_size, 1)
         check_whole("budget", self.budget, 1)
-        check(0 <= self.label_noise <= 1, "label_noise", self.label_noise, "in [0, 1]")
+        noise = self.label_noise
+        check(noise is not None and 0 <= noise <= 1, "label_noise", noise, "in [0, 1]")
         rate = self.initial_learning_rate
         check(math.isfinite(rate) and rate > 0, "initial_learning_rate", rate, "finite and above 0")

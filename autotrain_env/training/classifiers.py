@@ -75,6 +75,10 @@ class CNN(Classifier):
         positive = all(isinstance(size, int) and size > 0 for size in self.channels)
         check(positive and len(self.channels) > 0, "channels", self.channels, "positive whole numbers")
 
+    def sizes(self, image_shape: tuple[int, ...], num_classes: int) -> tuple[int, ...]:
+        """Returns the maps of every stage, from the image's channels on, then the number of classes."""
+        return (image_shape[0], *self.channels, num_classes)
+
     def build(self, image_shape: tuple[int, ...], num_classes: int) -> nn.Module:
         """Make the network."""
         depth, height, width = _as_image(self, image_shape)
@@ -112,7 +116,10 @@ class Custom(Classifier):
     """A user's own architecture.
 
     Args:
-        factory: Makes the network; called without arguments. Every call must give the same shapes.
+        factory: Makes the network; called without arguments. Every call must give the same shapes, and all
+            that is random in it must come from the global generators of torch, NumPy or Python, which are
+            seeded. Parameters and buffers belong to a lane; parameters that want no gradient stay as they
+            are. Anything else that a network holds must be the same in all of them and stay as it is.
             Layers that draw random numbers while they compute (dropout) are refused: a lane's
             trajectory must not depend on its neighbours.
     """
@@ -129,6 +136,9 @@ class Custom(Classifier):
                 raise InvalidValueError(f"classifier: layer {name!r} is {module}: {_NO_RANDOMNESS}")
         return network
 
+
+BUILT_IN = (MLP, CNN, ResNet18)
+"""Classifiers whose networks hold nothing but parameters and buffers: nobody has to look."""
 
 CLASSIFIERS: dict[str, Classifier] = {
     "linear": MLP(hidden_sizes=()),
@@ -149,14 +159,14 @@ def as_classifier(classifier: str | Classifier | Callable[[], nn.Module]) -> Cla
         InvalidValueError: If the name is unknown.
         InvalidTypeError: If it is none of these.
     """
-    if isinstance(classifier, Classifier):
-        return classifier
     if isinstance(classifier, str):
         if classifier in CLASSIFIERS:
             return CLASSIFIERS[classifier]
         if re.fullmatch(r"mlp(-[1-9]\d*)+", classifier):
             return MLP(tuple(int(size) for size in classifier.split("-")[1:]))
         raise unknown_name("classifier", classifier, [*CLASSIFIERS, "mlp-200-100-50"])
+    if isinstance(classifier, Classifier):
+        return classifier
     if isinstance(classifier, nn.Module) or not callable(classifier):
         raise InvalidTypeError(
             f"classifier={classifier!r} must be a name, an autotrain_env.Classifier or a function that "

@@ -1,7 +1,7 @@
 """How the tensors of a network lie one after another in a vector of numbers."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -29,11 +29,22 @@ class Entry:
         return vectors[..., self.start : self.stop].view(vectors.shape[:-1] + self.shape)
 
 
-def state_buffers(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yields buffers that training changes: floating ones and batch normalisation's counters."""
-    for name, buffer in module.named_buffers():
-        if buffer.is_floating_point() or name.endswith("num_batches_tracked"):
-            yield name, buffer
+def trained_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Returns the parameters that training changes, by name: those that want a gradient."""
+    return {name: tensor for name, tensor in module.named_parameters() if tensor.requires_grad}
+
+
+def kept_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Returns what else belongs to one network, by name: frozen parameters, and buffers of every dtype.
+
+    Buffers that are not finite, such as masks of minus infinity, are left out: a lane with such numbers in
+    it would count as diverged. They have to be the same in all networks.
+    """
+    frozen = {name: tensor for name, tensor in module.named_parameters() if not tensor.requires_grad}
+    buffers = {
+        name: tensor for name, tensor in module.named_buffers() if bool(torch.isfinite(tensor).all())
+    }
+    return frozen | buffers
 
 
 @dataclass(frozen=True)
@@ -58,8 +69,8 @@ class Layout:
 
     @classmethod
     def of_module(cls, module: nn.Module) -> tuple["Layout", "Layout"]:
-        """Returns the layout of a module's parameters and that of the buffers that training changes."""
-        return cls.of(dict(module.named_parameters())), cls.of(dict(state_buffers(module)))
+        """Returns the layout of a module's trained parameters and that of what else belongs to it."""
+        return cls.of(trained_tensors(module)), cls.of(kept_tensors(module))
 
     @property
     def size(self) -> int:

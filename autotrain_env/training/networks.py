@@ -5,6 +5,7 @@ batched matrix products with a backward pass written out, any other module eithe
 (`stacked`) or one lane after another (`looped`).
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -155,27 +156,62 @@ class StackedMLP(Network):
         return self._forward(self._views(parameters), images)[1]
 
 
+class _Observed(nn.Module):
+    """A network that returns, with its logits, what its buffers are then: written to, or made anew."""
+
+    def __init__(self, network: nn.Module, buffers: tuple[str, ...]) -> None:
+        super().__init__()
+        self.network = network
+        self.buffers_written = buffers
+
+    def forward(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute logits."""
+        logits = self.network(images)
+        return logits, {name: self.network.get_buffer(name).detach() for name in self.buffers_written}
+
+
 class ModuleNetwork(Network):
-    """Any `nn.Module`, called functionally with a lane's parameters and buffers."""
+    """Any `nn.Module`, called functionally with a lane's parameters and with what else belongs to it."""
 
     def __init__(self, architecture: Architecture, dtype: torch.dtype, device: torch.device) -> None:
         super().__init__(architecture)
-        with torch.random.fork_rng(devices=[]):
-            self.module = architecture.classifier.build(
-                architecture.image_shape, architecture.num_classes
-            ).to(device, dtype)
+        template = copy.deepcopy(architecture.template).to(device, dtype)
+        self.module = _Observed(template, architecture.written)
 
     def _images(self, images: Tensor) -> Tensor:
         return images.reshape(*images.shape[:2], *self.architecture.image_shape)
 
     def bind(self, parameters: Tensor, buffers: Tensor, gradients: Tensor) -> Any:
         """Returns named views, each of shape (n, ...)."""
-        self.module.train()
+        self.architecture.set_training(self.module.network)
         return (
             self.parameter_layout.split(parameters),
             self.buffer_layout.split(buffers),
             self.parameter_layout.split(gradients),
         )
+
+    def _call(
+        self, parameters: dict[str, Tensor], kept: dict[str, Tensor], images: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute logits of one lane (B, C), and its buffers after it.
+
+        Args:
+            parameters: The lane's parameters in training.
+            kept: What else belongs to it, which is not written to.
+            images: Images, shape (B, *image_shape).
+        """
+        own = {}
+        for name, tensor in kept.items():
+            if name in self.architecture.whole_dtypes:
+                own[name] = tensor.to(self.architecture.whole_dtypes[name])
+            # Copies, since batch normalisation writes to them: autograd would take a write to a buffer for
+            # one to the parameters, which lie in the same row.
+            elif name in self.architecture.written:
+                own[name] = tensor.clone()
+            else:
+                own[name] = tensor
+        state = {f"network.{name}": tensor for name, tensor in (parameters | own).items()}
+        return functional_call(self.module, state, (images,))
 
 
 def _accumulate(target: Tensor, gradient: Tensor, decay: Tensor | None) -> None:
@@ -208,16 +244,14 @@ class LoopedNetwork(ModuleNetwork):
         for lane, lane_images in enumerate(self._by_lane(images)):
             at = slice(lane, lane + 1)
             leaves = {name: rows[lane].detach().requires_grad_() for name, rows in parameters.items()}
-            # Copies, since batch normalisation writes to them: autograd would take a write to a buffer for
-            # one to the parameters, which lie in the same row.
-            lane_buffers = {name: rows[lane].clone() for name, rows in buffers.items()}
+            kept = {name: rows[lane] for name, rows in buffers.items()}
             with torch.enable_grad():
-                logits = functional_call(self.module, leaves | lane_buffers, (lane_images,))
+                logits, new_buffers = self._call(leaves, kept, lane_images)
                 loss = nn.functional.cross_entropy(logits, labels[lane], reduction="none")
                 lane_gradients = torch.autograd.grad(loss.mean(), list(leaves.values()))
             for name, gradient in zip(leaves, lane_gradients, strict=True):
                 _accumulate(gradients[name][at], gradient[None], None if decay is None else decay[at])
-            for name, buffer in lane_buffers.items():
+            for name, buffer in new_buffers.items():
                 buffers[name][lane].copy_(buffer)
             losses.append(loss.detach())
             correct.append(logits.detach().max(1).indices == labels[lane])
@@ -226,10 +260,13 @@ class LoopedNetwork(ModuleNetwork):
     def logits(self, parameters: Tensor, buffers: Tensor, images: Tensor) -> Tensor:
         """Compute logits, shape (n, C, B)."""
         self.module.eval()
-        named = self.parameter_layout.split(parameters)
-        named |= self.buffer_layout.split(buffers)
+        split, kept = self.parameter_layout.split(parameters), self.buffer_layout.split(buffers)
         lanes = [
-            functional_call(self.module, {name: rows[lane] for name, rows in named.items()}, (lane_images,))
+            self._call(
+                {name: rows[lane] for name, rows in split.items()},
+                {name: rows[lane] for name, rows in kept.items()},
+                lane_images,
+            )[0]
             for lane, lane_images in enumerate(self._by_lane(images))
         ]
         return torch.stack(lanes).mT
@@ -243,7 +280,7 @@ class VmapNetwork(ModuleNetwork):
     def __init__(self, architecture: Architecture, dtype: torch.dtype, device: torch.device) -> None:
         super().__init__(architecture, dtype, device)
         self._gradients = vmap(grad_and_value(self._loss, has_aux=True))
-        self._logits = vmap(lambda state, images: functional_call(self.module, state, (images,)))
+        self._logits = vmap(lambda parameters, kept, images: self._call(parameters, kept, images)[0])
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the transformed functions, which cannot be pickled."""
@@ -253,19 +290,18 @@ class VmapNetwork(ModuleNetwork):
         """Make the transformed functions anew."""
         self.__dict__.update(state)
         self._gradients = vmap(grad_and_value(self._loss, has_aux=True))
-        self._logits = vmap(lambda state, images: functional_call(self.module, state, (images,)))
+        self._logits = vmap(lambda parameters, kept, images: self._call(parameters, kept, images)[0])
 
     def _loss(
         self,
         parameters: dict[str, Tensor],
-        buffers: dict[str, Tensor],
+        kept: dict[str, Tensor],
         images: Tensor,
         labels: Tensor,
     ) -> tuple[Tensor, tuple[Tensor, Tensor, dict[str, Tensor]]]:
-        buffers = {name: buffer.clone() for name, buffer in buffers.items()}
-        logits = functional_call(self.module, parameters | buffers, (images,))
+        logits, new_buffers = self._call(parameters, kept, images)
         losses = nn.functional.cross_entropy(logits, labels, reduction="none")
-        return losses.mean(), (losses, logits, buffers)
+        return losses.mean(), (losses, logits, new_buffers)
 
     def lanes_per_block(self, batch_size: int, device: torch.device) -> int:
         """Returns a few on a CPU, more on an accelerator."""
@@ -288,9 +324,8 @@ class VmapNetwork(ModuleNetwork):
     def logits(self, parameters: Tensor, buffers: Tensor, images: Tensor) -> Tensor:
         """Compute logits, shape (n, C, B)."""
         self.module.eval()
-        state = self.parameter_layout.split(parameters)
-        state |= self.buffer_layout.split(buffers)
-        return self._logits(state, self._images(images)).mT
+        split, kept = self.parameter_layout.split(parameters), self.buffer_layout.split(buffers)
+        return self._logits(split, kept, self._images(images)).mT
 
 
 def make_network(

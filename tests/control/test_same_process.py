@@ -80,9 +80,10 @@ class Episodes:
 
     def minibatches(self) -> Iterator[tuple[Tensor, Tensor]]:
         split, size = self.episode.split, self.episode.task.batch_size
-        sampler = EpochSampler(stream(self.episode.seed, "minibatches"), len(split.train_index))
+        sampler = EpochSampler(1)
+        sampler.begin(0, stream(self.episode.seed, "minibatches"), np.arange(len(split.train_index)))
         while True:
-            drawn = sampler.draw(size).astype(np.int64)
+            drawn = sampler.draw(LANE, size)[0]
             yield self.images(split.train_index[drawn]), torch.from_numpy(split.train_labels[drawn])
 
     def drawn(self, count: int, attempt: int) -> list[np.ndarray]:
@@ -242,10 +243,9 @@ def test_optimisers_of_torch_do_the_same_but_for_rounding(name: str, make: Any):
             np.testing.assert_allclose(controller.model.state_dict()[key], weights, rtol=1e-6, atol=1e-9)
 
 
-def test_the_negative_log_loss_as_score():
-    episodes = Episodes(
-        5, RandomAgent(5), **tiny(score="neg_log_loss", optimizer=SGD(momentum=0.9), budget=40)
-    )
+@pytest.mark.parametrize("score", ["neg_log_loss", "balanced_accuracy"])
+def test_other_scores(score: str):
+    episodes = Episodes(5, RandomAgent(5), **tiny(score=score, optimizer=SGD(momentum=0.9), budget=40))
     expected = episodes.play()
     controller = episodes.controller(momentum)
     train(controller, episodes.minibatches())

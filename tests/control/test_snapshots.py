@@ -72,14 +72,21 @@ def test_a_snapshot_is_put_back_more_than_once(place: str, tmp_path: Path):
 
 
 def test_frozen_states_come_back():
-    generator = np.random.default_rng(3)
-    guard = Thresholdout(generator, 0.04, 0.01)
-    guard.query(0.9, 0.5)
+    def make(seed: int) -> Thresholdout:
+        made = Thresholdout(1, 0.04, 0.01)
+        made.begin(np.array([0]), [np.random.default_rng(seed)])
+        return made
+
+    def ask(guard: Thresholdout) -> list[float]:
+        lane, holdout = np.array([0]), np.array([0.5])
+        return [float(guard.query(lane, holdout + i / 100, holdout)[0]) for i in range(99)]
+
+    guard = make(3)
+    ask(guard)
     frozen = freeze(guard)
-    expected = [guard.query(0.5 + i / 100, 0.5) for i in range(20)]
-    other = thaw(Thresholdout(np.random.default_rng(9), 0.1, 0.5), frozen)
-    assert [other.query(0.5 + i / 100, 0.5) for i in range(20)] == expected
-    assert other.queries == guard.queries
+    expected = ask(guard)
+    other = thaw(make(9), frozen)
+    assert ask(other) == expected and other.queries == guard.queries
 
 
 def test_frozen_states_are_read_without_code(tmp_path: Path):

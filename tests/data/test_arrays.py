@@ -1,12 +1,13 @@
 """Users' arrays: what becomes of them in a handle, and what is wrong with them."""
 
+import warnings
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from autotrain_env import Dataset, SplitSizes
+from autotrain_env import Dataset, SplitSizes, load_dataset
 from tests.helpers import rows, user_arrays
 
 IMAGES, LABELS = user_arrays()
@@ -74,7 +75,82 @@ def test_lists_are_read_too():
 
 def test_classes_can_be_more_than_those_that_occur():
     assert Dataset.from_arrays(*user_arrays(), num_classes=7).num_classes == 7
-    assert Dataset.from_arrays(np.ones((5, 2)), np.zeros(5, dtype=int)).num_classes == 2
+    with pytest.warns(UserWarning, match="no image is of class 1, yet there are 2 classes"):
+        assert Dataset.from_arrays(np.ones((5, 2)), np.zeros(5, dtype=int)).num_classes == 2
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (
+            np.arange(60) % 3 + 1,
+            "no image is of class 0, yet there are 4 classes. If labels count from 1, give labels - 1",
+        ),
+        (np.arange(60) % 3 * 2, "no image is of class 1, 3, yet there are 5 classes. Labels count from 0"),
+        (
+            np.where(np.arange(60) % 5 == 4, 255, np.arange(60) % 4),
+            "no image is of class 4, 5, 6, 7, 8 and 246 more, yet there are 256 classes. 255 often stands",
+        ),
+        (np.arange(60) % 2 + 5, "no image is of class 0, 1, 2, 3, 4, yet there are 7 classes"),
+    ],
+)
+def test_classes_without_an_image_are_named(labels: np.ndarray, message: str):
+    with pytest.warns(UserWarning, match=message) as caught:
+        dataset = load_dataset((IMAGES, labels))
+    assert dataset.num_classes == labels.max() + 1
+    assert [warning.filename for warning in caught] == [__file__]  # the user's line
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"labels": np.arange(60) % 4},
+        {"labels": np.arange(60) % 4 + 1, "num_classes": 10},  # says so
+        {"labels": np.arange(60) % 256},
+        {
+            "labels": np.arange(60) % 4,
+            "test_images": np.ones((2, 3)),
+            "test_labels": [4, 4],
+        },  # in the test part
+    ],
+)
+def test_classes_that_are_all_there_or_missing_on_purpose_bring_no_warning(arguments: dict[str, Any]):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Dataset.from_arrays(**{"images": IMAGES} | arguments)
+
+
+@pytest.mark.parametrize(
+    ("shape", "hint"),
+    [
+        ((28, 28, 1), "28 channels and 28x1"),
+        ((32, 32, 3), "32 channels and 32x3"),
+        ((5, 8, 4), "5 channels and 8x4"),
+        ((1, 28, 28), None),
+        ((3, 32, 32), None),
+        ((4, 9, 3), None),
+        ((16, 2, 1), None),
+        ((28, 28), None),
+        ((3,), None),
+    ],
+)
+def test_channels_that_come_last_bring_a_hint(shape: tuple[int, ...], hint: str | None):
+    for images in (np.ones((60, *shape), np.uint8), torch.ones(60, *shape)):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            Dataset.from_arrays(images, LABELS)
+        if hint is None:
+            assert not caught
+        else:
+            assert len(caught) == 1 and hint in str(caught[0].message)
+            assert caught[0].filename == __file__ and "permute(0, 3, 1, 2)" in str(caught[0].message)
+
+
+@pytest.mark.parametrize("made", [(np.uint8, np.float32), (np.float64, np.uint8)])
+def test_bytes_beside_other_numbers_are_refused(made: tuple[Any, Any]):
+    images, test_images = (np.ones((60, 3), dtype) for dtype in made)
+    with pytest.raises(TypeError, match="both or neither must be bytes"):
+        Dataset.from_arrays(images, LABELS, test_images=test_images, test_labels=LABELS)
 
 
 def with_value(value: float, position: tuple[int, ...] = (7, 1)) -> np.ndarray:

@@ -1,7 +1,9 @@
 """Bad input: an error at once that names the argument, its value and what is allowed."""
 
+import dataclasses
 import gzip
 import itertools
+import pickle
 import re
 import struct
 from pathlib import Path
@@ -23,6 +25,7 @@ from autotrain_env import (
     Choice,
     Curriculum,
     Dataset,
+    LogUniform,
     Task,
     TaskDistribution,
     load_dataset,
@@ -574,6 +577,100 @@ def test_other_options_of_a_vector_reset(tiny_vec: Any):
     ):
         with pytest.raises(error, match=message):
             env.reset(**kwargs)
+
+
+OTHERS: dict[str, Any] = {
+    "inner_steps": 8,
+    "history_length": 4,
+    "num_snapshots": 6,
+    "score": "neg_log_loss",
+    "tasks": "rates",
+    "dataset": lambda: tiny_data(seed=5),
+    "split_seed": 3,
+    "train_size": 47,
+    "holdout_size": 41,
+    "validation_size": 41,
+    "label_noise": 0.1,
+    "classifier": "mlp-7",
+    "optimizer": "adam",
+    "batch_size": 9,
+    "initial_learning_rate": LogUniform(1e-3, 9.0),
+    "initialization": "orthogonal",
+    "budget": 48,
+    "train_on_holdout": True,
+    "lr_bounds": (1e-3, 100.0),
+    "action_type": "multi_discrete",
+    "lr_factors": (0.2, 0.8, 1.0, 1.2, 1.7),
+    "num_rewinds": 2,
+    "max_lr_factor": 4.0,
+    "rewind_sampling": "argmax",
+    "rewind_minibatches": "same",
+    "rewind_noise": 0.1,
+    "reinit": False,
+    "stop": False,
+    "reinit_learning_rate": 0.5,
+    "initial_states": "zeros",
+    "observation_layout": "flat",
+    "thresholdout": False,
+    "thresholdout_threshold": 0.05,
+    "thresholdout_sigma": 0.02,
+    "thresholdout_budget": 3,
+    "reward": {"improvement": 2.0},
+    "reward_split": "holdout",
+    "terminal_state": "best_holdout",
+    "inter_reward": 2.0,
+    "final_reward_scale": 9.0,
+    "step_cost": 0.1,
+    "divergence_penalty": 1.0,
+    "time_cost": 0.1,
+    "baseline": (np.array([0, 24]), np.array([0.1, 0.5])),
+    "truncate_after": 3,
+    "backend": "looped",
+    "device": "cuda",
+    "dtype": "float64",
+}
+ELSEWHERE = {"data_root": "elsewhere", "download": True, "log_path": "log.csv"}
+
+
+def test_every_argument_is_tried_below():
+    named = OTHERS.keys() | ELSEWHERE
+    assert named >= {field.name for field in dataclasses.fields(AutoTrainConfig)}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_states_of_an_environment_with_another_argument_are_refused(tiny_vec: Any, name: str):
+    if name == "device" and not torch.cuda.is_available():
+        pytest.skip("needs CUDA")
+    value = OTHERS[name]
+    other = value() if name == "dataset" else value
+    saved, env = tiny_vec(2, **{name: other}).unwrapped, tiny_vec(2).unwrapped
+    saved.reset(seed=1)
+    env.reset(seed=0)
+    before = env.core.observation()
+    with pytest.raises(ValueError, match=rf"other arguments: (.*; )?{name} is .* there and .* here"):
+        env.load_state_dict(saved.state_dict())
+    assert_same(env.core.observation(), before)
+    env.step(np.array([2, 2]))
+    twin = tiny_vec(2, **{name: other}).unwrapped
+    twin.load_state_dict(pickle.loads(pickle.dumps(saved.state_dict())))
+    assert_same(twin.core.observation(), saved.core.observation())
+
+
+def test_states_may_come_from_where_files_lie_elsewhere(tiny_vec: Any, tmp_path: Path):
+    elsewhere = ELSEWHERE | {"log_path": str(tmp_path / "log.csv")}
+    saved, env = tiny_vec(2, **elsewhere).unwrapped, tiny_vec(2).unwrapped
+    saved.reset(seed=1)
+    env.load_state_dict(saved.state_dict())
+    assert_same(env.core.observation(), saved.core.observation())
+
+
+@pytest.mark.parametrize("modes", [*itertools.permutations(("NextStep", "SameStep", "Disabled"), 2)])
+def test_states_of_another_autoreset_mode_are_refused(tiny_vec: Any, modes: tuple[str, str]):
+    saved, env = (tiny_vec(2, autoreset_mode=mode).unwrapped for mode in modes)
+    saved.reset(seed=1)
+    message = "autoreset_mode is {} there and {} here".format(*modes)
+    with pytest.raises(ValueError, match=message):
+        env.load_state_dict(saved.state_dict())
 
 
 def test_states_of_another_environment_are_refused(tiny_vec: Any):

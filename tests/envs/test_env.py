@@ -60,6 +60,8 @@ STEP_KEYS = {
 END_KEYS = {
     "test_accuracy": float,
     "test_loss": float,
+    "test_balanced_accuracy": float,
+    "best_holdout_test_balanced_accuracy": float,
     "best_holdout_test_accuracy": float,
     "best_holdout_test_loss": float,
 }

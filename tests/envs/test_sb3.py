@@ -28,7 +28,8 @@ SMALL = {"budget": 60, "observation_layout": "flat"}
 
 
 def test_lanes_are_those_of_the_vector_environment() -> None:
-    env, plain = make_sb3_env(num_envs=3, **SMALL), gymnasium.make_vec("AutoTrain-v0", num_envs=3, **SMALL)
+    env = make_sb3_env(num_envs=3, **SMALL)
+    plain = gymnasium.make_vec("AutoTrain-v0", num_envs=3, autoreset_mode="SameStep", **SMALL)
     env.seed(5)
     observations, _ = plain.reset(seed=5)
     np.testing.assert_array_equal(env.reset(), observations)

@@ -339,8 +339,8 @@ def test_gymnasiums_own_vector_environment_takes_lanes_that_end_together_after_u
 
 
 def test_same_step_hands_over_the_end_of_the_old_episode(tiny_vec: Any, tiny_env: Any):
-    env = tiny_vec(2)
-    assert env.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP  # the default
+    assert tiny_vec(2).metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP  # the default
+    env = tiny_vec(2, autoreset_mode="SameStep")
     env.reset(seed=0)
     _, _, _, _, info = env.step(np.array([2, 2]))
     assert not any("final" in key for key in info)
@@ -501,7 +501,7 @@ def test_tasks_may_be_one_or_a_list(tiny_vec: Any, tiny_env: Any):
 
 
 def test_a_given_task_holds_for_one_episode(tiny_vec: Any):
-    env, other = tiny_vec(2), tiny_vec(2)
+    env, other = (tiny_vec(2, autoreset_mode="SameStep") for _ in range(2))
     env.reset(seed=1, options={"task": tiny_task(budget=8)})
     other.reset(seed=1)
     env.step(np.array([2, 2]))
@@ -523,7 +523,7 @@ def test_max_episode_steps_is_another_name_of_truncate_after():
         assert not made.step(np.array([2, 2]))[3].any()
         _, _, terminated, truncated, info = made.step(np.array([2, 16]))
         assert truncated.tolist() == [True, False] and terminated.tolist() == [False, True]
-        assert (info["final_info"]["test_accuracy"] > 0).all()
+        assert (info["test_accuracy"] > 0).all()
 
 
 # Information ----------------------------------------------------------------------------------------
@@ -711,7 +711,7 @@ def test_copies_of_the_whole_environment_continue_identically(tiny_vec: Any, clo
 
 
 def test_copy_lane_keeps_the_targets_seed_for_later_episodes(tiny_vec: Any):
-    env, other = tiny_vec(2).unwrapped, tiny_vec(2).unwrapped
+    env, other = (tiny_vec(2, autoreset_mode="SameStep").unwrapped for _ in range(2))
     for made in (env, other):
         made.reset(seed=0)
         made.step(np.array([2, 5]))
@@ -930,3 +930,13 @@ def test_random_episodes_over_random_configurations(numbers: range):
         env.close()
     assert episodes >= 40 * len(numbers)
     assert diverged > 2 * len(numbers) and recovered > 0  # it was not all plain sailing
+
+
+@pytest.mark.parametrize("num_envs", [None, 2])
+def test_the_backends_in_use_are_told(each_backend: str, num_envs: int | None):
+    kwargs = tiny()
+    env: Any = AutoTrainEnv(**kwargs) if num_envs is None else AutoTrainVectorEnv(num_envs, **kwargs)
+    assert env.backends == () and "backends=()" in repr(env)
+    env.reset(seed=0)
+    expected = "native" if each_backend == "native" else "stacked"
+    assert env.backends == (expected,) and f"backends=('{expected}',)" in repr(env)

@@ -1,8 +1,10 @@
 """From fitness to utility."""
 
 import math
+from typing import Any
 
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -87,7 +89,30 @@ def test_z_scores_of_huge_and_tiny_fitness():
 )
 def test_fitness_that_is_none(fitness: object, error: type[Exception], message: str):
     with pytest.raises(error, match=message):
-        check_fitness(fitness, 3, torch.device("cpu"), torch.float32)
+        check_fitness(fitness, 3)
+
+
+@pytest.mark.parametrize(
+    "as_given",
+    [
+        list,
+        tuple,
+        np.array,
+        torch.tensor,
+        lambda values: [torch.tensor(value, dtype=torch.float64) for value in values],
+        lambda values: [np.float64(value) for value in values],
+        lambda values: [round(value * 2**21) for value in values],
+        lambda values: np.array(values)[::-1][::-1],
+    ],
+)
+def test_fitness_loses_no_difference_on_its_way(as_given: Any):
+    values = [1e9 - 2**-21, 1e9, 1e9 + 2**-21]
+    given = torch.tensor(values, dtype=torch.float64) if as_given is torch.tensor else as_given(values)
+    checked = check_fitness(given, 3)
+    assert checked.dtype == torch.float64 and checked[0] < checked[1] < checked[2]
+    for shaping in ("ranks", "z_score", "raw", Shaping("top_k", 1)):
+        utility = as_shaping(shaping)(checked, torch.float32)
+        assert utility.dtype == torch.float32 and utility[0] <= utility[1] < utility[2]
 
 
 def test_shapings_that_are_none():

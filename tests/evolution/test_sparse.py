@@ -157,3 +157,17 @@ def test_scaling_is_a_change_of_coordinates():
     assert torch.allclose(scaled.parameters * 2, plain.parameters)
     with pytest.raises(ValueError, match="scaling='fan'"):
         SparseEvolutionStrategy(16, scaling="fan")
+
+
+@pytest.mark.parametrize("shaping", ["ranks", "z_score", "raw", "top_k"])
+def test_an_offset_of_the_fitness_changes_nothing(shaping: str):
+    """Differences far below what float32 parameters could tell apart decide."""
+    ends = []
+    for offset in (0.0, 1e9):
+        state = init(SparseEvolutionStrategy(16, shaping=shaping), torch.ones(3), 0)
+        for _ in range(6):
+            members, state = ask(state)
+            state = tell(state, offset - torch.round(members.double().square().sum(1) * 2**22) / 2**22)
+        ends.append(state.parameters)
+    torch.testing.assert_close(*ends, rtol=1e-4, atol=1e-5)
+    assert not torch.equal(ends[0], torch.ones(3))

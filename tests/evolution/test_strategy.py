@@ -434,3 +434,34 @@ def test_ask_and_tell_take_turns():
 
 def test_kinks_count_for_laplace_noise_alone():
     assert isinstance(EvolutionStrategy(4, distribution="laplace").noise, LaplaceNoise)
+
+
+# Fitness in float64 ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_an_offset_of_the_fitness_changes_nothing(variant: str):
+    """Differences far below what float32 parameters could tell apart decide."""
+    paths = []
+    for offset in (0.0, 1e9):
+        state = init(EvolutionStrategy(16, **VARIANTS[variant]), torch.ones(3), 0)
+        for _ in range(6):
+            members, state = ask(state)
+            exact = members.double().square().sum(1)
+            fitness = offset - torch.round(exact * 2**22) / 2**22  # of which the offset rounds nothing
+            behaviors = members.numpy() if EvolutionStrategy(16, **VARIANTS[variant]).novelty else None
+            state = tell(state, fitness, behaviors)
+        assert isinstance(state, EvolutionState)
+        paths.append((state.parameters, state.std()))
+    for found, expected in zip(*paths, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert not torch.equal(paths[0][0], torch.ones(3))
+
+
+def test_a_fitness_near_a_billion_is_climbed():
+    state = init(EvolutionStrategy(32, learning_rate=0.05), torch.ones(5), 0)
+    for _ in range(100):
+        members, state = ask(state)
+        state = tell(state, 1e9 - members.double().square().sum(1))
+    assert state.parameters.abs().max() < 0.2
+    assert state.report["best"] != state.report["worst"]

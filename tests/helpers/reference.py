@@ -112,6 +112,14 @@ def user(factory: Callable[[], nn.Module]) -> NetworkMaker:
     return lambda image_shape, num_classes: factory()
 
 
+def held_by(network: nn.Module) -> list[Tensor]:
+    """Everything that one network holds: what is trained, what is frozen, buffers."""
+    parameters = list(network.parameters())
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    frozen = [parameter for parameter in parameters if not parameter.requires_grad]
+    return [*trained, *frozen, *network.buffers()]
+
+
 # The learning rate is set before every env step.
 OPTIMIZERS: dict[str, OptimizerMaker] = {
     "sgd": lambda p: torch.optim.SGD(p, lr=1.0),
@@ -229,7 +237,8 @@ class Reference:
         self.task = task if isinstance(task, Task) else task(stream(self.seed, "task"))
         self.plan = plan if isinstance(plan, Plan) else plan(self.task)
         self._load_data()
-        self.sampler = EpochSampler(stream(self.seed, "minibatches"), len(self.train_labels))
+        self.sampler = EpochSampler(1)
+        self.sampler.begin(0, stream(self.seed, "minibatches"), np.arange(len(self.train_labels)))
         if self.thresholdout is not None:
             threshold, sigma, budget = self.thresholdout
             self.guard = PublishedThresholdout(
@@ -283,7 +292,7 @@ class Reference:
         for numbers in reversed(drawn):
             self._load_network(torch.from_numpy(numbers).to(self.dtype))
             if shown:
-                train, _, _ = evaluations = [self._evaluate(part) for part in self.parts if part != "test"]
+                train, *_ = evaluations = [self._evaluate(part) for part in self.parts if part != "test"]
                 self._take_scores(evaluations)
                 ones = np.ones(self.K)
                 self._set_windows(train[1] * ones, train[0] * ones)
@@ -293,7 +302,7 @@ class Reference:
         self.network = self.plan.network(self.architecture.image_shape, self.C).to(self.dtype)
         start = 0
         with torch.no_grad():
-            for tensor in [*self.network.parameters(), *self.network.buffers()]:
+            for tensor in held_by(self.network):
                 stop = start + tensor.numel()
                 tensor.copy_(numbers[start:stop].view_as(tensor))
                 start = stop
@@ -355,7 +364,7 @@ class Reference:
             if np.isfinite(losses).all() and self._state_is_finite():
                 evaluations = [self._evaluate(part) for part in self.parts if part != "test"]
         # What only the validation part shows must not be seen.
-        if evaluations is None or not all(finite for _, _, finite in evaluations[:2]):
+        if evaluations is None or not all(evaluation[2] for evaluation in evaluations[:2]):
             self._set_chance_level()
             del self.rows[:1]
             self._push(updates, lineage)
@@ -370,7 +379,7 @@ class Reference:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate
         size = self.task.batch_size
-        order = torch.from_numpy(self.sampler.draw(self.T * size)).long()
+        order = torch.from_numpy(self.sampler.draw(np.array([0]), self.T * size)[0])
         losses, accuracies = [], []
         self.network.train()
         for batch in order.view(self.T, size):
@@ -394,27 +403,33 @@ class Reference:
 
     # --- measuring ---
 
-    def _evaluate(self, part: str) -> tuple[float, float, bool]:
-        """Accuracy, log loss [nats], and whether every image has a finite largest logit."""
+    def _evaluate(self, part: str) -> tuple[float, float, bool, float]:
+        """Accuracy, log loss [nats], whether every image has a finite largest logit, balanced accuracy."""
         images, labels = self.parts[part]
         self.network.eval()
         with torch.no_grad():
             logits = self.network(images)
         losses = F.cross_entropy(logits, labels, reduction="none").double()
         accuracy = (logits.max(1).indices == labels).double().mean()
-        return accuracy.item(), losses.mean().item(), bool(logits.max(1).values.isfinite().all())
+        recalls = [
+            (logits.max(1).indices == labels)[labels == number].double().mean().item()
+            for number in range(self.C)
+            if (labels == number).any()
+        ]
+        finite = bool(logits.max(1).values.isfinite().all())
+        return accuracy.item(), losses.mean().item(), finite, float(np.mean(recalls))
 
-    def _score(self, evaluation: tuple[float, float, bool]) -> float:
-        accuracy, loss, _ = evaluation
-        if self.score_name == "accuracy":
-            return accuracy
+    def _score(self, evaluation: tuple[float, float, bool, float]) -> float:
+        accuracy, loss, _, balanced = evaluation
+        if self.score_name != "neg_log_loss":
+            return balanced if self.score_name == "balanced_accuracy" else accuracy
         return -min(max(loss, 0.0), 4 * np.log(self.C))
 
     def _unit(self, score: float) -> float:
         """A score mapped to [0, 1]."""
-        return score if self.score_name == "accuracy" else 1 + score / (4 * np.log(self.C))
+        return score if self.score_name != "neg_log_loss" else 1 + score / (4 * np.log(self.C))
 
-    def _take_scores(self, evaluations: list[tuple[float, float, bool]]) -> None:
+    def _take_scores(self, evaluations: list[tuple[float, float, bool, float]]) -> None:
         train, holdout, validation = (self._score(evaluation) for evaluation in evaluations)
         self.score = holdout if self.reward_split == "holdout" else validation
         self.train_score = self._unit(train)
@@ -430,7 +445,7 @@ class Reference:
 
     def _set_chance_level(self) -> None:
         self.diverged = True
-        self.score = 1 / self.C if self.score_name == "accuracy" else -np.log(self.C)
+        self.score = 1 / self.C if self.score_name != "neg_log_loss" else -np.log(self.C)
         self.train_score = self.answer = self._unit(self.score)
         self._set_windows(np.full(self.K, np.log(self.C)), np.full(self.K, 1 / self.C))
 
@@ -463,10 +478,11 @@ class Reference:
         for prefix in ("", "best_holdout_"):
             if prefix:
                 self.network.load_state_dict(self.best)
-            accuracy, loss, finite = self._evaluate("test")
+            accuracy, loss, finite, balanced = self._evaluate("test")
             if not finite or (self.diverged and not prefix):
-                accuracy, loss = 1 / self.C, np.log(self.C)
+                accuracy, loss, balanced = 1 / self.C, np.log(self.C), 1 / self.C
             self.final |= {f"{prefix}test_accuracy": accuracy, f"{prefix}test_loss": loss}
+            self.final[f"{prefix}test_balanced_accuracy"] = balanced
         self.network.load_state_dict(current)
 
     def _bounded(self, rate: float) -> float:

@@ -9,6 +9,7 @@ import torch
 
 from autotrain_env import Dataset, SplitSizes, Task
 from autotrain_env.data.split import split_dataset
+from autotrain_env.process.record import FINAL_COLUMNS
 from tests.helpers import Actions, assert_same, tiny, tiny_data
 
 SIZES = SplitSizes(train=48, holdout=40, validation=40)
@@ -114,12 +115,13 @@ def test_a_training_with_noise_for_test_images_ends_in_the_same_parameters():
         {"terminal_state": "best_holdout"},
         {"reward": "sign"},
         {"score": "neg_log_loss"},
+        {"score": "balanced_accuracy"},
         {"tasks": "rates"},
     ],
 )
 @pytest.mark.parametrize("num_envs", [None, 3])
 def test_test_images_change_nothing_but_the_final_figures(kwargs: dict[str, Any], num_envs: int | None):
-    figures = ("test_accuracy", "test_loss", "best_holdout_test_accuracy", "best_holdout_test_loss")
+    figures = tuple(FINAL_COLUMNS)
     runs = []
     for dataset in (variant(), variant(test=True), variant(test=True, value=1e30)):
         arguments = tiny(dataset=dataset, **kwargs)

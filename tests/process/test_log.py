@@ -105,7 +105,7 @@ def test_the_rows_are_what_the_steps_returned(tmp_path: Path, ending: str):
 @endings
 def test_a_vector_environment_writes_a_row_for_every_lane_that_ran(tmp_path: Path, ending: str):
     path = tmp_path / f"log.{ending}"
-    env = gymnasium.make_vec("AutoTrain-v0", num_envs=3, **tiny(log_path=path))
+    env = gymnasium.make_vec("AutoTrain-v0", num_envs=3, autoreset_mode="SameStep", **tiny(log_path=path))
     env.reset(seed=0)
     returned = []
     for actions in ([2, 7, 2], [2, 16, 15], [4, 2, 2], [16, 0, 16], [2, 2, 2]):

@@ -1,5 +1,6 @@
 """Tasks, where they come from, curricula and presets."""
 
+import copy
 import dataclasses
 import pickle
 from typing import Any
@@ -14,16 +15,20 @@ from autotrain_env import (
     SGD,
     Adam,
     AutoTrainConfig,
+    AutoTrainEnv,
     Choice,
     Curriculum,
+    Dataset,
     LogUniform,
     RandomSeed,
     Task,
     TaskDistribution,
     Uniform,
+    load_dataset,
+    register_dataset,
 )
 from autotrain_env.process.task_distributions import TASK_PRESETS, Sampler, as_task_distribution
-from tests.helpers import tiny, tiny_data
+from tests.helpers import tiny, tiny_data, user_arrays
 
 FIELDS = [field.name for field in dataclasses.fields(Task)]
 
@@ -102,8 +107,60 @@ def test_the_default_task_is_the_documented_one():
     distribution = TaskDistribution()
     assert distribution.initial_learning_rate == LogUniform(1e-3, 10.0)
     assert distribution.split_seed == RandomSeed()
-    for name in ("dataset", "label_noise", "batch_size", "budget", "initialization"):
+    for name in ("dataset", "batch_size", "budget", "initialization"):
         assert getattr(distribution, name) == getattr(task, name)
+    assert distribution.sample(np.random.default_rng(0)).label_noise == 0.2
+
+
+# Label noise ------------------------------------------------------------------------------------------
+
+
+def own_data() -> Dataset:
+    return load_dataset(user_arrays(size=400))
+
+
+def noise_of(seeds: range = range(12), **arguments: Any) -> set[float | None]:
+    """Probabilities of wrong labels in some episodes, each with labels that say the same."""
+    env = AutoTrainEnv(**{"batch_size": 16, "budget": 20, "classifier": "linear"} | arguments)
+    found = set()
+    for seed in seeds:
+        env.reset(seed=seed)
+        episode = env.core.episodes[0]
+        split, labels = episode.split, episode.dataset.labels
+        wrong = (split.train_labels != labels[split.train_index]).mean()
+        assert abs(wrong - episode.task.label_noise) < 0.12
+        found.add(episode.task.label_noise)
+    return found
+
+
+def test_a_users_own_data_are_left_alone_unless_asked():
+    data = own_data()
+    register_dataset("own data", data, overwrite=True)
+    register_dataset("loaded later", own_data, overwrite=True)
+    for own in (data, "own data", "loaded later", user_arrays(size=400)):
+        assert noise_of(dataset=own) == {0.0}
+    assert noise_of(tasks=TaskDistribution(dataset=data)) == {0.0}
+    assert Task(dataset=data).label_noise == Task(dataset="own data").label_noise == 0.0
+    assert Task(dataset=data, label_noise=0.3).label_noise == 0.3
+    for asked in ({"label_noise": 0.2}, {"tasks": TaskDistribution(label_noise=0.2)}):
+        assert noise_of(dataset=data, **asked) == {0.2}
+
+
+@pytest.mark.parametrize("preset", ["mixed", "many", "curriculum"])
+def test_the_noise_of_presets_is_not_for_a_users_own_data(preset: str):
+    sizes = {"train_size": 200, "holdout_size": 50, "validation_size": 50}
+    assert noise_of(tasks=preset, dataset=own_data(), **sizes) == {0.0}
+    assert noise_of(tasks=preset, dataset=own_data(), label_noise=0.1, **sizes) == {0.1}
+    assert len(noise_of(range(30), tasks="many", dataset="digits", **sizes)) == 4
+
+
+def test_built_in_data_have_noisy_labels_where_nobody_says_otherwise():
+    for data in ("digits", "synthetic", "teacher-3-1500-0.5", tiny_data(size=1000), load_dataset("digits")):
+        assert noise_of(range(2), dataset=data) == {0.2}
+        assert noise_of(range(2), dataset=data, label_noise=0.0) == {0.0}
+    assert noise_of(dataset=Choice(("digits", own_data()))) == {0.0, 0.2}
+    assert pickle.loads(pickle.dumps(load_dataset("digits"))).built_in
+    assert copy.deepcopy(own_data()).built_in is False
 
 
 def test_tasks_are_values():

@@ -62,6 +62,31 @@ def batch_norm_network() -> nn.Module:
     )
 
 
+class Stateful(nn.Module):
+    """A network with state of every kind: a frozen layer, masks, a counter, a mean that is made anew."""
+
+    mean: torch.Tensor
+    order: torch.Tensor
+    mask: torch.Tensor
+    updates: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(64, 12), nn.Linear(12, 10)
+        self.between = nn.Linear(12, 12).requires_grad_(False)
+        self.register_buffer("order", torch.randperm(64))
+        self.register_buffer("mask", torch.rand(12) < 0.8)
+        self.register_buffer("mean", torch.zeros(12))
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = self.between(torch.tanh(self.first(x.flatten(1)[:, self.order]))) * self.mask
+        if self.training:
+            self.updates += 1
+            self.mean = 0.9 * self.mean + 0.1 * hidden.detach().mean(0)
+        return self.last(torch.tanh(hidden - self.mean)) / (1 + 0.01 * self.updates)
+
+
 def assert_same(
     observation: np.ndarray, info: dict[str, Any], oracle: Reference, tolerance: float = 1e-9
 ) -> None:
@@ -79,7 +104,7 @@ def assert_same(
 
 def assert_same_weights(weights: dict[str, torch.Tensor], oracle: Reference, tolerance: float) -> None:
     """Compare parameters and buffers, by position: names are each one's own."""
-    expected = [*oracle.network.parameters(), *oracle.network.buffers()]
+    expected = reference.held_by(oracle.network)
     for (name, ours), theirs in zip(weights.items(), expected, strict=True):
         theirs = theirs.detach().to(ours.dtype)
         torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance, msg=name)
@@ -130,7 +155,7 @@ def check_play(
             infos.append(info)
             ended = terminated or truncated
         if ended:
-            assert set(oracle.final) <= set(info) and len(oracle.final) == 4
+            assert set(oracle.final) <= set(info) and len(oracle.final) == 6
     return infos
 
 
@@ -215,8 +240,13 @@ def test_every_perceptron_follows_the_oracle(classifier: str, network: Any, back
         (CNN((3, 5)), reference.cnn(3, 5), "adam", "looped"),
         (batch_norm_network, reference.user(batch_norm_network), "adam", "stacked"),
         (batch_norm_network, reference.user(batch_norm_network), "momentum", "looped"),
+        (Stateful, reference.user(Stateful), "adam", "stacked"),
+        (Stateful, reference.user(Stateful), "momentum", "looped"),
     ],
-    ids=["cnn", "cnn, looped", "batch normalisation", "batch normalisation, looped"],
+    ids=[
+        *("cnn", "cnn, looped", "batch normalisation", "batch normalisation, looped"),
+        *("state of every kind", "state of every kind, looped"),
+    ],
 )
 def test_every_module_follows_the_oracle(classifier: Any, network: Any, optimizer: str, backend: str):
     task = replace(TASK, classifier=classifier, optimizer=optimizer, budget=4 * 8)
@@ -292,6 +322,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "zeros, flat": {"initial_states": "zeros", "observation_layout": "flat"},
     "zeros, one row": {"initial_states": "zeros", "num_snapshots": 1},
     "log loss": {"score": "neg_log_loss"},
+    "balanced accuracy": {"score": "balanced_accuracy"},
+    "balanced accuracy on the holdout": {"score": "balanced_accuracy", "reward_split": "holdout"},
     "log loss on the holdout, unguarded": {
         "score": "neg_log_loss",
         "reward_split": "holdout",
@@ -429,7 +461,7 @@ def test_every_lane_with_its_own_tasks_follows_the_oracle(score: str):
     """Tasks of every kind, drawn by the environment; more than two episodes in every lane."""
     settings = SETTINGS | {"score": score}
     lanes, seed = 5, 20
-    env = AutoTrainVectorEnv(num_envs=lanes, tasks=DRAWN, **settings)
+    env = AutoTrainVectorEnv(lanes, autoreset_mode="SameStep", tasks=DRAWN, **settings)
     oracles = [Reference(seed + lane, **settings) for lane in range(lanes)]
     generators = [np.random.default_rng(lane) for lane in range(lanes)]
     observations, info = env.reset(seed=seed)

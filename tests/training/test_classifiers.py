@@ -593,7 +593,7 @@ def test_factories_that_are_refused(factory: Callable[[], Any], error: type[Exce
 
 def test_a_factory_that_changes_later_is_noticed():
     first, later = (lambda: head(nn.Linear(64, 10))), (lambda: head(nn.Linear(64, 4), nn.Linear(4, 10)))
-    arch = architecture(Switching(first, first, first, later))
+    arch = architecture(Switching(*(first,) * 6, later))
     with pytest.raises(ValueError, match="two networks it made differ in shape"):
         arch.initial_row("module_default", np.random.default_rng(0))
 

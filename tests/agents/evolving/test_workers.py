@@ -115,7 +115,9 @@ def test_an_outcome_tells_of_every_member(wanted: Outcome):
     score = evaluate_members(
         make_trial(fitness="score", behaviors=False), make_generation(), range(MEMBERS)
     )
-    np.testing.assert_array_equal(score.fitness, wanted.score)
+    np.testing.assert_array_equal(
+        score.fitness, wanted.score.astype(np.float32)
+    )  # what rounding alone parts ties
     assert score.behaviors is None
 
 
