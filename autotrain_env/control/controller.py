@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,12 +15,12 @@ from torch import Tensor, nn
 
 from autotrain_env.control.batches import Rounds
 from autotrain_env.control.frozen import freeze, thaw
+from autotrain_env.control.looking import Looker
 from autotrain_env.control.measuring import (
     Forward,
     Meter,
     Part,
     Scale,
-    Source,
     Window,
     plain_forward,
     undisturbed,
@@ -39,17 +38,16 @@ from autotrain_env.control.objects import (
 from autotrain_env.control.plan import PROCESS, make_plan, needs_holdout
 from autotrain_env.control.rates import Rates
 from autotrain_env.control.reports import Reports, RunFacts, summary
+from autotrain_env.control.rows import Rows
 from autotrain_env.control.snapshots import (
-    Snapshot,
     Snapshots,
     Tree,
     copy_tree,
     is_finite,
     load_state,
-    num_bytes,
 )
 from autotrain_env.control.team import Team
-from autotrain_env.errors import InvalidTypeError, check
+from autotrain_env.errors import check
 from autotrain_env.policies.protocol import Policy
 from autotrain_env.process.actions import Decisions, Executed
 from autotrain_env.process.episodes import stream
@@ -63,10 +61,6 @@ STATE_FORMAT = 1
 """Version of what `Controller.state_dict` returns."""
 
 _LANE = np.array([0])
-_CPU = torch.device("cpu")
-_MEASURED_SHARE = 0.025  # of an interval's examples; twice, of holdout and of training data
-_LEAST_EXAMPLES = 400
-_TYPICAL_BATCH = 32
 
 
 class Controller:
@@ -168,13 +162,15 @@ class Controller:
         self.seed = int(seed)
         self.team = Team()
         self._scale = Scale(chance_loss, num_classes)
+        check(holdout is not None or not needs_holdout(self.policy), "holdout", None, _NEEDS_HOLDOUT)
         self._meter = Meter(
             *(model, optimizer, forward, self._scale, self.seed),
             balanced=self.config.score == "balanced_accuracy",
         )
-        self._set_sources(holdout, train, holdout_batches)
+        self._looker = Looker(self._meter, self._scale, self.config, holdout, train, holdout_batches)
         self._reinit = check_reinit(model, reinit)
         self._snapshots = Snapshots([model, optimizer, *self.also], snapshots)
+        self._rows = Rows(self._snapshots, self.config.num_snapshots)
         self._begin_numbers()
         self._reports = Reports(log if self.team.leads else None, writer, progress, self.team.leads)
         claim(optimizer, self)
@@ -191,20 +187,6 @@ class Controller:
 
     # --- before the beginning ---
 
-    def _set_sources(self, holdout: Any, train: Any, batches: int | None) -> None:
-        check(holdout is not None or not needs_holdout(self.policy), "holdout", None, _NEEDS_HOLDOUT)
-        if holdout is not None:
-            check_apart(holdout, train, "train")
-        size = int(getattr(train, "batch_size", None) or _TYPICAL_BATCH)
-        examples = max(_LEAST_EXAMPLES, int(_MEASURED_SHARE * self.config.inner_steps * size))
-        self._scores = holdout if callable(holdout) and not hasattr(holdout, "__iter__") else None
-        self._holdout = self._train = None
-        self._holdout_data = holdout
-        if holdout is not None and self._scores is None:
-            self._holdout = Source("holdout", holdout, examples, batches)
-            if train is not None:
-                self._train = Source("train", train, examples, batches)
-
     def _begin_numbers(self) -> None:
         config = self.config
         self._lineage = Lineage(
@@ -219,7 +201,7 @@ class Controller:
                 config.thresholdout_threshold,
                 config.thresholdout_sigma,
                 config.thresholdout_budget,
-                config.thresholdout and self._holdout_data is not None,
+                config.thresholdout and self._looker.data is not None,
             ),
         )
         noise, rate = stream(self.seed, "thresholdout"), self.rates.rate
@@ -229,10 +211,7 @@ class Controller:
         self._history = EpisodeHistory(1, config.history_length)
         self._window = Window(self._scale)
         self._rounds = Rounds()
-        self._states: list[Snapshot | None] = []  # of rows, the newest first; None for the model as it is
         self._initial: list[Tree] | None = None  # of optimiser and others
-        self._best: Tree = None
-        self._best_answer = -math.inf
         self._seen: list[Situation] = []
         self._decided: list[Decisions] = []
         self._executed = Executed.nothing(1)
@@ -241,7 +220,6 @@ class Controller:
         self._calls = 0
         self._stopped = self._over = False
         self.divergences = 0
-        self.peak_bytes = 0  # of all copies in memory
         self.impossible_reinits = 0
         self._score_is_minibatch = False
 
@@ -281,7 +259,7 @@ class Controller:
             self._draw(row)
             self._push_untrained()
             if row:
-                self._states[0] = self._snapshots.take()
+                self._rows.keep()
         self._attempts += 1
 
     def _draw(self, row: int) -> None:
@@ -309,70 +287,33 @@ class Controller:
 
     def _push_untrained(self) -> None:
         """Measure the model, and put it on top as one that has had no update."""
-        (loss, accuracy), (train, holdout), _ = self._measure(untrained=True)
+        found, (train, holdout), _ = self._measure(untrained=True)
         lineage = self._lineage
         lineage.num_classes[0] = self._scale.classes
-        lineage.push_untrained(_LANE, np.array([loss]), np.array([accuracy]), train, holdout)
-        self._push_state()
+        lineage.push_untrained(_LANE, np.array([found.loss]), np.array([found.accuracy]), train, holdout)
+        self._rows.push()
 
     # --- measuring ---
 
-    def _measure(
-        self, untrained: bool = False
-    ) -> tuple[tuple[float, float], tuple[np.ndarray, np.ndarray], bool]:
+    def _measure(self, untrained: bool = False) -> tuple[Part, tuple[np.ndarray, np.ndarray], bool]:
         """Measure the model.
 
         Returns:
-            Loss and accuracy on training data; train and holdout score, each of shape (1,); whether
-            all answers are finite.
+            What there is of training data; train and holdout score, each of shape (1,); whether all
+            answers are finite.
         """
-        parts = self.team.lead(self._measure_parts)
-        self._scale.num_classes = parts["num_classes"]
-        self._scale.has_logits = parts["has_logits"]
-        train, holdout = parts["train"], parts["holdout"]
-        self._score_is_minibatch = train is None
+        seen = self.team.lead(self._looker.look)
+        self._scale.num_classes, self._scale.has_logits = seen.num_classes, seen.has_logits
+        self._score_is_minibatch = seen.train is None
+        train = seen.train
         if train is None:
-            train = self._guess() if untrained else self._of_window()
-        finite = train.finite and (holdout is None or holdout.finite)
-        holdout = train if holdout is None else holdout
-        scores = [
+            train = self._looker.guess() if untrained else self._of_window()
+        holdout = train if seen.holdout is None else seen.holdout
+        train_score, holdout_score = (
             self._lineage.scores(_LANE, np.array([part.scored]), np.array([part.loss]))
             for part in (train, holdout)
-        ]
-        return (train.loss, train.accuracy), (scores[0], scores[1]), finite
-
-    def _measure_parts(self) -> dict[str, Any]:
-        found: dict[str, Any] = {"train": None, "holdout": None}
-        if self._scores is not None:
-            with self._meter.evaluating():
-                found["train"], found["holdout"] = self._given_scores()
-        elif self._holdout is not None:
-            with self._meter.evaluating():
-                found["holdout"] = self._meter.measure(self._holdout)
-                if self._train is not None:
-                    found["train"] = self._meter.measure(self._train)
-        return found | {"num_classes": self._scale.num_classes, "has_logits": self._scale.has_logits}
-
-    def _given_scores(self) -> tuple[Part, Part]:
-        assert self._scores is not None
-        given = self._scores()
-        if not (isinstance(given, (tuple, list)) and len(given) == 2):
-            raise InvalidTypeError(f"holdout() returned {given!r}; expected (train score, holdout score)")
-        train, holdout = (self._part_of_score(float(score)) for score in given)
-        return train, holdout
-
-    def _part_of_score(self, score: float) -> Part:
-        guess, finite = self._guess(), math.isfinite(score)
-        if not self._lineage.needs_losses:
-            if finite:
-                check(0 <= score <= 1, "holdout()", score, "accuracies, from 0 to 1")
-            return Part(score, score, guess.loss, finite)
-        loss = float(self._scale.losses(np.array(-score)))
-        return Part(guess.accuracy, guess.accuracy, loss, finite)
-
-    def _guess(self) -> Part:
-        classes = self._scale.classes
-        return Part(1 / classes, 1 / classes, math.log(classes), True)
+        )
+        return train, (train_score, holdout_score), train.finite and holdout.finite
 
     def _of_window(self) -> Part:
         """Returns the mean of the last updates, where no training data are measured."""
@@ -433,7 +374,7 @@ class Controller:
         if finite:
             trained, accurate = self._values
             lineage.push_trained(_LANE, trained[None], accurate[None], train, holdout)
-            self._push_state()
+            self._rows.push()
             self._keep_best()
         else:
             self._contain(newly=True)
@@ -460,9 +401,7 @@ class Controller:
         """Let the current state read as chance level; it cannot be gone back to."""
         self.divergences += newly
         self._lineage.contain(_LANE)
-        if self._states and self._states[0] is not None:
-            self._snapshots.drop(self._states[0])
-            self._states[0] = None
+        self._rows.forget_newest()
 
     def _finish_step(self) -> None:
         self._over = self._stopped or bool(self._lineage.updates[0] >= self.plan.budget)
@@ -529,55 +468,27 @@ class Controller:
         factor = lineage.set_rates(_LANE, decisions, reinit, self.config.reinit_learning_rate)
         self.rates.rate = float(lineage.learning_rate[0])
         if distance[0]:
-            self._rewind(int(distance[0]))
+            self._rows.rewind(int(distance[0]))
         elif reinit[0]:
             self._start_anew()
-        if not lineage.diverged[0] and self._states and self._states[0] is None:
-            self._states[0] = self._snapshots.take() if self.config.num_snapshots > 1 else None
-        self.peak_bytes = max(self.peak_bytes, self._bytes())
+        if not lineage.diverged[0]:
+            self._rows.keep()
+        self._rows.count_bytes(self._initial)
         self.rates.set(self.rates.rate)
         return Executed(factor, distance, distance != wanted, reinit, stop)
 
-    def _bytes(self) -> int:
-        """Returns the bytes of all copies in memory."""
-        trees = [state.tree for state in self._states if state is not None]
-        return num_bytes(trees, self._best, self._initial) + self._snapshots.room_bytes
-
-    def _rewind(self, distance: int) -> None:
-        for state in self._states[:distance]:
-            if state is not None:
-                self._snapshots.drop(state)
-        self._states = self._states[distance:]
-        found = self._states[0]
-        assert found is not None
-        self._snapshots.restore(found)
-
-    def _drop_all(self) -> None:
-        for state in self._states:
-            if state is not None:
-                self._snapshots.drop(state)
-        self._states = []
-
     def _start_anew(self) -> None:
-        self._drop_all()
+        self._rows.clear()
         self._lineage.clear(_LANE)
         # The row that the next interval's will push out is not drawn.
         self._draw_rows(range(max(1, self.config.num_snapshots - 1)))
 
-    def _push_state(self) -> None:
-        """Let the model as it is be row 0; the oldest row goes where there is no more room."""
-        self._states.insert(0, None)
-        if len(self._states) > self.config.num_snapshots:
-            oldest = self._states.pop()
-            if oldest is not None:
-                self._snapshots.drop(oldest)
-
     def _keep_best(self) -> None:
         answer = float(self._lineage.holdout_answer[0])
-        if answer > self._best_answer:
-            self._best_answer = answer
+        if answer > self._rows.best_answer:
+            self._rows.best_answer = answer
             with self._meter.evaluating():
-                self._best = copy_tree(self.model.state_dict(), _CPU, self._best)
+                self._rows.keep_best(self.model)
 
     # --- what the user sees ---
 
@@ -609,6 +520,11 @@ class Controller:
         return spent + (self.plan.rest if done else 0)
 
     @property
+    def peak_bytes(self) -> int:
+        """Returns the bytes of all copies of states that were in memory at once, at most."""
+        return self._rows.peak_bytes
+
+    @property
     def history(self) -> History:
         """Returns what happened, a row for each decision and the first look before; see `plot_episode`."""
         return self._history.of(0)
@@ -628,8 +544,8 @@ class Controller:
         Raises:
             InvalidValueError: If the loader is empty, or is the holdout, or a round went by without `step`.
         """
-        if self._holdout_data is not None:
-            check_apart(self._holdout_data, loader, "loader")
+        if self._looker.data is not None:
+            check_apart(self._looker.data, loader, "loader")
         return self._rounds.go(loader, lambda: self._over, lambda: self._calls)
 
     def close(self) -> None:
@@ -638,13 +554,12 @@ class Controller:
         A run that is over has done so by itself.
         """
         self._over = True
-        self._drop_all()
-        self._snapshots.clear()
+        self._rows.close()
         self._reports.close()
 
     def best(self) -> dict[str, Any]:
         """Returns the weights that were best on the guarded holdout: what `model.load_state_dict` takes."""
-        return copy_tree(self._best)
+        return copy_tree(self._rows.best)
 
     def summary(self) -> str:
         """Returns what happened, in a few lines."""
@@ -658,8 +573,8 @@ class Controller:
                 over=self._over,
                 divergences=self.divergences,
                 impossible_reinits=self.impossible_reinits,
-                best_answer=self._best_answer,
-                has_holdout=self._holdout_data is not None,
+                best_answer=self._rows.best_answer,
+                has_holdout=self._looker.data is not None,
                 train_is_minibatch=self._score_is_minibatch,
                 queries=int(self._lineage.thresholdout.queries[0]),
                 overridden=self.rates.overridden,
@@ -742,9 +657,8 @@ class Controller:
             "history": freeze(self._history),
             "window": self._window.state_dict(),
             "scale": freeze(self._scale),
-            "snapshots": [None if s is None else copy_tree(s.state()) for s in self._states],
+            "rows": self._rows.state_dict(),
             "initial": None if self._initial is None else copy_tree(self._initial),
-            "best": copy_tree(self._best),
             "seen": [_varying(situation) for situation in self._seen],
             "decided": [freeze(vars(decisions)) for decisions in self._decided],
             "executed": freeze(vars(self._executed)),
@@ -777,12 +691,8 @@ class Controller:
         thaw(self._history, state["history"])
         thaw(self._scale, state["scale"])
         self._window.load_state_dict(state["window"])
-        self._states = [
-            None if s is None else self._snapshots.keep(copy_tree(s, self._snapshots.device))
-            for s in state["snapshots"]
-        ]
+        self._rows.load_state_dict(state["rows"])
         self._initial = None if state["initial"] is None else copy_tree(state["initial"])
-        self._best = copy_tree(state["best"])
         executed = {name: value.numpy() for name, value in state["executed"].items()}
         self._executed = Executed(**executed)
         for name in _NUMBERS:
@@ -805,7 +715,7 @@ class Controller:
             "model": json.dumps(shapes),
             "policy": type(self.policy).__name__,
             "reinit": self._reinit is not None,
-            "holdout": self._holdout_data is not None,
+            "holdout": self._looker.data is not None,
             "also": [type(part).__name__ for part in self.also],
         }
 
@@ -827,25 +737,16 @@ class Controller:
 
 
 _NUMBERS = (
-    *("_best_answer", "_steps", "_attempts", "_calls", "_stopped", "_over", "_score_is_minibatch"),
-    *("divergences", "impossible_reinits", "peak_bytes"),
+    *("_steps", "_attempts", "_calls", "_stopped", "_over", "_score_is_minibatch"),
+    *("divergences", "impossible_reinits"),
 )
 _NEEDS_HOLDOUT = (
     "a loader, tensors or a function: this policy decides by a holdout, and none that was trained to do "
     "without comes with the package yet; schedules such as Cosine(0.1) need none"
 )
 _VARYING = (
-    *(
-        "rows",
-        "exists",
-        "rewindable",
-        "learning_rate",
-        "initial_learning_rate",
-        "updates",
-        "budget",
-        "steps",
-    ),
-    *("holdout_answer", "running", "episode_seed"),
+    *("rows", "exists", "rewindable", "learning_rate", "initial_learning_rate"),
+    *("updates", "budget", "steps", "holdout_answer", "running", "episode_seed"),
 )
 
 
