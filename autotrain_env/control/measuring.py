@@ -102,7 +102,7 @@ def as_classes(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     for name, value in (("logits", logits), ("labels", labels)):
         if not isinstance(value, Tensor):
             raise InvalidTypeError(f"{name}={type(value).__name__} must be a tensor")
-    logits = logits.detach()
+    logits, labels = logits.detach(), labels.detach().to(logits.device)
     soft = labels.is_floating_point() and labels.shape == logits.shape and logits.ndim > 1
     if soft and logits.shape[-1] > 1:
         return logits.reshape(-1, logits.shape[-1]), labels.reshape(-1, labels.shape[-1]).argmax(1)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from autotrain_env.errors import UserError, check
+from autotrain_env.errors import InvalidValueError, UserError, check
 from autotrain_env.viewing.logs import history_of_rows, last_run, read_log
 from autotrain_env.viewing.run import plot_episode
 from autotrain_env.viewing.style import as_image
@@ -45,6 +45,8 @@ class LiveLog:
         self.version = 0
         self.rows: list[dict[str, Any]] = []
         self._seen: tuple[int, int] | None = None
+        self._all: list[dict[str, Any]] = []
+        self._read = 0  # bytes of whole lines that were read
         self._lock = threading.Lock()
 
     def refresh(self) -> bool:
@@ -57,10 +59,31 @@ class LiveLog:
             seen = (status.st_size, status.st_mtime_ns)
             if seen == self._seen:
                 return False
-            rows = read_log(self.path)
+            rows = self._new_rows(status.st_size)
             self.rows = [dict(row) for row in last_run(of_last_lane(rows))] if rows else []
             self._seen, self.version = seen, self.version + 1
             return True
+
+    def _new_rows(self, size: int) -> list[dict[str, Any]]:
+        """Returns all rows; of a long file with a row in each line what is new is read alone."""
+        if self.path.suffix == ".csv":
+            return read_log(self.path)
+        if size < self._read:  # it was begun anew
+            self._all, self._read = [], 0
+        with self.path.open("rb") as file:
+            file.seek(self._read)
+            lines = file.read().splitlines(keepends=True)
+        for line in lines:
+            if not line.endswith(b"\n"):
+                break
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                number = len(self._all) + 1
+                raise InvalidValueError(f"{self.path} is damaged in line {number}: {error}") from error
+            self._all.append(row)
+            self._read += len(line)
+        return self._all
 
     @property
     def history(self) -> dict[str, np.ndarray]:

@@ -577,6 +577,4 @@ def test_memory_is_that_of_a_few_states():
     weights = sum(p.numel() * 4 for p in controller.model.parameters())
     assert 3 * weights <= controller._snapshots.bytes <= 3 * weights + 400  # and statistics, and counts
     assert controller.peak_bytes <= 3 * controller._snapshots.bytes + weights + 400
-    assert (
-        controller._rows.count_bytes() <= weights + 400
-    )  # when it is over, the best weights alone are kept
+    assert controller._rows.count_bytes() <= weights + 400  # of the best ones, once it is over

@@ -54,6 +54,24 @@ def test_a_log_that_is_still_to_come(tmp_path: Path):
     assert log.refresh() and log.state()["rows"] == 0
 
 
+def test_what_is_new_is_read_alone(controlled: Path):
+    lines = controlled.read_text().splitlines(keepends=True)
+    whole = LiveLog(controlled)
+    whole.refresh()
+    growing = LiveLog(controlled.with_name("growing.jsonl"))
+    with growing.path.open("w") as file:
+        for line in lines:
+            file.write(line[:20])
+            file.flush()
+            growing.refresh()
+            file.write(line[20:])
+            file.flush()
+            growing.refresh()
+    assert growing.rows == whole.rows
+    growing.path.write_text("".join(lines[:3]))  # begun anew
+    assert growing.refresh() and growing.rows == whole.rows[:3]
+
+
 def test_in_the_terminal(controlled: Path, capsys: pytest.CaptureFixture[str]):
     assert main([str(controlled), "--once"]) == 0
     shown = capsys.readouterr().out
