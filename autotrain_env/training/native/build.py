@@ -40,7 +40,11 @@ ARCHITECTURES = {
 
 
 class BuildError(Exception):
-    """The engine cannot be built; the message says why."""
+    """The engine cannot be built or loaded; the message says why."""
+
+
+class CannotBuildError(BuildError):
+    """There is nothing to build it with, or no such processor: nothing went wrong."""
 
 
 def buildable() -> tuple[str, ...]:
@@ -74,7 +78,7 @@ def compiler() -> str:
     """Returns the C++ compiler: what the variable `CXX` names, or the first one found.
 
     Raises:
-        BuildError: If there is none.
+        CannotBuildError: If there is none.
     """
     named = os.environ.get("CXX")
     for name in [named] if named else ["c++", "g++", "clang++"]:
@@ -82,8 +86,8 @@ def compiler() -> str:
         if found:
             return found
     if named:
-        raise BuildError(f"CXX={named!r} is no program")
-    raise BuildError("there is no C++ compiler (c++, g++ or clang++)")
+        raise CannotBuildError(f"CXX={named!r} is no program")
+    raise CannotBuildError("there is no C++ compiler (c++, g++ or clang++)")
 
 
 def build(instructions: str, folder: Path, *, portable: bool = False) -> Path:
