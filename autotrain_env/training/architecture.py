@@ -4,6 +4,7 @@ import copy
 import math
 import pickle
 import random
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -224,11 +225,14 @@ class Architecture:
         return torch.cat([tensor.detach().float().flatten() for tensor in tensors.values()]).numpy()
 
 
+_SEEDING = threading.RLock()
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed the global random streams of torch, NumPy and Python for a while."""
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
+    """Seed the global random streams of torch, NumPy and Python for a while, one thread at a time."""
+    with _SEEDING, torch.random.fork_rng(devices=[]):
+        python, numpy = random.getstate(), np.random.get_state()
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)
         random.seed(seed)
