@@ -140,6 +140,9 @@ ENVIRONMENTS: dict[str, dict[str, object]] = {
     # reduced instruction set: no rewind, reward for improvement less a cost of time
     "AutoTrainRISA-v0": {"num_rewinds": 1, "reward": "risa"},
     "AutoTrainContinuous-v0": {"action_type": "continuous"},
+    # for software that takes an id alone, and does not flatten observations
+    "AutoTrainFlat-v0": {"observation_layout": "flat"},
+    "AutoTrainContinuousFlat-v0": {"action_type": "continuous", "observation_layout": "flat"},
 }
 
 for _id, _kwargs in ENVIRONMENTS.items():

@@ -9,11 +9,13 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils.seeding import np_random
 from torch import nn
 
+from autotrain_env.envs.time_limit import truncation_within, with_time_limit
 from autotrain_env.errors import InvalidTypeError, unknown_name
 from autotrain_env.process.actions import check_actions
 from autotrain_env.process.config import make_config
 from autotrain_env.process.core import AutoTrainCore
 from autotrain_env.process.observations import observation_space
+from autotrain_env.process.record import History
 from autotrain_env.process.situation import Situation
 from autotrain_env.process.tasks import Task
 from autotrain_env.viewing.run import render_rgb
@@ -107,16 +109,19 @@ class AutoTrainEnv(gymnasium.Env[np.ndarray, Any]):
     Row 0 is a network of the task's own initialisation scheme. `reset` makes no update.
 
     ## Episode end
-    Terminated by stop, or when the budget is spent. Truncated only where `truncate_after=` is given.
+    Terminated by stop, or when the budget is spent. Truncated only where `truncate_after=` is given, or
+    `max_episode_steps=`, which is the same.
 
     ## Information
     `info` holds at every step: `score` (on the reward's split), `train_score`, `holdout_answer` (what
     Thresholdout said, 0 to 1), `learning_rate`, `lr_factor` (what it changed by), `updates`,
     `holdout_queries`, `holdout_exhausted`, `diverged`, `rewind` (distance really rewound),
-    `rewind_impossible`, `reinit`, `stop`, `action` in words, `reward_terms`. At the end also
-    `test_accuracy` and `test_loss` of the last weights, `best_holdout_test_accuracy` and
-    `best_holdout_test_loss` of those with the best guarded holdout answer, and `history`: arrays with one
-    entry per decision, the reset first.
+    `rewind_impossible`, `reinit`, `stop`, `action` as a number (-1 reset, 0 go on, 1 rewind, 2 re-init,
+    3 stop), `reward_terms`. At the end also `test_accuracy` and `test_loss` of the last weights,
+    `best_holdout_test_accuracy` and `best_holdout_test_loss` of those with the best guarded holdout answer.
+
+    `env.unwrapped.history()` returns the episode so far: arrays with one entry per decision, the reset
+    first, with actions in words. `history_in_info=True` puts it into the last `info`, too.
 
     ## Arguments
     Those of `autotrain_env.AutoTrainConfig`, as keywords of `gymnasium.make`.
@@ -126,19 +131,26 @@ class AutoTrainEnv(gymnasium.Env[np.ndarray, Any]):
     | `AutoTrainPrototype-v0` | factors 0.9, 1, 1.1; `sign` reward on holdout; no Thresholdout | 3 H + 2 |
     | `AutoTrainRISA-v0` | no rewind; `risa` reward | 7 |
     | `AutoTrainContinuous-v0` | continuous actions | Box of H + 3 |
+    | `AutoTrainFlat-v0` | flat observations | 5 H + 2 |
+    | `AutoTrainContinuousFlat-v0` | continuous actions, flat observations | Box of H + 3 |
+
+    The last two are for software that takes an id and no arguments.
 
     ## Version history
     * v0: first version.
 
     Args:
         render_mode: `"ansi"` for text, `"rgb_array"` for a picture of the run so far, `None` for neither.
+        max_episode_steps: Another name of `truncate_after`; of the two the smaller one counts.
         kwargs: Arguments of `AutoTrainConfig`.
     """
 
     metadata = {"render_modes": list(RENDER_MODES), "render_fps": 4}
 
-    def __init__(self, render_mode: str | None = None, **kwargs: Any) -> None:
-        self.config = make_config(kwargs)
+    def __init__(
+        self, render_mode: str | None = None, max_episode_steps: int | None = None, **kwargs: Any
+    ) -> None:
+        self.config = make_config(with_time_limit(kwargs, max_episode_steps))
         self.render_mode = check_render_mode(render_mode)
         self.core = AutoTrainCore(self.config, num_envs=1)
         self.observation_space = observation_space(
@@ -164,6 +176,7 @@ class AutoTrainEnv(gymnasium.Env[np.ndarray, Any]):
         """
         options = check_options(options, ("task",))
         task = check_task(options.get("task"))
+        self.core.truncate_after = truncation_within(self, self.config.truncate_after)
         ahead = copy.deepcopy(self.np_random) if seed is None else np_random(seed)[0]
         info = self.core.reset(np.array([0]), [draw_episode_seed(ahead)], [task])
         super().reset(seed=seed)  # only now: a task that does not fit must leave everything as it was
@@ -208,6 +221,17 @@ class AutoTrainEnv(gymnasium.Env[np.ndarray, Any]):
     def situation(self) -> Situation:
         """Returns what policies decide on, arrays over one lane; the environment must have been reset."""
         return self.core.situation()
+
+    def history(self) -> History:
+        """Returns what the episode was so far: arrays by name, one entry per decision, the reset first.
+
+        What there is, is said in `autotrain_env.process.record.COLUMNS`: `action` in words, `updates`,
+        `learning_rate`, `loss` (shape (rows, K)), `score` and others. It is there until the next `reset`.
+
+        Raises:
+            ResetNeeded: If no episode has begun.
+        """
+        return lane_history(self.core, 0)
 
     def network(self, *, best: bool = False) -> nn.Module:
         """Returns the network in training as a module, with the normalisation of its images in front.
@@ -263,9 +287,24 @@ def render_lane(core: AutoTrainCore, lane: int, render_mode: str) -> Any:
     Raises:
         ResetNeeded: If no episode has begun.
     """
+    return (render_ansi if render_mode == "ansi" else render_rgb)(lane_history(core, lane))
+
+
+def lane_history(core: AutoTrainCore, lane: int) -> History:
+    """Returns what a lane's episode was so far.
+
+    Args:
+        core: The core that plays it.
+        lane: Number of the lane.
+
+    Raises:
+        InvalidValueError: If there is no such lane.
+        ResetNeeded: If no episode has begun.
+    """
+    history = core.history_of(lane)
     if core.episodes[lane] is None:
-        raise ResetNeeded("render() was called before reset()")
-    return (render_ansi if render_mode == "ansi" else render_rgb)(core.history.of(lane))
+        raise ResetNeeded("there is no run before reset()")
+    return history
 
 
 def check_render_mode(render_mode: str | None) -> str | None:

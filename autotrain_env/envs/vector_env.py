@@ -17,13 +17,16 @@ from autotrain_env.envs.env import (
     check_render_mode,
     check_task,
     draw_episode_seed,
+    lane_history,
     render_lane,
 )
+from autotrain_env.envs.time_limit import with_time_limit
 from autotrain_env.errors import InvalidTypeError, check, unknown_name
 from autotrain_env.process.actions import Decisions, check_actions
 from autotrain_env.process.config import make_config
 from autotrain_env.process.core import AutoTrainCore
 from autotrain_env.process.observations import observation_space
+from autotrain_env.process.record import History
 from autotrain_env.process.situation import Situation
 from autotrain_env.process.tasks import Task
 
@@ -45,7 +48,7 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         num_envs: Number of lanes (N).
         autoreset_mode: An `AutoresetMode`, or its value.
         render_mode: `"ansi"` for text, `"rgb_array"` for pictures, `None` for neither.
-        max_episode_steps: Another name of `truncate_after`.
+        max_episode_steps: Another name of `truncate_after`; of the two the smaller one counts.
         kwargs: Arguments of `AutoTrainConfig`.
     """
 
@@ -57,15 +60,7 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         max_episode_steps: int | None = None,
         **kwargs: Any,
     ) -> None:
-        if max_episode_steps is not None:
-            given = kwargs.setdefault("truncate_after", max_episode_steps)
-            check(
-                given == max_episode_steps,
-                "max_episode_steps",
-                max_episode_steps,
-                f"the same as truncate_after={given}, of which it is another name",
-            )
-        self.config = make_config(kwargs)
+        self.config = make_config(with_time_limit(kwargs, max_episode_steps))
         self.num_envs = num_envs
         modes = {mode.value: mode for mode in AutoresetMode}
         if autoreset_mode not in (*modes, *AutoresetMode):
@@ -280,6 +275,21 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
             InvalidValueError: If there is no such level.
         """
         self.core.set_task_level(level)
+
+    def history(self, lane: int) -> History:
+        """Returns what a lane's episode was so far, as `AutoTrainEnv.history` does.
+
+        A lane that has been reset has begun its next episode: where lanes reset by themselves,
+        `history_in_info=True` hands the whole episode over at its end.
+
+        Args:
+            lane: Number of the lane.
+
+        Raises:
+            InvalidValueError: If there is no such lane.
+            ResetNeeded: If it was never reset.
+        """
+        return lane_history(self.core, lane)
 
     def network(self, lane: int, *, best: bool = False) -> nn.Module:
         """Returns the network of a lane as a module, with the normalisation of its images in front.

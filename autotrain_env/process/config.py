@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from autotrain_env.data.registry import load_dataset
-from autotrain_env.errors import InvalidTypeError, InvalidValueError, check, check_whole, unknown_name
+from autotrain_env.errors import InvalidValueError, check, check_whole, unknown_argument, unknown_name
 from autotrain_env.process.actions import ACTION_TYPES, ActionType
 from autotrain_env.process.lineage import SCORES
 from autotrain_env.process.observations import OBSERVATION_LAYOUTS
@@ -28,6 +28,30 @@ INITIAL_STATES = ("random_inits", "zeros")
 REWARD_SPLITS = ("validation", "holdout")
 TERMINAL_STATES = ("last", "best_holdout")
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+_INITIAL_RATE, _CLASSIFIER, _OPTIMIZER = "'initial_learning_rate'", "'classifier'", "'optimizer'"
+_BUDGET, _TRUNCATION = "'budget' [updates]", "'truncate_after' [env steps]"
+
+OTHER_WORDS = {
+    "learning_rate": _INITIAL_RATE,
+    "lr": _INITIAL_RATE,
+    "initial_lr": _INITIAL_RATE,
+    **dict.fromkeys(("model", "module", "network", "net", "architecture", "policy"), _CLASSIFIER),
+    **dict.fromkeys(("hidden_sizes", "hidden", "layers", "units", "dropout"), _CLASSIFIER),
+    **dict.fromkeys(("momentum", "weight_decay", "betas", "eps", "optim"), _OPTIMIZER),
+    **dict.fromkeys(("epochs", "num_epochs", "updates", "total_steps", "max_steps"), _BUDGET),
+    **dict.fromkeys(("env_steps", "time_limit", "max_env_steps"), _TRUNCATION),
+    **dict.fromkeys(("data", "images", "labels", "num_classes", "classes"), "'dataset'"),
+    "test_size": "Dataset.from_arrays(..., test_images=..., test_labels=...)",
+    "metric": "'score'",
+    "noise": "'label_noise'",
+    "seed": "reset(seed=...), which decides all that is random, or 'split_seed'",
+    "options": "reset(options=...)",
+    "task": "'tasks', or reset(options={\"task\": ...})",
+    "num_envs": "gymnasium.make_vec(..., num_envs=...)",
+    "autoreset_mode": "gymnasium.make_vec(..., autoreset_mode=...)",
+}
+"""What users mean by words of other software."""
 
 TASK_FIELDS = tuple(f.name for f in dataclasses.fields(Task))
 
@@ -99,6 +123,8 @@ class AutoTrainConfig:
         baseline: For the `baseline` preset: the recorded curve `(updates, scores)` to be measured against,
             a mapping from `Task` to such curves, or a function from `Task` to one.
         truncate_after: Env steps after which an episode is truncated; `None` for never.
+        history_in_info: Whether the last `info` of an episode holds its `history`, too; not for clients
+            that stack `info` over steps or lanes.
         backend: How networks are computed side by side: `"auto"`, `"stacked"` or `"looped"`.
         device: Device that holds the networks, such as `"cpu"` or `"cuda"`.
         dtype: Dtype of the weights: `"float32"` or `"float64"`.
@@ -163,6 +189,7 @@ class AutoTrainConfig:
     baseline: Baseline | None = None
     truncate_after: int | None = None
 
+    history_in_info: bool = False
     backend: str = "auto"
     device: str = "cpu"
     dtype: str = "float32"
@@ -301,14 +328,12 @@ def make_config(arguments: dict[str, Any]) -> AutoTrainConfig:
         The configuration, checked.
 
     Raises:
-        InvalidTypeError: If a name is unknown; the nearest known one is named.
+        InvalidTypeError: If a name is unknown; those near it are named.
         InvalidValueError: If a value is not allowed; see `AutoTrainConfig`.
     """
     known = [f.name for f in dataclasses.fields(AutoTrainConfig)]
     for name in arguments:
         if name not in known:
-            # Begins as Python's own message does: torchrl reads it, and tries again without the argument.
-            raise InvalidTypeError(
-                f"unexpected keyword argument {name!r}: {unknown_name('argument', name, known)}"
-            )
+            also = (*known, "render_mode", "max_episode_steps")
+            raise unknown_argument(name, also, OTHER_WORDS, "autotrain_env.AutoTrainConfig")
     return AutoTrainConfig(**arguments)

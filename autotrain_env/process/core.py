@@ -7,13 +7,13 @@ import numpy as np
 from torch import nn
 
 from autotrain_env.errors import check, check_whole
-from autotrain_env.process.actions import Decisions, Executed
+from autotrain_env.process.actions import ACTION_NUMBERS, Decisions, Executed
 from autotrain_env.process.config import AutoTrainConfig
 from autotrain_env.process.episodes import Episode, EpisodeMaker, stream
 from autotrain_env.process.lanes import Lanes, StepResult
 from autotrain_env.process.lineage import Lineage
 from autotrain_env.process.log import MDPLog
-from autotrain_env.process.record import EpisodeHistory, StepRecord
+from autotrain_env.process.record import EpisodeHistory, History, StepRecord
 from autotrain_env.process.rewards import Transition, baseline_at, reward_terms
 from autotrain_env.process.situation import Situation
 from autotrain_env.process.stacks import Evaluated, Stacks
@@ -44,6 +44,7 @@ class AutoTrainCore:
         check_whole("num_envs", num_envs, 1)
         self.config = config
         self.num_envs = num_envs
+        self.truncate_after = config.truncate_after
         self.maker = EpisodeMaker(config)
         self.reward_weights = config.reward_settings().weights()
         self.action_type = config.make_action_type()
@@ -106,8 +107,7 @@ class AutoTrainCore:
         self._draw_networks(lanes, self._num_initial_rows(), measure=True)
         self._keep_best(lanes)
         self.history.clear(lanes)
-        executed, words = Executed.nothing(self.num_envs), np.full(self.num_envs, "reset", dtype=object)
-        record = self._record(executed, words, np.zeros(self.num_envs), self._no_reward())
+        record = self._record(None, np.zeros(self.num_envs), self._no_reward())
         self.history.append(lanes, record)
         return record.info()
 
@@ -176,7 +176,7 @@ class AutoTrainCore:
         self._end_episodes(ran, executed.stop)
         terms = self._reward_terms(score, updates, ran, self.lineage.diverged & ~diverged)
         reward = sum(terms.values(), np.zeros(self.num_envs))
-        record = self._record(executed, executed.in_words(), reward, terms)
+        record = self._record(executed, reward, terms)
         self.history.append(np.flatnonzero(ran), record)
         ended = np.flatnonzero(ran & ~state.running)
         final = self._final(ended) if len(ended) else {}
@@ -260,8 +260,8 @@ class AutoTrainCore:
         state, lanes = self.lanes, np.flatnonzero(ran)
         state.steps[lanes] += 1
         state.terminated[lanes] = (stop | (self.lineage.updates >= self.lineage.budget))[lanes]
-        if self.config.truncate_after is not None:
-            over = state.steps >= self.config.truncate_after
+        if self.truncate_after is not None:
+            over = state.steps >= self.truncate_after
             state.truncated[lanes] = (over & ~state.terminated)[lanes]
         state.running &= ~(state.terminated | state.truncated)
 
@@ -300,10 +300,22 @@ class AutoTrainCore:
         return scores
 
     def _record(
-        self, executed: Executed, words: np.ndarray, reward: np.ndarray, terms: dict[str, np.ndarray]
+        self, executed: Executed | None, reward: np.ndarray, terms: dict[str, np.ndarray]
     ) -> StepRecord:
-        """Returns what this step was, or the beginning: arrays that go on changing, to be used at once."""
+        """Returns what this step was, or the beginning: arrays that go on changing, to be used at once.
+
+        Args:
+            executed: What was done; `None` for a beginning.
+            reward: Reward of the step, shape (N,).
+            terms: Terms of the reward, each of shape (N,).
+        """
         state, lineage = self.lanes, self.lineage
+        words = np.full(self.num_envs, "reset", dtype=object)
+        numbers = np.full(self.num_envs, ACTION_NUMBERS["reset"])
+        if executed is None:
+            executed = Executed.nothing(self.num_envs)
+        else:
+            words, numbers = executed.in_words(), executed.numbers()
         guards = lineage.thresholdout
         seeds = [0 if episode is None else episode.seed for episode in self.stacks.episodes]
         values = {
@@ -311,6 +323,7 @@ class AutoTrainCore:
             "lane": np.arange(self.num_envs),
             "step": state.steps,
             "action": words,
+            "action_number": numbers,
             "learning_rate": lineage.learning_rate,
             **vars(executed),
             "updates": lineage.updates,
@@ -329,7 +342,7 @@ class AutoTrainCore:
         return StepRecord(values, terms)
 
     def _final(self, lanes: np.ndarray) -> dict[str, np.ndarray]:
-        """Test the last and the best-on-holdout weights, and add the whole history.
+        """Test the last and the best-on-holdout weights, and add the whole history where it is asked for.
 
         Returns:
             Arrays of shape (N,) by name, true of the lanes given.
@@ -340,9 +353,10 @@ class AutoTrainCore:
             accuracy[lanes], loss[lanes] = self.stacks.test(lanes, self.lineage.diverged[lanes], best=best)
             final[f"{prefix}test_accuracy"] = accuracy
             final[f"{prefix}test_loss"] = loss
-        final["history"] = np.full(self.num_envs, None, dtype=object)
-        for lane in lanes.tolist():
-            final["history"][lane] = self.history.of(lane)
+        if self.config.history_in_info:
+            final["history"] = np.full(self.num_envs, None, dtype=object)
+            for lane in lanes.tolist():
+                final["history"][lane] = self.history.of(lane)
         return final
 
     # --- views and copies ---
@@ -392,6 +406,18 @@ class AutoTrainCore:
         episodes = self.stacks.episodes_of(np.arange(self.num_envs))
         generators = [episode.action_generator for episode in episodes]
         return self.action_type.decode(actions, self.lineage.rewindable(), generators)
+
+    def history_of(self, lane: int) -> History:
+        """Returns what a lane's episode was so far, one row per decision, the state at reset first.
+
+        Args:
+            lane: Number of the lane, which must have been reset.
+
+        Raises:
+            InvalidValueError: If there is no such lane.
+        """
+        check(0 <= lane < self.num_envs, "lane", lane, f"from 0 to {self.num_envs - 1}")
+        return self.history.of(lane)
 
     def task(self, lane: int) -> Task:
         """Returns the task of a lane's current episode."""

@@ -42,7 +42,7 @@ def plot_episode(
     went. Env steps in which the network had diverged are shaded.
 
     Args:
-        history: What `info["history"]` holds; see
+        history: What the environment's `history` returns; see
             `autotrain_env.process.record.EpisodeHistory`. Missing values may be NaN.
         figure: Figure or subfigure to draw into; `None` for a new one.
         score_label: What the reward's score was computed on.
@@ -72,7 +72,7 @@ class _Run:
     """A history with the positions that its marks are drawn at.
 
     Args:
-        history: What `info["history"]` holds.
+        history: What the environment's `history` returns.
     """
 
     def __init__(self, history: Mapping[str, np.ndarray]) -> None:
@@ -242,7 +242,7 @@ def animate_episode(history: Mapping[str, np.ndarray]) -> bytes:
     decided last.
 
     Args:
-        history: What `info["history"]` holds, `action` included; see `EpisodeHistory`.
+        history: What the environment's `history` returns; see `EpisodeHistory`.
 
     Returns:
         The content of a GIF file, one frame for each decision.
