@@ -158,7 +158,7 @@ def _run(env: AutoTrainVectorEnv, kind: TorchOptimizer, learning_rate: float) ->
     network.load_state_dict(core.stacks.weights_of(0), strict=False)
     optimizer = kind.make(network.parameters(), learning_rate)
     images, labels = parts.train
-    batch_size, inner_steps = episode.task.batch_size, config.inner_steps
+    batch_size, inner_steps = episode.batch_size, config.inner_steps
     history: dict[str, list[float]] = {"updates": [0], "learning_rate": [learning_rate]}
     history |= {name: [_accuracy(network, *part)] for name, part in parts.measured.items()}
     best, best_test = -np.inf, 0.0

@@ -79,7 +79,7 @@ class AutoTrainConfig:
         label_noise: Probability of a wrong label in the train and holdout part.
         classifier: Architecture; see `Task`.
         optimizer: Update rule; see `Task`.
-        batch_size: Images in a minibatch.
+        batch_size: Images in a minibatch; by default 64, or a quarter of the train part if that is less.
         initial_learning_rate: Learning rate at the start of an episode.
         initialization: Scheme of the first network.
         budget: Updates per episode, a multiple of `inner_steps`.

@@ -25,6 +25,8 @@ from autotrain_env.training.classifiers import MLP
 GROUPS = ("stack", "training", "evaluation", "test")
 """What lanes can be computed together for; episodes number the groups of lanes that can."""
 
+DEFAULT_BATCH_SIZE = 64
+
 _STREAMS = {
     "task": 0,
     "initialization": 1,
@@ -57,6 +59,7 @@ class Episode:
     dataset: Dataset
     split: Split
     architecture: Architecture
+    batch_size: int
     groups: tuple[int, ...]  # by `GROUPS`: equal for lanes that can be computed together
     offset: int  # of the dataset in the pool
     evaluation_index: np.ndarray  # in the pool: train subset, holdout and validation together, int32
@@ -155,7 +158,9 @@ class EpisodeMaker:
             task = self.distribution.sample(stream(seed, "task"), self.task_level)
         config.check_budget(task.budget)
         dataset = self._load(task)
-        split = split_dataset(dataset, self._sizes(task, dataset), task.split_seed, task.label_noise)
+        split_sizes = self._sizes(task, dataset)
+        batch_size = _batch_size(task, split_sizes)
+        split = split_dataset(dataset, split_sizes, task.split_seed, task.label_noise)
         if config.train_on_holdout:
             split = split.with_holdout_in_train()
         offset = self._pool_offset(dataset)
@@ -169,7 +174,8 @@ class EpisodeMaker:
             dataset=dataset,
             split=split,
             architecture=architecture,
-            groups=self._group_numbers(task, dataset, architecture, sizes),
+            batch_size=batch_size,
+            groups=self._group_numbers(task, dataset, architecture, batch_size, sizes),
             offset=offset,
             evaluation_index=np.concatenate(parts) + np.int32(offset),
             evaluation_labels=np.concatenate(
@@ -187,12 +193,13 @@ class EpisodeMaker:
         task: Task,
         dataset: Dataset,
         architecture: Architecture,
+        batch_size: int,
         evaluation_sizes: tuple[int, int, int],
     ) -> tuple[int, ...]:
         stack = (architecture, task.optimizer.kind)  # type: ignore[union-attr]
         alike = {
             "stack": None,
-            "training": task.batch_size,
+            "training": batch_size,
             "evaluation": evaluation_sizes,
             "test": len(dataset.labels) - dataset.pool_size,
         }
@@ -247,9 +254,16 @@ class EpisodeMaker:
             f"at most {dataset.pool_size} in all, which is what {dataset.name!r} has beside its test part",
         )
         check(
-            task.batch_size <= sizes.train,
+            _batch_size(task, sizes) <= sizes.train,
             "batch_size",
             task.batch_size,
             f"at most train_size={sizes.train}",
         )
         return sizes
+
+
+def _batch_size(task: Task, sizes: SplitSizes) -> int:
+    """Returns the images in a minibatch: so many that an epoch of a small set is several updates."""
+    if task.batch_size is not None:
+        return task.batch_size
+    return min(DEFAULT_BATCH_SIZE, max(1, sizes.train // 4))

@@ -191,7 +191,7 @@ class Stacks:
 
     def _draw_batches(self, episodes: list[Episode]) -> tuple[np.ndarray, np.ndarray]:
         """Draw an env step's minibatches: positions in the pool and labels, both int32, (n, T, B)."""
-        shape = (len(episodes), self.config.inner_steps, episodes[0].task.batch_size)
+        shape = (len(episodes), self.config.inner_steps, episodes[0].batch_size)
         indices, labels = np.empty((2, *shape), np.int32)
         for i, episode in enumerate(episodes):
             drawn = episode.sampler.draw(shape[1] * shape[2]).reshape(shape[1:])
