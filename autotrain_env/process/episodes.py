@@ -109,6 +109,7 @@ class EpisodeMaker:
         self.datasets: dict[int, list[Dataset]] = {}  # by number of features, in pool order
         self._pools: dict[int, Tensor] = {}
         self._architectures: dict[Hashable, Architecture] = {}
+        self._trainable: set[tuple[Architecture, int]] = set()  # minibatches that have been tried
         self._groups: dict[Hashable, int] = {}  # numbers, since they are compared at every step
         self._check_distribution()
 
@@ -165,7 +166,7 @@ class EpisodeMaker:
             split = split.with_holdout_in_train()
         offset = self._pool_offset(dataset)
         subset = split.train_subset
-        architecture = self._architecture(task, dataset)
+        architecture = self._architecture(task, dataset, batch_size)
         parts = (split.train_index[subset], split.holdout_index, split.validation_index)
         sizes = (len(parts[0]), len(parts[1]), len(parts[2]))
         return Episode(
@@ -206,14 +207,18 @@ class EpisodeMaker:
         keys = [(name, *stack, alike[name]) for name in GROUPS]
         return tuple(self._groups.setdefault(key, len(self._groups)) for key in keys)
 
-    def _architecture(self, task: Task, dataset: Dataset) -> Architecture:
+    def _architecture(self, task: Task, dataset: Dataset, batch_size: int) -> Architecture:
         # What flattens its images serves images and feature vectors alike.
         flat = isinstance(task.classifier, MLP)
         image_shape = (dataset.num_features,) if flat else dataset.image_shape
         shape = (task.classifier, image_shape, dataset.num_classes)
         if shape not in self._architectures:
             self._architectures[shape] = Architecture(*shape)  # type: ignore[arg-type]
-        return self._architectures[shape]
+        architecture = self._architectures[shape]
+        if (architecture, batch_size) not in self._trainable:
+            architecture.check_batch_size(batch_size)
+            self._trainable.add((architecture, batch_size))
+        return architecture
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the images, which are shared."""
@@ -234,8 +239,8 @@ class EpisodeMaker:
                 given = {n: v for n, v in zip(names, values, strict=True) if v is not None}
                 task = Task(**given)
                 dataset = self._load(task)
-                self._sizes(task, dataset)
-                self._architecture(task, dataset)
+                sizes = self._sizes(task, dataset)
+                self._architecture(task, dataset, _batch_size(task, sizes))
 
     def _load(self, task: Task) -> Dataset:
         return load_dataset(task.dataset, self.config.data_root, self.config.download)

@@ -11,9 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from autotrain_env.errors import InvalidValueError, check
-from autotrain_env.training.classifiers import _NO_RANDOMNESS, Classifier
+from autotrain_env.training.classifiers import Classifier
 from autotrain_env.training.initialization import INITIALIZATIONS, MODULE_DEFAULT
 from autotrain_env.training.layout import Layout, state_buffers
+from autotrain_env.training.module_checks import (
+    NO_RANDOMNESS,
+    check_batch_of_one,
+    check_module,
+    check_trains,
+)
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,7 @@ class Architecture:
     def __post_init__(self) -> None:
         """Build a template and check that it fits the data and that every build has its shapes."""
         template = self._build(0)
+        check_module(template)
         object.__setattr__(self, "template", template)
         parameters, buffers = Layout.of_module(template)
         object.__setattr__(self, "parameter_layout", parameters)
@@ -43,6 +50,16 @@ class Architecture:
         check(len(parameters.entries) > 0, "classifier", self.classifier, "a network with parameters")
         self._check_layout(self._build(1))
         self._check_output()
+        check_trains(self.classifier, template, self.image_shape, self.num_classes)
+
+    def check_batch_size(self, batch_size: int) -> None:
+        """Check that networks can be trained on minibatches of so many images.
+
+        Raises:
+            InvalidValueError: If they cannot.
+        """
+        if batch_size == 1:
+            check_batch_of_one(self.classifier, self.template, self.image_shape)
 
     def _check_layout(self, network: nn.Module) -> None:
         found, own = Layout.of_module(network), (self.parameter_layout, self.buffer_layout)
@@ -73,9 +90,7 @@ class Architecture:
                 f"classifier={self.classifier!r} returns shape {shape} for 2 images; expected {expected}"
             )
         if draws:
-            raise InvalidValueError(
-                f"classifier={self.classifier!r} draws random numbers: {_NO_RANDOMNESS}"
-            )
+            raise InvalidValueError(f"classifier={self.classifier!r} draws random numbers: {NO_RANDOMNESS}")
 
     def _build(self, seed: int) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
