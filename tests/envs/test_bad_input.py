@@ -239,7 +239,7 @@ def test_the_number_of_lanes_must_be_a_whole_one(num_envs: Any):
 
 @pytest.mark.parametrize("make", [AutoTrainEnv, AutoTrainVectorEnv])
 def test_the_render_mode_must_be_known(make: Any):
-    message = r"render_mode='text' is not a known name.*Allowed: 'ansi', 'rgb_array'\."
+    message = r"render_mode='text' is not a known name.*Allowed: 'ansi', 'human', 'rgb_array'\."
     with pytest.raises(ValueError, match=message):
         make(render_mode="text", **tiny())
 
