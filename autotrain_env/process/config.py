@@ -22,7 +22,7 @@ from autotrain_env.process.task_distributions import (
     as_task_distribution,
 )
 from autotrain_env.process.tasks import Task
-from autotrain_env.training.networks import BACKENDS
+from autotrain_env.training.engine import BACKENDS
 
 INITIAL_STATES = ("random_inits", "zeros")
 REWARD_SPLITS = ("validation", "holdout")

@@ -230,8 +230,8 @@ class AutoTrainCore:
         lineage = self.lineage
         lineage.spend(lanes)
         healthy = lanes[~lineage.diverged[lanes]]
-        losses, accuracies = self.stacks.train(healthy, lineage.learning_rate[healthy])
-        finite = np.isfinite(losses).all(1) & self.stacks.finite(healthy)
+        losses, accuracies, finite = self.stacks.train(healthy, lineage.learning_rate[healthy])
+        finite &= np.isfinite(losses).all(1)
         found = self.stacks.evaluate(healthy[finite], losses=lineage.needs_losses)
         finite[finite] = found.finite
         good = healthy[finite]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from autotrain_env.process.config import AutoTrainConfig
 from autotrain_env.process.episodes import GROUPS, Episode, EpisodeMaker
+from autotrain_env.training.engine import Trained
 from autotrain_env.training.stack import LaneStack
 
 
@@ -141,13 +142,6 @@ class Stacks:
         stack, slot = self._of(lane)
         stack.add_noise(slot, scale, generator)
 
-    def finite(self, lanes: np.ndarray) -> np.ndarray:
-        """Returns whether all numbers of lanes' states are finite, bool, shape (n,)."""
-        finite = np.zeros(len(lanes), bool)
-        for stack, at in self._grouped(lanes, "stack"):
-            finite[at] = stack.finite(self.slot[lanes[at]])
-        return finite
-
     def weights_of(self, lane: int, *, best: bool = False) -> dict[str, Tensor]:
         """Returns parameters and buffers of a lane's network by name, copies.
 
@@ -168,26 +162,25 @@ class Stacks:
 
     # --- training and evaluation ---
 
-    def train(self, lanes: np.ndarray, rates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def train(self, lanes: np.ndarray, rates: np.ndarray) -> Trained:
         """Make T updates of each lane.
 
         Args:
             lanes: Which lanes, int64, shape (n,).
             rates: Learning rates, float64, shape (n,).
-
-        Returns:
-            Mean log loss [nats] and accuracy of every minibatch, float64, both (n, T).
         """
         shape = (len(lanes), self.config.inner_steps)
-        losses, accuracies = np.zeros(shape), np.zeros(shape)
+        trained = Trained(np.zeros(shape), np.zeros(shape), np.zeros(len(lanes), bool))
         for stack, at in self._grouped(lanes, "training"):
-            losses[at], accuracies[at] = stack.train(
+            found = stack.train(
                 self.maker.pool(stack.architecture.num_features),
                 self.slot[lanes[at]],
                 rates[at],
                 *self._draw_batches(self.episodes_of(lanes[at])),
             )
-        return losses, accuracies
+            for whole, part in zip(trained, found, strict=True):
+                whole[at] = part
+        return trained
 
     def _draw_batches(self, episodes: list[Episode]) -> tuple[np.ndarray, np.ndarray]:
         """Draw an env step's minibatches: positions in the pool and labels, both int32, (n, T, B)."""

@@ -176,6 +176,7 @@ MANY_LANES: list[tuple[int, str, dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.usefixtures("each_backend")
 @pytest.mark.parametrize(
     ("count", "env_id", "kwargs", "mode"),
     [
@@ -654,6 +655,7 @@ def play(env: Any, steps: int, seed: int) -> list[Any]:
     return results
 
 
+@pytest.mark.usefixtures("each_backend")
 @pytest.mark.parametrize(("kwargs", "mode"), with_modes([(case,) for case in STATE_CASES]), ids=str)
 def test_a_state_continues_bit_for_bit(kwargs: dict[str, Any], mode: str):
     """In the same environment, in a fresh one, and after pickling."""

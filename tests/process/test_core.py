@@ -242,6 +242,7 @@ def test_any_sequence_of_decisions_keeps_the_rows_true(decisions: Any, num_snaps
         books.check_step(rate, rewind, reinit)
 
 
+@pytest.mark.usefixtures("each_backend")
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
 @pytest.mark.parametrize("distance", [0, 1, 2, 3])
 def test_a_rewind_restores_the_weights_to_the_last_bit(optimizer: str, distance: int):
@@ -468,6 +469,7 @@ CAUSES: dict[str, Callable[[AutoTrainCore], None]] = {
 }
 
 
+@pytest.mark.usefixtures("each_backend")
 @pytest.mark.parametrize("score", ["accuracy", "neg_log_loss"])
 @pytest.mark.parametrize("cause", CAUSES)
 def test_a_diverged_lane_is_contained_and_leaves_all_others_bit_identical(score: str, cause: str):
@@ -497,6 +499,7 @@ def test_a_diverged_lane_is_contained_and_leaves_all_others_bit_identical(score:
         assert_same(found.final[name][others], expected.final[name][others])
 
 
+@pytest.mark.usefixtures("each_backend")
 @pytest.mark.parametrize("score", ["accuracy", "neg_log_loss"])
 def test_row_0_of_a_diverged_lane_reads_as_chance_and_the_others_stay(score: str):
     core = make_core(score=score, thresholdout=False)
@@ -524,6 +527,7 @@ def test_row_0_of_a_diverged_lane_reads_as_chance_and_the_others_stay(score: str
         assert core.lineage.rewindable().tolist() == [[False, True, True]]
 
 
+@pytest.mark.usefixtures("each_backend")
 def test_a_diverged_lane_comes_back_by_rewind_and_by_reinit():
     for decision, distance, impossible in (
         ({"rewind": 1}, 1, False),
@@ -551,6 +555,7 @@ def test_a_diverged_lane_comes_back_by_rewind_and_by_reinit():
         assert result.final["test_accuracy"][0] != 0.25
 
 
+@pytest.mark.usefixtures("each_backend")
 def test_a_diverged_lane_without_a_finite_row_stays_where_it_is_until_a_reinit():
     core = make_core(initial_states="zeros")
     start(core)
@@ -562,6 +567,7 @@ def test_a_diverged_lane_without_a_finite_row_stays_where_it_is_until_a_reinit()
     assert decide(core, 0.05, reinit=True).info["diverged"].tolist() == [False]
 
 
+@pytest.mark.usefixtures("each_backend")
 def test_a_diverged_end_is_tested_as_chance_and_the_best_weights_as_they_are():
     core = make_core(thresholdout=False)
     start(core)
@@ -683,6 +689,7 @@ def test_the_task_decides_what_is_trained():
 # Random streams ------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("each_backend")
 def test_nothing_depends_on_or_disturbs_the_global_generators():
     def rollout() -> list[Any]:
         core = make_core(2)
@@ -748,6 +755,7 @@ def test_lanes_that_have_ended_ignore_their_decision():
     assert_same(core.observation()[1], rows)
 
 
+@pytest.mark.usefixtures("each_backend")
 @pytest.mark.parametrize("same_network", [True, False])
 def test_copy_lane_makes_an_exact_twin(same_network: bool):
     kwargs = tiny(lr_bounds=(FREEZE, HUGE), optimizer="adam", budget=40)
