@@ -142,14 +142,14 @@ def as_classifier(classifier: str | Classifier | Callable[[], nn.Module]) -> Cla
         InvalidValueError: If the name is unknown.
         InvalidTypeError: If it is none of these.
     """
-    if isinstance(classifier, Classifier):
-        return classifier
     if isinstance(classifier, str):
         if classifier in CLASSIFIERS:
             return CLASSIFIERS[classifier]
         if re.fullmatch(r"mlp(-[1-9]\d*)+", classifier):
             return MLP(tuple(int(size) for size in classifier.split("-")[1:]))
         raise unknown_name("classifier", classifier, [*CLASSIFIERS, "mlp-200-100-50"])
+    if isinstance(classifier, Classifier):
+        return classifier
     if isinstance(classifier, nn.Module) or not callable(classifier):
         raise InvalidTypeError(
             f"classifier={classifier!r} must be a name, an autotrain_env.Classifier or a function that "

@@ -10,7 +10,7 @@ from torch import Tensor
 from autotrain_env.training.architecture import Architecture
 from autotrain_env.training.engine import Evaluation, Trained, make_engine
 from autotrain_env.training.optimizers import Optimizer
-from autotrain_env.training.snapshots import SnapshotRing
+from autotrain_env.training.snapshots import SnapshotRing, put_rows, take_rows
 
 
 class LaneStack:
@@ -137,17 +137,19 @@ class LaneStack:
 
     def keep_best(self, slots: np.ndarray) -> None:
         """Remember the current weights and buffers as a lane's best."""
-        index, size = self.index(slots), self.num_parameters
-        self.best[index, :size] = self.state[index, :size]
-        self.best[index, size:] = self.state[index, self.buffers_start :]
+        size, rows = self.num_parameters, self._rows(slots)
+        kept = rows[:, :size]
+        if self.num_buffers:
+            kept = torch.cat((kept, rows[:, self.buffers_start :]), 1)
+        put_rows(self.best, (slots,), kept)
 
     def snapshot(self, slots: np.ndarray) -> None:
         """Push the current states into the ring."""
-        self.ring.push(slots, self.state[self.index(slots)])
+        self.ring.push(slots, self._rows(slots))
 
     def rewind(self, slots: np.ndarray, distance: np.ndarray) -> None:
         """Restore states from the ring; shapes as in `SnapshotRing.rewind`."""
-        self.state[self.index(slots)] = self.ring.rewind(slots, distance)
+        put_rows(self.state, (slots,), self.ring.rewind(slots, distance))
 
     def add_noise(self, slot: int, scale: float, generator: np.random.Generator) -> None:
         """Add normal noise to a lane's parameters.
@@ -232,8 +234,13 @@ class LaneStack:
         """
         return self.engine.evaluate(self, pool, slots, indices, labels, losses=losses, best=best)
 
+    def _rows(self, slots: np.ndarray) -> Tensor:
+        """Returns the states of lanes, shape (n, width): a view where they are adjacent, or a copy."""
+        index = self.index(slots)
+        return self.state[index] if isinstance(index, slice) else take_rows(self.state, (slots,))
+
     def index(self, slots: np.ndarray) -> Tensor | slice:
         """Returns an index of slots that takes a view of them where they are adjacent."""
-        if len(slots) and np.all(np.diff(slots) == 1):
+        if len(slots) == 1 or (len(slots) and bool((slots[1:] - slots[:-1] == 1).all())):
             return slice(int(slots[0]), int(slots[-1]) + 1)
         return torch.from_numpy(slots).to(self.device)

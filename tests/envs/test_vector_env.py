@@ -930,3 +930,13 @@ def test_random_episodes_over_random_configurations(numbers: range):
         env.close()
     assert episodes >= 40 * len(numbers)
     assert diverged > 2 * len(numbers) and recovered > 0  # it was not all plain sailing
+
+
+@pytest.mark.parametrize("num_envs", [None, 2])
+def test_the_backends_in_use_are_told(each_backend: str, num_envs: int | None):
+    kwargs = tiny()
+    env: Any = AutoTrainEnv(**kwargs) if num_envs is None else AutoTrainVectorEnv(num_envs, **kwargs)
+    assert env.backends == () and "backends=()" in repr(env)
+    env.reset(seed=0)
+    expected = "native" if each_backend == "native" else "stacked"
+    assert env.backends == (expected,) and f"backends=('{expected}',)" in repr(env)

@@ -411,10 +411,10 @@ def test_reinits_of_one_episode_draw_different_networks_and_no_other_stream():
         for reinit in script:
             decide(core, FREEZE, reinit=reinit)
             drawn.append(weights(core))
-        ends.append(core.episodes[0].sampler)
+        ends.append(core.stacks.sampler)
         different = {named["1.weight"].tobytes() for named in drawn}
         assert len(different) == 1 + sum(script)
-    batches = [sampler.draw(20).tolist() for sampler in ends]
+    batches = [sampler.draw(np.array([0]), 20).tolist() for sampler in ends]
     assert batches[0] == batches[1]
 
 
@@ -506,7 +506,7 @@ def test_row_0_of_a_diverged_lane_reads_as_chance_and_the_others_stay(score: str
     start(core)
     decide(core, 0.05)
     before = core.observation()[0]
-    queries = int(core.lineage.thresholdout[0].queries)
+    queries = int(core.lineage.thresholdout.queries[0])
     for step in range(2, 4):  # it stays so while nothing is done about it
         result = decide(core, HUGE if step == 2 else 0.05)
         row = dict(zip(NAMES, core.observation()[0, 0].T, strict=True))
@@ -857,7 +857,7 @@ def test_gradients_are_computed_on_the_holdout_where_asked_for():
     plain, both = make_core(), make_core(train_on_holdout=True)
     for core in (plain, both):
         start(core)
-    sizes = [core.episodes[0].sampler.size for core in (plain, both)]
+    sizes = [len(core.episodes[0].train_examples()) for core in (plain, both)]
     assert sizes[1] == sizes[0] + len(plain.episodes[0].split.holdout_index)
     np.testing.assert_array_equal(plain.observation(), both.observation())  # of untrained networks
     for core in (plain, both):

@@ -5,6 +5,10 @@
 #include <cstring>
 #include <new>
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
+
 namespace autotrain {
 
 class Arena {
@@ -12,11 +16,15 @@ class Arena {
   Arena() = default;
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
-  ~Arena() { std::free(base_); }
+  ~Arena() {
+    guard(base_, size_, false);
+    std::free(base_);
+  }
 
   // Takes everything back, and makes sure of room for `bytes`, all of them 0.
   void clear(size_t bytes) {
     bytes = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+    guard(base_, size_, false);
     if (bytes > size_) {
       std::free(base_);
       base_ = nullptr;
@@ -33,13 +41,30 @@ class Arena {
   float* take(size_t count) {
     float* room = (float*)(base_ + used_);
     used_ += bytes_for(count);
+    guard(base_ + used_ - kGap, kGap, true);
     return room;
   }
 
-  static size_t bytes_for(size_t count) { return (count * 4 + kAlignment - 1) / kAlignment * kAlignment; }
+  static size_t bytes_for(size_t count) {
+    return (count * 4 + kAlignment - 1) / kAlignment * kAlignment + kGap;
+  }
 
  private:
   static constexpr size_t kAlignment = 64;
+
+#if defined(__SANITIZE_ADDRESS__)  // what lies between arrays may not be touched
+  static constexpr size_t kGap = 64;
+  static void guard(char* from, size_t bytes, bool on) {
+    if (on)
+      ASAN_POISON_MEMORY_REGION(from, bytes);
+    else if (from)
+      ASAN_UNPOISON_MEMORY_REGION(from, bytes);
+  }
+#else
+  static constexpr size_t kGap = 0;
+  static void guard(char*, size_t, bool) {}
+#endif
+
   char* base_ = nullptr;
   size_t size_ = 0, used_ = 0;
 };
