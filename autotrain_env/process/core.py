@@ -1,6 +1,7 @@
 """The batched decision process: N networks in training, decided on once per env step."""
 
 import copy
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,31 @@ from autotrain_env.process.lineage import Lineage
 from autotrain_env.process.log import MDPLog
 from autotrain_env.process.record import EpisodeHistory, History, StepRecord
 from autotrain_env.process.rewards import Transition, baseline_at, reward_terms
+from autotrain_env.process.rollback import BeforeStep
 from autotrain_env.process.situation import Situation
 from autotrain_env.process.stacks import Evaluated, Stacks
 from autotrain_env.process.tasks import Task
 from autotrain_env.process.thresholdout import Thresholdout
 from autotrain_env.training.initialization import schemes_for_rows
+
+
+@dataclass(frozen=True)
+class _TrainedLanes:
+    """What T updates have brought.
+
+    Args:
+        lanes: Lanes whose updates were counted, int64, shape (n,).
+        good: Those of them that were trained and are finite, int64, shape (m,).
+        losses: Mean log loss of every minibatch [nats], float64, shape (m, T).
+        accuracies: Accuracy on every minibatch, float64, shape (m, T).
+        found: What the networks make of the parts that are measured.
+    """
+
+    lanes: np.ndarray
+    good: np.ndarray
+    losses: np.ndarray
+    accuracies: np.ndarray
+    found: Evaluated
 
 
 class AutoTrainCore:
@@ -152,6 +173,9 @@ class AutoTrainCore:
     def step(self, decisions: Decisions) -> StepResult:
         """Carry out one decision in every lane that runs.
 
+        Where a network cannot be trained or evaluated (an error of a user's module, too little memory, an
+        interruption), everything is as it was before, and the error is passed on.
+
         Args:
             decisions: Arrays over all N lanes; lanes that have ended ignore theirs.
 
@@ -167,9 +191,15 @@ class AutoTrainCore:
         lanes = ran.nonzero()[0]
         decisions.check(ran)
         score, updates = state.score.copy(), self.lineage.updates.copy()
-        executed = self._prepare(decisions, ran)
-        diverged = self.lineage.diverged.copy()
-        self._train((ran & ~executed.stop).nonzero()[0])
+        before = BeforeStep(state, self.lineage, self.stacks, decisions, ran)
+        try:
+            executed = self._prepare(decisions, ran)
+            diverged = self.lineage.diverged.copy()
+            trained = self._train((ran & ~executed.stop).nonzero()[0])
+        except BaseException:
+            before.restore()
+            raise
+        self._keep(trained)
         self._end_episodes(lanes, executed.stop)
         terms = self._reward_terms(score, updates, ran, self.lineage.diverged & ~diverged)
         reward = sum(terms.values(), np.zeros(self.num_envs))
@@ -214,8 +244,8 @@ class AutoTrainCore:
                 self.stacks.add_noise(lane, self.config.rewind_noise, episode.noise_generator)
         return distance
 
-    def _train(self, lanes: np.ndarray) -> None:
-        """Make T updates in each lane, measure, and move the rows on."""
+    def _train(self, lanes: np.ndarray) -> _TrainedLanes:
+        """Make T updates in each lane, and measure."""
         lineage = self.lineage
         lineage.spend(lanes)
         healthy = lanes[~lineage.diverged[lanes]]
@@ -223,12 +253,18 @@ class AutoTrainCore:
         finite &= np.isfinite(losses).all(1)
         found = self.stacks.evaluate(healthy[finite], losses=lineage.needs_losses)
         finite[finite] = found.finite
-        good = healthy[finite]
-        if len(good) < len(lanes):
-            self._contain(np.setdiff1d(lanes, good))
-        train, holdout = self._take_scores(good, found.take(found.finite))
+        return _TrainedLanes(
+            lanes, healthy[finite], losses[finite], accuracies[finite], found.take(found.finite)
+        )
+
+    def _keep(self, trained: _TrainedLanes) -> None:
+        """Move the rows on: what was measured becomes row 0."""
+        good = trained.good
+        if len(good) < len(trained.lanes):
+            self._contain(np.setdiff1d(trained.lanes, good))
+        train, holdout = self._take_scores(good, trained.found)
         self.stacks.snapshot(good)
-        lineage.push_trained(good, losses[finite], accuracies[finite], train, holdout)
+        self.lineage.push_trained(good, trained.losses, trained.accuracies, train, holdout)
         self._keep_best(good)
 
     def _contain(self, lanes: np.ndarray) -> None:

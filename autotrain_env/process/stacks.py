@@ -205,6 +205,11 @@ class Stacks:
                 self.positions[lane] = self.positions[lane][far:]
                 self.sampler.go_to(lane, self.positions[lane][0])
 
+    def restore_newest(self, lanes: np.ndarray) -> None:
+        """Make the current state of lanes (int64, shape (n,)) that of their newest snapshot."""
+        for group in self._grouped(lanes, "stack"):
+            group.stack.rewind(group.slots, np.zeros(len(group.slots), np.int64))
+
     def keep_best(self, lanes: np.ndarray) -> None:
         """Remember the current weights of lanes (int64, shape (n,)) as their best."""
         for group in self._grouped(lanes, "stack"):
