@@ -18,7 +18,7 @@ import torch
 import tyro
 from threadpoolctl import threadpool_limits
 
-from autotrain_env import MLP, SGD, AutoTrainCore, Dataset, load_dataset
+from autotrain_env import CNN, MLP, SGD, AutoTrainCore, Dataset, load_dataset
 from autotrain_env.data.split import split_dataset
 from autotrain_env.training.architecture import Architecture
 from autotrain_env.training.stack import LaneStack
@@ -64,13 +64,22 @@ class Training:
         num_lanes: Networks side by side (N).
         num_images: Images in memory.
         setup: How to measure.
+        channels: Of the stages of a convolutional network, whose `sizes` are only pixels and classes.
     """
 
-    def __init__(self, sizes: tuple[int, ...], num_lanes: int, num_images: int, setup: Setup) -> None:
+    def __init__(
+        self,
+        sizes: tuple[int, ...],
+        num_lanes: int,
+        num_images: int,
+        setup: Setup,
+        channels: tuple[int, ...] = (),
+    ) -> None:
         self.num_updates = num_lanes * INNER_STEPS
         generator = np.random.default_rng(0)
         side = int(sizes[0] ** 0.5)
-        architecture = Architecture(MLP(sizes[1:-1]), (1, side, side), sizes[-1])
+        classifier = CNN(channels) if channels else MLP(sizes[1:-1])
+        architecture = Architecture(classifier, (1, side, side), sizes[-1])
         self.stack = LaneStack(
             architecture, SGD(momentum=0.9), NUM_SNAPSHOTS, "auto", torch.float32, setup.device
         )
@@ -86,7 +95,12 @@ class Training:
         self.batch_labels = labels[self.indices]
         self.rates = np.full(num_lanes, LEARNING_RATE)
         self.device = setup.device
-        self.plain_network = plain_torch.make_mlp(sizes, setup.device)
+        self.plain_images: torch.Tensor = self.images
+        if channels:
+            self.plain_images = self.images.view(-1, 1, side, side)
+            self.plain_network = plain_torch.make_cnn((1, *channels), side, sizes[-1], setup.device)
+        else:
+            self.plain_network = plain_torch.make_mlp(sizes, setup.device)
 
     def stacked(self) -> None:
         """Make T updates of every lane."""
@@ -94,7 +108,7 @@ class Training:
 
     def plain(self, num_updates: int, **optimizer: Any) -> Callable[[], None]:
         """A function that makes updates of one network in plain torch."""
-        images = self.images
+        images = self.plain_images
         positions = np.random.default_rng(1).integers(len(images), size=(num_updates, BATCH_SIZE))
         batches = torch.from_numpy(positions).to(self.device)
         sgd = torch.optim.SGD(
@@ -106,6 +120,18 @@ class Training:
             finish(self.device)
 
         return run
+
+    def stacked_evaluation(self) -> None:
+        """Evaluate every lane on all images."""
+        indices = np.tile(np.arange(len(self.images), dtype=np.int32), (len(self.slots), 1))
+        labels = np.zeros_like(indices)
+        self.stack.evaluate(self.images, self.slots, indices, labels, losses=False)
+
+    def plain_evaluation(self) -> None:
+        """Evaluate one network on all images in plain torch."""
+        with torch.no_grad():
+            self.plain_network(self.plain_images).argmax(1)
+        finish(self.device)
 
 
 def repeat(function: Callable[[], Any], times: int) -> Callable[[], None]:
@@ -183,6 +209,53 @@ def limit(setup: Setup) -> list[Figure]:
                 },
             )
         )
+    return figures
+
+
+def cnn(setup: Setup) -> list[Figure]:
+    """Small convolutional networks on images of 28x28, N = 8, against a loop of plain torch."""
+    figures = []
+    for channels in ((8, 16), (16, 32)):
+        ours, last = [Training((784, 10), 8, 1000, setup, channels) for _ in range(2)]
+        last.plain_network.to(memory_format=torch.channels_last)
+        last.plain_images = last.plain_images.contiguous(memory_format=torch.channels_last)
+        updates = 40
+        seconds = alternate(
+            ours.stacked,
+            ours.plain(updates),
+            last.plain(updates),
+            ours.stacked_evaluation,
+            ours.plain_evaluation,
+            last.plain_evaluation,
+            rounds=setup.rounds(9),
+        )
+        counts = np.array([[ours.num_updates], [updates], [updates], [8], [1], [1]])
+        update, plain, plain_last, evaluation, plain_evaluation, last_evaluation = seconds / counts
+        figures += [
+            setup.figure(
+                f"training, CNN {channels[0]}-{channels[1]} on 1×28×28, B 64, N = 8: updates/s over those "
+                "of a plain torch loop",
+                Spread.of(plain / update),
+                goal=4,
+                beside=f"{micro(update)} against {micro(plain)} per update",
+                numbers={"us_per_update": micros(stacked=update, plain=plain)},
+            ),
+            setup.figure(
+                "… with images and weights in channels_last order in the loop",
+                Spread.of(plain_last / update),
+                beside=f"{micro(plain_last)} per update",
+                numbers={"us_per_update": micros(stacked=update, plain_channels_last=plain_last)},
+            ),
+            setup.figure(
+                "… evaluation of 1,000 images",
+                Spread.of(plain_evaluation / evaluation),
+                beside=f"{milli(evaluation)} against {milli(plain_evaluation)}; in channels_last order "
+                f"{milli(last_evaluation)}",
+                numbers={
+                    "us": micros(ours=evaluation, plain=plain_evaluation, channels_last=last_evaluation)
+                },
+            ),
+        ]
     return figures
 
 
@@ -522,6 +595,7 @@ def micros(**seconds: np.ndarray) -> dict[str, list[float]]:
 ROWS: dict[str, Callable[[Setup], list[Figure]]] = {
     "train": train,
     "limit": limit,
+    "cnn": cnn,
     "vector": vector,
     "overhead": overhead,
     "scalar": scalar,
@@ -540,7 +614,7 @@ class Arguments:
     threads: int | None = None
     """Torch's threads, by default as many as it takes."""
 
-    only: Literal["train", "limit", "vector", "overhead", "scalar", "memory", "lanes"] | None = None
+    only: Literal["train", "limit", "cnn", "vector", "overhead", "scalar", "memory", "lanes"] | None = None
     """One row instead of all."""
 
     output: Path = Path("runs/bench/speed.json")

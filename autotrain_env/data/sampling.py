@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -89,6 +90,16 @@ def add_label_noise(
 _REFILL = 4096  # items drawn at least at a time: fewer calls for small sets
 
 
+def permute_rows(generator: np.random.Generator, rows: npt.NDArray[np.int64]) -> None:
+    """Permute every row by itself, in place.
+
+    Args:
+        generator: Generator of the permutations; it advances.
+        rows: Items, int64, shape (rows, items in a row).
+    """
+    generator.permuted(rows, axis=1, out=rows)  # fastest with int64
+
+
 class EpochSampler:
     """Draws items for the minibatches of N lanes, one permutation of all of a lane's items per epoch.
 
@@ -97,9 +108,15 @@ class EpochSampler:
 
     Args:
         num_lanes: Number of lanes (N).
+        permute: What permutes rows as `permute_rows` does, to the last bit.
     """
 
-    def __init__(self, num_lanes: int) -> None:
+    def __init__(
+        self,
+        num_lanes: int,
+        permute: Callable[[np.random.Generator, npt.NDArray[np.int64]], None] = permute_rows,
+    ) -> None:
+        self._permute = permute
         self._generators: list[np.random.Generator | None] = [None] * num_lanes
         self._items: list[npt.NDArray[np.int64]] = [np.empty(0, np.int64)] * num_lanes
         self._drawn = np.empty((num_lanes, 0), np.int64)  # permutations; of each lane's those that follow:
@@ -162,7 +179,7 @@ class EpochSampler:
             self._drawn = np.pad(self._drawn, ((0, 0), (0, more)))
         epochs = self._drawn[lane, len(rest) : end].reshape(num_epochs, len(items))
         epochs[:] = items
-        generator.permuted(epochs, axis=1, out=epochs)
+        self._permute(generator, epochs)
         self._drawn[lane, : len(rest)] = rest
         self._next[lane], self._end[lane] = 0, end
 

@@ -125,8 +125,8 @@ class AutoTrainConfig:
         truncate_after: Env steps after which an episode is truncated; `None` for never.
         history_in_info: Whether the last `info` of an episode holds its `history`, too; not for clients
             that stack `info` over steps or lanes.
-        backend: How networks are computed side by side: `"native"` (compiled code), `"stacked"` or `"looped"`
-            (torch), or `"auto"` for native where it can be had.
+        backend: How networks are computed side by side: `"native"` (compiled code), `"stacked"` or
+            `"looped"` (torch), or `"auto"` for native where it can be had.
         device: Device that holds the networks, such as `"cpu"` or `"cuda"`.
         dtype: Dtype of the weights: `"float32"` or `"float64"`.
         log_path: File for one row per decision (`.jsonl` or `.csv`), written while it runs; `None` for

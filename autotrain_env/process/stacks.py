@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autotrain_env.data.sampling import EpochSampler, StreamPosition
+from autotrain_env.data.sampling import EpochSampler, StreamPosition, permute_rows
 from autotrain_env.process.config import AutoTrainConfig
 from autotrain_env.process.episodes import GROUPS, Episode, EpisodeMaker, stream
 from autotrain_env.training.engine import Trained
+from autotrain_env.training.native.library import permute
 from autotrain_env.training.stack import LaneStack
 
 _MOST_KNOWN = 64  # partitions of lanes
@@ -75,7 +76,8 @@ class Stacks:
         self.groups = np.zeros((num_envs, len(GROUPS)), np.int64)  # equal where lanes go together
         self.stacks: dict[int, LaneStack] = {}  # by number of the group
         self._known_groups: dict[tuple[str, bytes], list[_Group]] = {}  # of the episodes there are now
-        self.sampler = EpochSampler(num_envs)
+        compiled = config.backend in ("auto", "native")
+        self.sampler = EpochSampler(num_envs, permute if compiled else permute_rows)
         # What follows each row, the newest first; only where rewinds bring the same minibatches again.
         self.positions: list[list[StreamPosition]] = [[] for _ in range(num_envs)]
         # In the pool, and labels, int32, (N, E) with room for the lane that has most.

@@ -71,6 +71,10 @@ class CNN(Classifier):
         positive = all(isinstance(size, int) and size > 0 for size in self.channels)
         check(positive and len(self.channels) > 0, "channels", self.channels, "positive whole numbers")
 
+    def sizes(self, image_shape: tuple[int, ...], num_classes: int) -> tuple[int, ...]:
+        """Returns the maps of every stage, from the image's channels on, then the number of classes."""
+        return (image_shape[0], *self.channels, num_classes)
+
     def build(self, image_shape: tuple[int, ...], num_classes: int) -> nn.Module:
         """Make the network."""
         depth, height, width = _as_image(self, image_shape)

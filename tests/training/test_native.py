@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from autotrain_env.training.native.build import BuildError, build, compiler, library_name
 from autotrain_env.training.native.engine import NativeEngine
-from autotrain_env.training.native.library import best_library, instructions_here, load
+from autotrain_env.training.native.library import best_library, instructions_here, load, permute
 from autotrain_env.training.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from tests.helpers.stacks import Setup, Sizes, assert_same_bits, of_lanes
 
@@ -317,3 +317,27 @@ def test_copies_share_the_library():
     twin = copy.deepcopy(setup)
     assert twin.stack.engine is not setup.stack.engine
     assert_same_bits(twin.everything(), setup.everything())
+
+
+# Permutations --------------------------------------------------------------------------------------
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    num_rows=st.integers(0, 4),
+    size=st.integers(1, 600) | st.sampled_from([1023, 1024, 1025, 70_000]),
+    kind=st.sampled_from([np.random.PCG64, np.random.MT19937, np.random.SFC64]),
+    seed=st.integers(0, 2**32),
+    before=st.integers(0, 3),
+)
+def test_permutations_are_those_of_numpy(num_rows: int, size: int, kind: Any, seed: int, before: int):
+    """To the last bit, for every generator, and so that it goes on alike."""
+    ours, theirs = (np.random.Generator(kind(seed)) for _ in range(2))
+    for generator in (ours, theirs):
+        generator.integers(2**32, size=before, dtype=np.uint32)  # half a number of 64 bits may be left
+    rows = np.random.default_rng(1).integers(-(2**62), 2**62, (num_rows, size))
+    expected = theirs.permuted(rows, axis=1)
+    permute(ours, rows)
+    np.testing.assert_array_equal(rows, expected)
+    assert ours.random() == theirs.random()
+    np.testing.assert_array_equal(ours.permutation(9), theirs.permutation(9))

@@ -40,6 +40,8 @@ struct Dense {
     bias_gradient = take(padded(outputs));
   }
 
+  int64_t num_parameters() const { return (int64_t)(inputs + 1) * outputs; }
+
   // Calls f(numbers here, numbers of the lane's row, count) for every part that the two have in common, in the
   // order of the row: weights and bias of this layer start at row[at], accumulators num_parameters further each.
   template <class F>

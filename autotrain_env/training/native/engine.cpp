@@ -1,8 +1,10 @@
 // The library's functions. Built once for each instruction set; see build.py.
 #include <exception>
 
+#include "cnn.h"
 #include "lanes.h"
 #include "mlp.h"
+#include "permute.h"
 #include "threads.h"
 
 namespace autotrain {
@@ -25,9 +27,16 @@ int for_each_lane(const Job& job, F&& f) {
 AUTOTRAIN_EXPORT int64_t autotrain_job_bytes() { return sizeof(autotrain::Job); }
 
 AUTOTRAIN_EXPORT int autotrain_train(const autotrain::Job* job) {
-  return autotrain::for_each_lane(*job, autotrain::train_lane<autotrain::Mlp>);
+  using namespace autotrain;
+  return for_each_lane(*job, job->convolutional ? train_lane<Cnn> : train_lane<Mlp>);
 }
 
 AUTOTRAIN_EXPORT int autotrain_evaluate(const autotrain::Job* job) {
-  return autotrain::for_each_lane(*job, autotrain::evaluate_lane<autotrain::Mlp>);
+  using namespace autotrain;
+  return for_each_lane(*job, job->convolutional ? evaluate_lane<Cnn> : evaluate_lane<Mlp>);
+}
+
+AUTOTRAIN_EXPORT void autotrain_permute(
+    autotrain::BitGenerator* generator, int64_t* items, int64_t num_rows, int64_t size) {
+  autotrain::permute(generator, items, num_rows, size);
 }

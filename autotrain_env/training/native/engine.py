@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from autotrain_env.training.architecture import Architecture
-from autotrain_env.training.classifiers import MLP
+from autotrain_env.training.classifiers import CNN, MLP
 from autotrain_env.training.engine import Engine, Evaluation, Trained
 from autotrain_env.training.native.build import BuildError
 from autotrain_env.training.native.library import Job, Library, best_library
@@ -29,8 +29,8 @@ def why_not_native(
         return f"it computes on the CPU, not on {device}"
     if dtype != torch.float32:
         return f"it computes in float32, not in {dtype}"
-    if type(architecture.classifier) is not MLP:
-        return f"it computes multilayer perceptrons, not {architecture.classifier!r}"
+    if type(architecture.classifier) not in (MLP, CNN):
+        return f"it computes multilayer perceptrons and the package's CNN, not {architecture.classifier!r}"
     if type(optimizer) not in (SGD, RMSprop, Adam, AdamW):
         return f"it has no update rule {type(optimizer).__name__}"
     library = best_library()
@@ -38,7 +38,7 @@ def why_not_native(
 
 
 class NativeEngine(Engine):
-    """Multilayer perceptrons computed by compiled code, on the CPU in float32.
+    """Multilayer perceptrons and the package's `CNN` computed by compiled code, on the CPU in float32.
 
     A lane is computed by one thread in a fixed order, so that its bits depend neither on N, nor on the
     number of threads (torch's), nor on the width of the processor's vectors.
@@ -60,8 +60,15 @@ class NativeEngine(Engine):
                 raise found
             library = found
         self.library = library
-        self._sizes = np.array(_sizes(architecture), np.int32)
+        classifier = architecture.classifier
+        assert isinstance(classifier, (MLP, CNN))
+        shape = architecture.image_shape
+        convolutional = isinstance(classifier, CNN)
+        self._sizes = np.array(classifier.sizes(shape, architecture.num_classes), np.int32)
         self._job = Job(
+            convolutional=convolutional,
+            image_height=shape[1] if convolutional else 0,
+            image_width=shape[2] if convolutional else 0,
             num_sizes=len(self._sizes),
             sizes=self._sizes.ctypes.data,
             num_features=architecture.num_features,
@@ -150,12 +157,6 @@ def _contiguous(array: np.ndarray, dtype: type) -> np.ndarray:
 
 def _address(array: np.ndarray) -> int:
     return array.__array_interface__["data"][0]
-
-
-def _sizes(architecture: Architecture) -> tuple[int, ...]:
-    classifier = architecture.classifier
-    assert isinstance(classifier, MLP)
-    return classifier.sizes(architecture.image_shape, architecture.num_classes)
 
 
 def _rule(optimizer: Optimizer) -> dict[str, float]:

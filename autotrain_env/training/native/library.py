@@ -8,8 +8,10 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from autotrain_env.data.sampling import permute_rows
 from autotrain_env.training.native.build import (
     FOLDER,
     BuildError,
@@ -21,6 +23,9 @@ from autotrain_env.training.native.build import (
 
 CACHE_VARIABLE = "AUTOTRAIN_CACHE"
 """Names the folder in which a library that was built is kept; by default `~/.cache/autotrain`."""
+
+_capsule_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+_capsule_pointer.argtypes, _capsule_pointer.restype = [ctypes.py_object, ctypes.c_char_p], ctypes.c_void_p
 
 _P, _I32, _I64, _F = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_float
 
@@ -86,6 +91,8 @@ class Library:
         self._train, self._evaluate = functions.autotrain_train, functions.autotrain_evaluate
         for function in (self._train, self._evaluate):
             function.argtypes, function.restype = [ctypes.POINTER(Job)], ctypes.c_int
+        self._permute = functions.autotrain_permute
+        self._permute.argtypes, self._permute.restype = [_P, _P, _I64, _I64], None
 
     def train(self, job: Job) -> None:
         """Carry out a training job.
@@ -103,10 +110,37 @@ class Library:
         """
         self._check(self._evaluate(job))
 
+    def permute(self, generator: np.random.Generator, rows: np.ndarray) -> None:
+        """Do `generator.permuted(rows, axis=1, out=rows)`, with the same bits in a third of the time.
+
+        Args:
+            generator: Any of NumPy's.
+            rows: Items, int64, shape (rows, fewer than 2**32), one after the other in memory.
+        """
+        assert rows.dtype == np.int64 and rows.flags.c_contiguous
+        source = generator.bit_generator
+        address = _capsule_pointer(source.capsule, b"BitGenerator")
+        with source.lock:
+            self._permute(address, rows.ctypes.data, *rows.shape)
+
     @staticmethod
     def _check(status: int) -> None:
         if status:
             raise MemoryError("not enough memory to compute the networks")
+
+
+def permute(generator: np.random.Generator, rows: np.ndarray) -> None:
+    """Permute every row by itself, in place; by compiled code where there is any, with the same bits.
+
+    Args:
+        generator: Any of NumPy's; it advances.
+        rows: Items, int64, shape (rows, items in a row), one after the other in memory.
+    """
+    library = best_library()
+    if isinstance(library, BuildError):
+        permute_rows(generator, rows)
+    else:
+        library.permute(generator, rows)
 
 
 def instructions_here() -> tuple[str, ...]:

@@ -24,8 +24,6 @@ class Mlp {
     layers_.resize(job.num_sizes - 1);
     inputs_.resize(layers_.size());
     errors_.resize(layers_.size());
-    num_parameters_ = 0;
-    for (size_t i = 0; i < layers_.size(); i++) num_parameters_ += (int64_t)(job.sizes[i] + 1) * job.sizes[i + 1];
     lay_out(arena_, [&](auto take) {
       for (size_t i = 0; i < layers_.size(); i++) {
         layers_[i].place(job.sizes[i], job.sizes[i + 1], num_accumulators, whole_gradient, take);
@@ -43,6 +41,8 @@ class Mlp {
       labels_ = (int32_t*)take(columns_);
     });
     head_.labels = labels_;
+    num_parameters_ = 0;
+    for (const Dense& layer : layers_) num_parameters_ += layer.num_parameters();
     plan_ = plan;
   }
 
@@ -58,9 +58,7 @@ class Mlp {
     bool finite = true;
     each_part(row, [&](const float* here, float* there, int count) {
       std::memcpy(there, here, count * 4);
-      int bad = 0;
-      for (int i = 0; i < count; i++) bad |= !(here[i] - here[i] == 0);
-      finite &= !bad;
+      finite &= all_finite(here, count);
     });
     return finite;
   }
@@ -95,11 +93,6 @@ class Mlp {
     for (const Dense& layer : layers_) squares += layer.squared_norm();
     step.gradient_scale = clipping(squares, max_grad_norm);
     for (Dense& layer : layers_) layer.update_from_kept(step, update_tile);
-  }
-
-  static float clipping(double squares, float max_grad_norm) {
-    const float scale = max_grad_norm / ((float)std::sqrt(squares) + 1e-6f);
-    return scale > 1 ? 1 : scale;
   }
 
  private:

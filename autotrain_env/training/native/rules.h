@@ -79,7 +79,7 @@ void update_tile(const Step& step, const float* gradient, long gradient_stride, 
       const long at = r * tile.stride + v;
       Vector w = load(tile.weights + at);
       Vector g = load(gradient + r * gradient_stride + v) * step.gradient_scale;
-      g = fma(step.weight_decay, w, g);
+      if (step.weight_decay != 0) g = fma(step.weight_decay, w, g);  // 0 times an infinite weight would be NaN
       w = Rule::move(step, g, w * step.keep, tile.first + at, tile.second + at);
       store(tile.weights + at, w);
     }
@@ -98,6 +98,12 @@ inline RuleEntry rule_entry(int32_t rule) {
     case kRmsprop: return {Rmsprop::kAccumulators, update_tile<Rmsprop>};
     default: return {Adam::kAccumulators, update_tile<Adam>};
   }
+}
+
+// What a gradient is multiplied by so that its norm is at most `max_grad_norm`, from the sum of its squares.
+inline float clipping(double squares, float max_grad_norm) {
+  const float scale = max_grad_norm / ((float)std::sqrt(squares) + 1e-6f);
+  return scale > 1 ? 1 : scale;
 }
 
 // The numbers of update t of lane i.

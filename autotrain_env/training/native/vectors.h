@@ -61,6 +61,29 @@ AUTOTRAIN_INLINE Vector square_root(Vector x) {
   return root;
 }
 
+// One bit of a choice between two numbers for each place.
+#if defined(__AVX512F__)
+typedef __mmask16 Mask;
+AUTOTRAIN_INLINE Mask has_bits(IntVector value, int32_t bits) {
+  return _mm512_test_epi32_mask((__m512i)value, _mm512_set1_epi32(bits));
+}
+AUTOTRAIN_INLINE Vector select(Mask mask, Vector yes, Vector no) {
+  return (Vector)_mm512_mask_blend_ps(mask, (__m512)no, (__m512)yes);
+}
+#elif defined(__AVX2__)
+typedef IntVector Mask;
+AUTOTRAIN_INLINE Mask has_bits(IntVector value, int32_t bits) { return (value & bits) != 0; }
+AUTOTRAIN_INLINE Vector select(Mask mask, Vector yes, Vector no) {
+  return (Vector)_mm256_blendv_ps((__m256)no, (__m256)yes, (__m256)mask);
+}
+#else
+typedef IntVector Mask;
+AUTOTRAIN_INLINE Mask has_bits(IntVector value, int32_t bits) { return (value & bits) != 0; }
+AUTOTRAIN_INLINE Vector select(Mask mask, Vector yes, Vector no) {
+  return (Vector)vbslq_f32((uint32x4_t)mask, (float32x4_t)yes, (float32x4_t)no);
+}
+#endif
+
 // NaN where x is NaN.
 AUTOTRAIN_INLINE Vector at_least(Vector x, Vector bound) { return x < bound ? bound : x; }
 
@@ -166,6 +189,12 @@ inline double sum_in_parts(const float* values, int count) {
   double sum = 0;
   for (int part = 0; part < kBlock; part++) sum += parts[part];
   return sum;
+}
+
+inline bool all_finite(const float* values, int count) {
+  int bad = 0;
+  for (int i = 0; i < count; i++) bad |= !(values[i] - values[i] == 0);
+  return !bad;
 }
 
 }  // namespace autotrain
