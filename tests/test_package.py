@@ -105,6 +105,7 @@ def test_metadata(metadata: Message) -> None:
         "dev",
         "distributed",
         "docs",
+        "play",
     }
 
     requirements = metadata.get_all("Requires-Dist", [])

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from autotrain_env.errors import InvalidTypeError, InvalidValueError, check
-from autotrain_env.training.classifiers import _NO_RANDOMNESS, BUILT_IN, Classifier
+from autotrain_env.training.classifiers import BUILT_IN, Classifier
 from autotrain_env.training.initialization import INITIALIZATIONS, MODULE_DEFAULT
 from autotrain_env.training.lane_checks import (
     check_alike,
@@ -24,6 +24,12 @@ from autotrain_env.training.lane_checks import (
     check_steady,
 )
 from autotrain_env.training.layout import Layout, kept_tensors, trained_tensors
+from autotrain_env.training.module_checks import (
+    NO_RANDOMNESS,
+    check_batch_of_one,
+    check_module,
+    check_trains,
+)
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,7 @@ class Architecture:
         no floats.
         """
         template = self._build(0)
+        check_module(template)
         try:
             template = copy.deepcopy(template)  # a factory may give the same module at every call
         except RuntimeError as error:
@@ -87,8 +94,18 @@ class Architecture:
         for other in others:
             self._check_layout(other)
         self._check_output()
+        check_trains(self.classifier, template, self.image_shape, self.num_classes)
         if not isinstance(self.classifier, BUILT_IN):
             self._check_lanes(others)
+
+    def check_batch_size(self, batch_size: int) -> None:
+        """Check that networks can be trained on minibatches of so many images.
+
+        Raises:
+            InvalidValueError: If they cannot.
+        """
+        if batch_size == 1:
+            check_batch_of_one(self.classifier, self.template, self.image_shape)
 
     def _check_layout(self, network: nn.Module) -> None:
         found, own = Layout.of_module(network), (self.parameter_layout, self.buffer_layout)
@@ -119,9 +136,7 @@ class Architecture:
                 f"classifier={self.classifier!r} returns shape {shape} for 2 images; expected {expected}"
             )
         if draws:
-            raise InvalidValueError(
-                f"classifier={self.classifier!r} draws random numbers: {_NO_RANDOMNESS}"
-            )
+            raise InvalidValueError(f"classifier={self.classifier!r} draws random numbers: {NO_RANDOMNESS}")
 
     def _check_lanes(self, others: list[nn.Module]) -> None:
         """Check that nothing is lost of a network where lanes have parameters and buffers alone."""
