@@ -612,6 +612,7 @@ def test_other_options_of_a_vector_reset(tiny_vec: Any):
 
 
 OTHERS: dict[str, Any] = {
+    "history_in_info": True,
     "inner_steps": 8,
     "history_length": 4,
     "num_snapshots": 6,
