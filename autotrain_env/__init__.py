@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("MKL_CBWR", "AUTO")
 
 import gymnasium
+import torch
 
 from autotrain_env.control.controller import Controller
 from autotrain_env.data.dataset import Dataset, SplitSizes
@@ -58,6 +59,10 @@ from autotrain_env.training.optimizers import SGD, Adam, AdamW, Optimizer, RMSpr
 from autotrain_env.viewing.comparison import plot_comparison
 from autotrain_env.viewing.logs import plot_log, read_log
 from autotrain_env.viewing.run import plot_episode
+
+if hasattr(os, "register_at_fork"):
+    # A forked process has none of its parent's threads, and torch would wait for them for ever.
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 if TYPE_CHECKING:
     from autotrain_env.control.lightning import AutoTrainCallback
@@ -141,6 +146,9 @@ ENVIRONMENTS: dict[str, dict[str, object]] = {
     # reduced instruction set: no rewind, reward for improvement less a cost of time
     "AutoTrainRISA-v0": {"num_rewinds": 1, "reward": "risa"},
     "AutoTrainContinuous-v0": {"action_type": "continuous"},
+    # for software that takes an id alone, and does not flatten observations
+    "AutoTrainFlat-v0": {"observation_layout": "flat"},
+    "AutoTrainContinuousFlat-v0": {"action_type": "continuous", "observation_layout": "flat"},
 }
 
 for _id, _kwargs in ENVIRONMENTS.items():

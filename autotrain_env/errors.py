@@ -90,6 +90,35 @@ def unknown_name(argument: str, value: object, known: Iterable[str]) -> InvalidV
     return InvalidValueError(f"{argument}={value!r} is not a known name{hint}. Allowed: {allowed}.")
 
 
+def unknown_argument(
+    name: str, known: Iterable[str], others: Mapping[str, str], page: str
+) -> InvalidTypeError:
+    """Make the error for a keyword that is not one of those known, which may be many.
+
+    Args:
+        name: The keyword.
+        known: Every keyword that would have been right.
+        others: What users mean by words that are like none of them, or like the wrong ones.
+        page: Where all of them are described.
+
+    Returns:
+        An error, for the caller to raise, with what is near. It begins as Python's own message does, which
+        torchrl reads to try again without the argument.
+    """
+    lower, names = name.lower(), sorted(known)
+    if lower in others:
+        near = [others[lower]]
+    elif close := difflib.get_close_matches(lower, names, n=1, cutoff=0.9):
+        near = [repr(close[0])]
+    else:
+        words = set(lower.split("_"))
+        found = [other for other in names if words <= set(other.split("_"))]
+        found += difflib.get_close_matches(lower, names, n=3, cutoff=0.7)
+        near = [repr(other) for other in list(dict.fromkeys(found))[:3]]
+    hint = f"; did you mean {' or '.join(near)}?" if near else "."
+    return InvalidTypeError(f"unexpected keyword argument {name!r}{hint} All are described in {page}.")
+
+
 def look_up(
     argument: str,
     value: Any,

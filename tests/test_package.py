@@ -114,6 +114,7 @@ def test_metadata(metadata: Message) -> None:
         "docs",
         "lightning",
         "transformers",
+        "play",
     }
 
     requirements = metadata.get_all("Requires-Dist", [])

@@ -380,6 +380,10 @@ def check_actions(space: spaces.Space[Any], actions: Any) -> np.ndarray:
     return converted
 
 
+ACTION_NUMBERS = {"reset": -1, "train": 0, "rewind": 1, "reinit": 2, "stop": 3}
+"""What was done in a step, as a number, whatever the type of actions; `train` is neither of the others."""
+
+
 @dataclass(frozen=True)
 class Executed:
     """What was really done, arrays over all N lanes.
@@ -404,6 +408,13 @@ class Executed:
         """Returns what was done where nothing was, in each of `count` lanes."""
         flags = np.zeros((3, count), bool)
         return cls(np.ones(count), np.zeros(count, np.int64), *flags)
+
+    def numbers(self) -> np.ndarray:
+        """Returns what was done by `ACTION_NUMBERS`, int64, shape (N,)."""
+        done = np.where(self.rewind > 0, ACTION_NUMBERS["rewind"], ACTION_NUMBERS["train"])
+        done[self.reinit] = ACTION_NUMBERS["reinit"]
+        done[self.stop] = ACTION_NUMBERS["stop"]
+        return done
 
     def in_words(self) -> np.ndarray:
         """Returns strings (object), shape (N,), such as `"rewind 2, lr x0.8"`."""

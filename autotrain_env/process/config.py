@@ -11,7 +11,13 @@ from typing import Any
 import torch
 
 from autotrain_env.data.registry import is_built_in, load_dataset
-from autotrain_env.errors import InvalidTypeError, InvalidValueError, check, check_whole, unknown_name
+from autotrain_env.errors import (
+    InvalidValueError,
+    check,
+    check_whole,
+    unknown_argument,
+    unknown_name,
+)
 from autotrain_env.process.actions import ACTION_TYPES, ActionType
 from autotrain_env.process.descriptions import describe
 from autotrain_env.process.lineage import SCORES
@@ -37,6 +43,30 @@ _OF_FILES = (
     "download",
     "log_path",
 )  # arguments that say where files lie, and change no episode
+_INITIAL_RATE, _CLASSIFIER, _OPTIMIZER = "'initial_learning_rate'", "'classifier'", "'optimizer'"
+_BUDGET, _TRUNCATION = "'budget' [updates]", "'truncate_after' [env steps]"
+
+OTHER_WORDS = {
+    "learning_rate": _INITIAL_RATE,
+    "lr": _INITIAL_RATE,
+    "initial_lr": _INITIAL_RATE,
+    **dict.fromkeys(("model", "module", "network", "net", "architecture", "policy"), _CLASSIFIER),
+    **dict.fromkeys(("hidden_sizes", "hidden", "layers", "units", "dropout"), _CLASSIFIER),
+    **dict.fromkeys(("momentum", "weight_decay", "betas", "eps", "optim"), _OPTIMIZER),
+    **dict.fromkeys(("epochs", "num_epochs", "updates", "total_steps", "max_steps"), _BUDGET),
+    **dict.fromkeys(("env_steps", "time_limit", "max_env_steps"), _TRUNCATION),
+    **dict.fromkeys(("data", "images", "labels", "num_classes", "classes"), "'dataset'"),
+    "test_size": "Dataset.from_arrays(..., test_images=..., test_labels=...)",
+    "metric": "'score'",
+    "noise": "'label_noise'",
+    "seed": "reset(seed=...), which decides all that is random, or 'split_seed'",
+    "options": "reset(options=...)",
+    "task": "'tasks', or reset(options={\"task\": ...})",
+    "num_envs": "gymnasium.make_vec(..., num_envs=...)",
+    "autoreset_mode": "gymnasium.make_vec(..., autoreset_mode=...)",
+}
+"""What users mean by words of other software."""
+
 TASK_FIELDS = tuple(f.name for f in dataclasses.fields(Task))
 
 
@@ -65,7 +95,7 @@ class AutoTrainConfig:
             says of built-in datasets, and for 0 with your own data, of which presets say nothing.
         classifier: Architecture; see `Task`.
         optimizer: Update rule; see `Task`.
-        batch_size: Images in a minibatch.
+        batch_size: Images in a minibatch; by default 64, or a quarter of the train part if that is less.
         initial_learning_rate: Learning rate at the start of an episode.
         initialization: Scheme of the first network.
         budget: Updates per episode, a multiple of `inner_steps`.
@@ -109,6 +139,8 @@ class AutoTrainConfig:
         baseline: For the `baseline` preset: the recorded curve `(updates, scores)` to be measured against,
             a mapping from `Task` to such curves, or a function from `Task` to one.
         truncate_after: Env steps after which an episode is truncated; `None` for never.
+        history_in_info: Whether the last `info` of an episode holds its `history`, too; not for clients
+            that stack `info` over steps or lanes.
         backend: How networks are computed side by side: `"native"` (compiled code), `"stacked"` or
             `"looped"` (torch), or `"auto"` for native where it can be had.
         device: Device that holds the networks, such as `"cpu"` or `"cuda"`.
@@ -174,6 +206,7 @@ class AutoTrainConfig:
     baseline: Baseline | None = None
     truncate_after: int | None = None
 
+    history_in_info: bool = False
     backend: str = "auto"
     device: str = "cpu"
     dtype: str = "float32"
@@ -331,14 +364,12 @@ def make_config(arguments: dict[str, Any]) -> AutoTrainConfig:
         The configuration, checked.
 
     Raises:
-        InvalidTypeError: If a name is unknown; the nearest known one is named.
+        InvalidTypeError: If a name is unknown; those near it are named.
         InvalidValueError: If a value is not allowed; see `AutoTrainConfig`.
     """
     known = [f.name for f in dataclasses.fields(AutoTrainConfig)]
     for name in arguments:
         if name not in known:
-            # Begins as Python's own message does: torchrl reads it, and tries again without the argument.
-            raise InvalidTypeError(
-                f"unexpected keyword argument {name!r}: {unknown_name('argument', name, known)}"
-            )
+            also = (*known, "render_mode", "max_episode_steps")
+            raise unknown_argument(name, also, OTHER_WORDS, "autotrain_env.AutoTrainConfig")
     return AutoTrainConfig(**arguments)

@@ -24,6 +24,8 @@ from autotrain_env.training.classifiers import MLP
 GROUPS = ("stack", "training", "evaluation", "test")
 """What lanes can be computed together for; episodes number the groups of lanes that can."""
 
+DEFAULT_BATCH_SIZE = 64
+
 _STREAMS = {
     "task": 0,
     "initialization": 1,
@@ -56,6 +58,7 @@ class Episode:
     dataset: Dataset
     split: Split
     architecture: Architecture
+    batch_size: int
     groups: tuple[int, ...]  # by `GROUPS`: equal for lanes that can be computed together
     offset: int  # of the dataset in the pool
     evaluation_index: np.ndarray  # in the pool: train subset, holdout and validation together, int32
@@ -96,6 +99,7 @@ class EpisodeMaker:
         self.datasets: dict[int, list[Dataset]] = {}  # by number of features, in pool order
         self._pools: dict[int, Tensor] = {}
         self._architectures: dict[Hashable, Architecture] = {}
+        self._trainable: set[tuple[Architecture, int]] = set()  # minibatches that have been tried
         self._groups: dict[Hashable, int] = {}  # numbers, since they are compared at every step
         self._check_distribution()
 
@@ -145,12 +149,14 @@ class EpisodeMaker:
             task = self.distribution.sample(stream(seed, "task"), self.task_level)
         config.check_budget(task.budget)
         dataset = self._load(task)
-        split = split_dataset(dataset, self._sizes(task, dataset), task.split_seed, task.label_noise)  # type: ignore[arg-type]
+        split_sizes = self._sizes(task, dataset)
+        batch_size = _batch_size(task, split_sizes)
+        split = split_dataset(dataset, split_sizes, task.split_seed, task.label_noise)  # type: ignore[arg-type]
         if config.train_on_holdout:
             split = split.with_holdout_in_train()
         offset = self._pool_offset(dataset)
         subset = split.train_subset
-        architecture = self._architecture(task, dataset)
+        architecture = self._architecture(task, dataset, batch_size)
         parts = (split.train_index[subset], split.holdout_index, split.validation_index)
         sizes = (len(parts[0]), len(parts[1]), len(parts[2]))
         return Episode(
@@ -159,7 +165,8 @@ class EpisodeMaker:
             dataset=dataset,
             split=split,
             architecture=architecture,
-            groups=self._group_numbers(task, dataset, architecture, sizes),
+            batch_size=batch_size,
+            groups=self._group_numbers(task, dataset, architecture, batch_size, sizes),
             offset=offset,
             evaluation_index=np.concatenate(parts) + np.int32(offset),
             evaluation_labels=np.concatenate(
@@ -175,26 +182,31 @@ class EpisodeMaker:
         task: Task,
         dataset: Dataset,
         architecture: Architecture,
+        batch_size: int,
         evaluation_sizes: tuple[int, int, int],
     ) -> tuple[int, ...]:
         stack = (architecture, task.optimizer.kind)  # type: ignore[union-attr]
         alike = {
             "stack": None,
-            "training": task.batch_size,
+            "training": batch_size,
             "evaluation": evaluation_sizes,
             "test": len(dataset.labels) - dataset.pool_size,
         }
         keys = [(name, *stack, alike[name]) for name in GROUPS]
         return tuple(self._groups.setdefault(key, len(self._groups)) for key in keys)
 
-    def _architecture(self, task: Task, dataset: Dataset) -> Architecture:
+    def _architecture(self, task: Task, dataset: Dataset, batch_size: int) -> Architecture:
         # What flattens its images serves images and feature vectors alike.
         flat = isinstance(task.classifier, MLP)
         image_shape = (dataset.num_features,) if flat else dataset.image_shape
         shape = (task.classifier, image_shape, dataset.num_classes)
         if shape not in self._architectures:
             self._architectures[shape] = Architecture(*shape)  # type: ignore[arg-type]
-        return self._architectures[shape]
+        architecture = self._architectures[shape]
+        if (architecture, batch_size) not in self._trainable:
+            architecture.check_batch_size(batch_size)
+            self._trainable.add((architecture, batch_size))
+        return architecture
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the images, which are shared."""
@@ -215,8 +227,8 @@ class EpisodeMaker:
                 given = {n: v for n, v in zip(names, values, strict=True) if v is not None}
                 task = Task(**given)
                 dataset = self._load(task)
-                self._sizes(task, dataset)
-                self._architecture(task, dataset)
+                sizes = self._sizes(task, dataset)
+                self._architecture(task, dataset, _batch_size(task, sizes))
 
     def _load(self, task: Task) -> Dataset:
         return load_dataset(task.dataset, self.config.data_root, self.config.download)
@@ -235,12 +247,19 @@ class EpisodeMaker:
             f"at most {dataset.pool_size} in all, which is what {dataset.name!r} has beside its test part",
         )
         check(
-            task.batch_size <= sizes.train,
+            _batch_size(task, sizes) <= sizes.train,
             "batch_size",
             task.batch_size,
             f"at most train_size={sizes.train}",
         )
         return sizes
+
+
+def _batch_size(task: Task, sizes: SplitSizes) -> int:
+    """Returns the images in a minibatch: so many that an epoch of a small set is several updates."""
+    if task.batch_size is not None:
+        return task.batch_size
+    return min(DEFAULT_BATCH_SIZE, max(1, sizes.train // 4))
 
 
 def _slices(sizes: tuple[int, int, int]) -> tuple[slice, slice, slice]:

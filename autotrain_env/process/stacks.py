@@ -230,6 +230,11 @@ class Stacks:
                 self.positions[lane] = self.positions[lane][far:]
                 self.sampler.go_to(lane, self.positions[lane][0])
 
+    def restore_newest(self, lanes: np.ndarray) -> None:
+        """Make the current state of lanes (int64, shape (n,)) that of their newest snapshot."""
+        for group in self._grouped(lanes, "stack"):
+            group.stack.rewind(group.slots, np.zeros(len(group.slots), np.int64))
+
     def keep_best(self, lanes: np.ndarray) -> None:
         """Remember the current weights of lanes (int64, shape (n,)) as their best."""
         for group in self._grouped(lanes, "stack"):
@@ -292,7 +297,7 @@ class Stacks:
 
     def _draw_batches(self, group: _Group) -> np.ndarray:
         """Draw an env step's minibatches: positions in the pool and labels, int32, (n, T, B, 2)."""
-        inner_steps, batch_size = self.config.inner_steps, group.first.task.batch_size
+        inner_steps, batch_size = self.config.inner_steps, group.first.batch_size
         drawn = self.sampler.draw(group.lanes, inner_steps * batch_size)
         return drawn.view(np.int32).reshape(len(drawn), inner_steps, batch_size, 2)
 

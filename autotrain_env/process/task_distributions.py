@@ -125,7 +125,7 @@ class TaskDistribution:
     label_noise: Any = None
     classifier: Any = "mlp"
     optimizer: Any = "momentum"
-    batch_size: Any = 64
+    batch_size: Any = None
     initial_learning_rate: Any = field(default_factory=lambda: LogUniform(1e-3, 10.0))
     initialization: Any = "kaiming_uniform"
     budget: Any = 600

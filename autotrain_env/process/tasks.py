@@ -39,7 +39,7 @@ class Task:
             `Classifier`, or a function that makes an `nn.Module`.
         optimizer: A name (`"sgd"`, `"momentum"`, `"nesterov"`, `"rmsprop"`, `"adam"`, `"adamw"`) or an
             `Optimizer`.
-        batch_size: Images in a minibatch.
+        batch_size: Images in a minibatch; `None` for 64, or a quarter of the train part if that is less.
         initial_learning_rate: Learning rate at the start; clipped to the environment's bounds.
         initialization: Scheme of the first network (`"kaiming_uniform"`, `"xavier_normal"`, …); see
             `autotrain_env.training.initialization.INITIALIZATIONS`.
@@ -54,7 +54,7 @@ class Task:
     label_noise: float | None = None
     classifier: str | Classifier | Callable[[], nn.Module] = "mlp"
     optimizer: str | Optimizer = "momentum"
-    batch_size: int = 64
+    batch_size: int | None = None
     initial_learning_rate: float = 0.1
     initialization: str = "kaiming_uniform"
     budget: int = 600
@@ -74,11 +74,10 @@ class Task:
             )
         if self.initialization not in initialization_names():
             raise unknown_name("initialization", self.initialization, initialization_names())
-        for name in ("train_size", "holdout_size", "validation_size"):
+        for name in ("train_size", "holdout_size", "validation_size", "batch_size"):
             if getattr(self, name) is not None:
                 check_whole(name, getattr(self, name), 1)
         check_whole("split_seed", self.split_seed, 0)
-        check_whole("batch_size", self.batch_size, 1)
         check_whole("budget", self.budget, 1)
         noise = self.label_noise
         check(noise is not None and 0 <= noise <= 1, "label_noise", noise, "in [0, 1]")

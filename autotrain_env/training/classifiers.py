@@ -12,10 +12,6 @@ from torch import nn
 
 from autotrain_env.errors import InvalidTypeError, InvalidValueError, check, unknown_name
 
-_NO_RANDOMNESS = (
-    "layers that draw random numbers are not supported, since lanes must not share a random stream"
-)
-
 
 class Classifier(ABC):
     """Description of an architecture: equal descriptions share one stack."""
@@ -131,9 +127,6 @@ class Custom(Classifier):
         network = self.factory()
         if not isinstance(network, nn.Module):
             raise InvalidTypeError(f"classifier: the factory returned {network!r}, not a torch.nn.Module")
-        for name, module in network.named_modules():
-            if isinstance(module, nn.modules.dropout._DropoutNd):
-                raise InvalidValueError(f"classifier: layer {name!r} is {module}: {_NO_RANDOMNESS}")
         return network
 
 

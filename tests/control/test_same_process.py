@@ -58,9 +58,9 @@ class Episodes:
         core = self.core
         self.policy.reset(core.situation(), np.ones(1, bool))
         while core.lanes.running[0]:
-            result = core.step(self.policy.decide(core.situation()))
+            core.step(self.policy.decide(core.situation()))
             self.keep()
-        return result.final["history"][0]
+        return core.history.of(0)
 
     def keep(self) -> None:
         named = self.core.stacks.weights_of(0)
@@ -79,7 +79,7 @@ class Episodes:
         return images.reshape(-1, *self.episode.architecture.image_shape)
 
     def minibatches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        split, size = self.episode.split, self.episode.task.batch_size
+        split, size = self.episode.split, self.episode.batch_size
         sampler = EpochSampler(1)
         sampler.begin(0, stream(self.episode.seed, "minibatches"), np.arange(len(split.train_index)))
         while True:

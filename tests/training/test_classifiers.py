@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -606,3 +607,15 @@ def test_looking_at_a_factory_leaves_no_trace():
         assert torch.equal(buffer, norms().get_buffer(name))
     assert Layout.of_module(norms()) == (arch.parameter_layout, arch.buffer_layout)
     assert list(arch.buffer_layout.names) == [name for name, _ in norms().named_buffers()]
+
+
+def test_threads_build_networks_at_once():
+    """They share the global random streams, which are seeded for each."""
+    expected = architecture(norms).initial_row("module_default", np.random.default_rng(0))
+
+    def build(_: int) -> np.ndarray:
+        return architecture(norms).initial_row("module_default", np.random.default_rng(0))
+
+    with ThreadPoolExecutor(4) as pool:
+        for row in pool.map(build, range(24)):
+            assert np.array_equal(row, expected)

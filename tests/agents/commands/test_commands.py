@@ -297,7 +297,7 @@ def test_a_run_of_another_version_says_so(finished: Path, tmp_path: Path, capsys
 
 
 def test_the_arguments_of_the_environment_are_those_of_its_configuration():
-    known = {entry.name for entry in dataclasses.fields(AutoTrainConfig)} - {"log_path"}
+    known = {entry.name for entry in dataclasses.fields(AutoTrainConfig)} - {"log_path", "history_in_info"}
     assert [entry.name for entry in dataclasses.fields(EnvArguments)] == [
         entry.name for entry in dataclasses.fields(AutoTrainConfig) if entry.name in known
     ]
@@ -320,7 +320,7 @@ def test_help_says_what_every_argument_does(capsys: Captured):
         printed = " ".join(" ".join(lines).split())
         if command not in ("report", "list", "demo"):
             for name, text in described.items():
-                if name != "log_path":
+                if name not in ("log_path", "history_in_info"):
                     assert f"--env.{name.replace('_', '-')}" in printed
                     assert " ".join(text.split()[:3]) in printed
     assert described_arguments(AutoTrainConfig)["inner_steps"].startswith("Optimiser updates")
