@@ -121,8 +121,8 @@ def table(records: Records) -> str:
     """Returns the table of the jobs that are complete."""
     lines = [
         "| job | controller | AdamW, 0.001 | cosine, usual | cosine, tuned | controller over tuned "
-        "| rewinds, re-inits, divergences |",
-        "|---|---|---|---|---|---|---|",
+        "| controller, best weights | rewinds, re-inits, divergences |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name in JOBS:
         found = cells(records, name)
@@ -135,6 +135,8 @@ def table(records: Records) -> str:
         pairs = zip(found["controller"], found["tuned"], strict=True)
         gains = [100 * (one["last"] - other["last"]) for one, other in pairs]
         texts.append(f"{np.mean(gains):+.1f} ({', '.join(f'{gain:+.1f}' for gain in gains)})")
+        kept = 100 * np.array([row["best"] for row in found["controller"]])
+        texts.append(f"{kept.mean():.1f}")
         counts = [
             sum(row[key] for row in found["controller"]) for key in ("rewinds", "reinits", "divergences")
         ]
