@@ -1,7 +1,6 @@
 """What a run is measured by: minibatches that have been trained on, and networks on examples."""
 
 import contextlib
-import itertools
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -270,16 +269,13 @@ class Source:
             for start in range(0, end, size):
                 yield tuple(part[start : min(start + size, end)] for part in self.data)
             return
-        most = self.most if self.most is not None else self._batches()
-        found = False
-        for batch in itertools.islice(iter(self.data), most):
-            found = True
+        found = 0
+        for number, batch in enumerate(self.data, start=1):
             yield batch
-        check(found, self.name, "an empty loader", "one with at least one batch")
-
-    def _batches(self) -> int:
-        size = getattr(self.data, "batch_size", None) or 1
-        return max(1, self.examples // int(size))
+            found += num_examples(batch)
+            if number == self.most or (self.most is None and found >= self.examples):
+                break
+        check(found > 0, self.name, "an empty loader", "one with at least one batch")
 
 
 class Meter:

@@ -336,6 +336,10 @@ def test_measuring_costs_a_bounded_number_of_batches():
     Counted.read = 0
     controlled(holdout=holdout, holdout_batches=3)
     assert Counted.read == 300
+    Counted.read = 0
+    batches = torch.utils.data.BatchSampler(range(10_000), 64, drop_last=False)
+    controlled(holdout=torch.utils.data.DataLoader(Counted(), batch_sampler=batches))
+    assert Counted.read == 448  # whole batches of a loader that does not tell their size
 
 
 def test_without_train_data_the_minibatches_stand_in():
