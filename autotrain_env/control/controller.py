@@ -1,6 +1,7 @@
 """The controller: a policy decides in somebody's own training loop."""
 
 import dataclasses
+import functools
 import json
 import time
 import warnings
@@ -437,7 +438,7 @@ class Controller:
         """Ask the policy and carry out what it says, again while the network has diverged and stays so."""
         while True:
             situation = self.situation()
-            decisions = self.team.lead(lambda asked=situation: self.policy.decide(asked))  # type: ignore[misc]
+            decisions = self.team.lead(functools.partial(self.policy.decide, situation))
             decisions.check(situation.running)
             self._seen.append(situation)
             self._decided.append(decisions)

@@ -67,7 +67,7 @@ class Rates:
             warnings.warn(
                 f"{self._culprit()} has changed the learning rate from {self._expected} to {found}; the "
                 "controller sets the rate and takes it back: do without the other",
-                stacklevel=4,
+                stacklevel=4 if tensors else 3,  # the user's line, through Controller.step
             )
         self.overridden += 1
         self.set(self.rate)

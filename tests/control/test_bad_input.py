@@ -196,8 +196,9 @@ def test_a_rate_that_somebody_else_sets():
     controller = make(policy=Constant(0.1))
     outcome = update(controller.model, controller.optimizer, next(iter(loaders()[0])))
     controller.optimizer.param_groups[0]["lr"] = 0.3
-    with pytest.warns(UserWarning, match="Something else, a schedule perhaps, has changed"):
+    with pytest.warns(UserWarning, match="Something else, a schedule perhaps, has changed") as warned:
         controller.step(*outcome)
+    assert warned[0].filename == __file__
 
 
 def test_a_rate_outside_the_bounds():
