@@ -89,7 +89,7 @@ def start(folder: Path, how: str) -> list[subprocess.Popen[str]]:
     ]
 
 
-@pytest.mark.parametrize("how", ["tensors", "function"])
+@pytest.mark.parametrize("how", ["tensors", pytest.param("function", marks=pytest.mark.slow)])
 def test_both_carry_out_what_the_first_decides(tmp_path: Path, how: str):
     processes = start(tmp_path, how)
     for process in processes:
