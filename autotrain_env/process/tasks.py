@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from torch import nn
 
 from autotrain_env.data.dataset import Dataset
-from autotrain_env.errors import InvalidTypeError, check, check_whole, unknown_name
+from autotrain_env.errors import InvalidTypeError, check_name, check_number, check_whole, in_brief
 from autotrain_env.training.classifiers import Classifier, as_classifier
 from autotrain_env.training.initialization import initialization_names
 from autotrain_env.training.optimizers import Optimizer, as_optimizer
+
+MOST_UPDATES = 10**9
+"""Largest budget: a year and more of updates of one network."""
 
 
 @dataclass(frozen=True)
@@ -56,17 +59,20 @@ class Task:
         object.__setattr__(self, "optimizer", as_optimizer(self.optimizer))
         if not isinstance(self.dataset, (str, Dataset)):
             raise InvalidTypeError(
-                f"dataset={self.dataset!r} must be a name or a Dataset in a Task; "
+                f"dataset={in_brief(self.dataset)} must be a name or a Dataset in a Task; "
                 "autotrain_env.load_dataset makes a Dataset of your own data"
             )
-        if self.initialization not in initialization_names():
-            raise unknown_name("initialization", self.initialization, initialization_names())
+        check_name("initialization", self.initialization, initialization_names())
         for name in ("train_size", "holdout_size", "validation_size"):
             if getattr(self, name) is not None:
                 check_whole(name, getattr(self, name), 1)
-        check_whole("split_seed", self.split_seed, 0)
+        check_whole("split_seed", self.split_seed, 0, 2**64 - 1)
         check_whole("batch_size", self.batch_size, 1)
-        check_whole("budget", self.budget, 1)
-        check(0 <= self.label_noise <= 1, "label_noise", self.label_noise, "in [0, 1]")
-        rate = self.initial_learning_rate
-        check(math.isfinite(rate) and rate > 0, "initial_learning_rate", rate, "finite and above 0")
+        check_whole("budget", self.budget, 1, MOST_UPDATES)
+        check_number("label_noise", self.label_noise, lambda number: 0 <= number <= 1, "in [0, 1]")
+        check_number(
+            "initial_learning_rate",
+            self.initial_learning_rate,
+            lambda number: 0 < number < math.inf,
+            "finite and above 0",
+        )

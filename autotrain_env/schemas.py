@@ -1,0 +1,361 @@
+"""Files of ours, read as if a stranger had written them: sizes, nesting and the kind of every value.
+
+Each file has a schema, a `Kind` made of those below. What does not hold to it is an `InvalidValueError`
+that names the file, the field, the value and what is allowed; a file can cause no other error, and no more
+work than its size allows.
+"""
+
+import json
+import math
+import re
+import stat
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autotrain_env.errors import (
+    LARGEST_WHOLE,
+    InvalidValueError,
+    check,
+    check_flag,
+    check_name,
+    check_number,
+    check_whole,
+    unknown_name,
+)
+
+Kind = Callable[[str, Any], Any]
+"""Checks the value of a field, whose name in messages comes first, and returns it as it is used."""
+
+MIB = 2**20
+LARGEST_FILE = 64 * MIB
+"""Bytes of a file of JSON that are read at most."""
+LARGEST_LINE = 16 * MIB
+"""Bytes of a line of a file with an object in each line."""
+DEEPEST = 64
+"""Objects and lists inside each other at most."""
+
+_NAME = re.compile(r"[^\W_][\w .:,;+()\[\]=%&'×–—-]*")
+
+
+# --- bytes ---
+
+
+def read_limited(path: Path, largest: int) -> bytes:
+    """Returns the content of a file, whose size is looked at before it is read.
+
+    Args:
+        path: The file.
+        largest: Largest size [bytes].
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        InvalidValueError: If it is no plain file, or too large.
+    """
+    check(stat.S_ISREG(path.stat().st_mode), "file", str(path), "a plain file")  # a pipe would block
+    with path.open("rb") as file:
+        content = file.read(largest + 1) if path.stat().st_size <= largest else b"\0" * (largest + 1)
+    if len(content) > largest:
+        raise InvalidValueError(
+            f"{path} is damaged: it has {path.stat().st_size:,} bytes, more than the {largest:,} that "
+            f"such a file may have"
+        )
+    return content
+
+
+def gunzip_limited(content: bytes, source: str, largest: int) -> bytes:
+    """Returns what gzip has compressed, of at most `largest` bytes: a small file may stand for a huge one.
+
+    Args:
+        content: The compressed bytes.
+        source: Where they were found, for messages.
+        largest: Largest size [bytes].
+
+    Raises:
+        InvalidValueError: If they are damaged, or stand for more.
+    """
+    unpacker = zlib.decompressobj(wbits=31)
+    try:
+        found = unpacker.decompress(content, largest + 1)
+    except zlib.error as error:
+        raise InvalidValueError(f"{source} is damaged: {error}") from error
+    if len(found) > largest:
+        raise InvalidValueError(f"{source} is damaged: it stands for more than {largest:,} bytes")
+    if not unpacker.eof or unpacker.unused_data:
+        raise InvalidValueError(
+            f"{source} is damaged: {'something follows' if unpacker.eof else 'it is cut off'}"
+        )
+    return found
+
+
+# --- JSON ---
+
+
+def parse_json(content: bytes | str, source: str) -> Any:
+    """Returns what JSON stands for.
+
+    Args:
+        content: The JSON, in UTF-8.
+        source: Where it was found, for messages.
+
+    Raises:
+        InvalidValueError: If it is no JSON, too deep, or has a number that is too long.
+    """
+    try:
+        value = json.loads(content)
+    except RecursionError as error:
+        raise InvalidValueError(f"{source} is damaged: it is nested too deep") from error
+    except (
+        ValueError
+    ) as error:  # UnicodeDecodeError is one, too, and that of numbers with thousands of digits
+        raise InvalidValueError(f"{source} is damaged: {error}") from error
+    _check_depth(value, source)
+    return value
+
+
+def _check_depth(value: Any, source: str) -> None:
+    """Raise an error unless a value's nesting is one that all can follow that come later."""
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, (dict, list))
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, (dict, list))
+        ]
+        if not level:
+            return
+    raise InvalidValueError(f"{source} is damaged: it is nested more than {DEEPEST} deep")
+
+
+def conform(value: Any, kind: Kind, source: str, what: str = "content") -> Any:
+    """Returns a value that holds to a schema, as it is used.
+
+    Args:
+        value: The value.
+        kind: Its schema.
+        source: Where it was found, for messages.
+        what: What it is, where a message is of the whole.
+
+    Raises:
+        InvalidValueError: If it does not; the message names the place, the field and the value.
+    """
+    try:
+        return kind(what, value)
+    except (InvalidValueError, RecursionError) as error:
+        raise InvalidValueError(f"{source} is damaged: {error}") from error
+
+
+def read_json(path: Path, kind: Kind, largest: int = LARGEST_FILE) -> Any:
+    """Returns the content of a file of JSON, checked.
+
+    Args:
+        path: The file.
+        kind: Its schema.
+        largest: Largest size [bytes].
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        InvalidValueError: If it does not hold to the schema; the message names the file and the field.
+    """
+    return conform(parse_json(read_limited(path, largest), str(path)), kind, str(path))
+
+
+def read_json_lines(path: Path, kind: Kind, *, whole: bool = True) -> Iterator[Any]:
+    """Yields the lines of a file with JSON in each line, checked.
+
+    Args:
+        path: The file, of any size: only a line of it is held at a time.
+        kind: Schema of a line.
+        whole: Whether nobody writes it any more; otherwise a last line without an end, of a process that
+            is still at work or was killed, is left out if it is no JSON yet.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        InvalidValueError: If a line is damaged; the message names the file, the line and the field.
+    """
+    check(stat.S_ISREG(path.stat().st_mode), "file", str(path), "a plain file")
+    with path.open("rb") as file:
+        for number in range(1, LARGEST_WHOLE):
+            line = file.readline(LARGEST_LINE + 1)
+            if not line:
+                return
+            source = f"{path}, line {number},"
+            if len(line) > LARGEST_LINE:
+                raise InvalidValueError(f"{source} is damaged: it has more than {LARGEST_LINE:,} bytes")
+            try:
+                value = parse_json(line, source)
+            except InvalidValueError:
+                if whole or line.endswith(b"\n"):
+                    raise
+                return
+            yield conform(value, kind, source)
+
+
+# --- kinds of values ---
+
+
+def anything(field: str, value: Any) -> Any:
+    """Takes whatever JSON can hold."""
+    return value
+
+
+def flag(field: str, value: Any) -> bool:
+    """Takes true and false."""
+    check_flag(field, value)
+    return value
+
+
+def number(low: float = -math.inf, high: float = math.inf, *, missing: bool = False) -> Kind:
+    """Returns the kind of finite numbers in [low, high]; NaN and null stand for missing ones."""
+    allowed = "finite" if (low, high) == (-math.inf, math.inf) else f"in [{low:g}, {high:g}]"
+
+    def kind(field: str, value: Any) -> float:
+        if missing and (value is None or value != value):
+            return math.nan
+        check_number(field, value, lambda given: math.isfinite(given) and low <= given <= high, allowed)
+        return value
+
+    return kind
+
+
+def whole(low: int = -LARGEST_WHOLE, high: int = LARGEST_WHOLE) -> Kind:
+    """Returns the kind of whole numbers from `low` to `high`."""
+
+    def kind(field: str, value: Any) -> int:
+        check_whole(field, value, low, high)
+        return value
+
+    return kind
+
+
+def text(longest: int = 10_000) -> Kind:
+    """Returns the kind of texts of some characters at most, none of which is a control character."""
+
+    def kind(field: str, value: Any) -> str:
+        check(isinstance(value, str), field, value, "a text")
+        check(len(value) <= longest, field, value, f"a text of at most {longest:,} characters")
+        plain = not re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", value)
+        check(plain, field, value, "a text without control characters")
+        return value
+
+    return kind
+
+
+def name(field: str, value: Any) -> str:
+    """Takes a name that may become part of a file's name or a table: never a path."""
+    text(200)(field, value)
+    fits = _NAME.fullmatch(value) is not None and ".." not in value
+    check(
+        fits,
+        field,
+        value,
+        "a name of letters, digits, spaces and _ . : , ; + - ( ), a letter or digit first",
+    )
+    return value
+
+
+def one_of(*known: Any) -> Kind:
+    """Returns the kind of values that are among some texts or numbers."""
+
+    def kind(field: str, value: Any) -> Any:
+        if all(isinstance(entry, str) for entry in known):
+            check_name(field, value, known)
+        plain = type(value) in (str, int, float, bool)
+        check(plain and value in known, field, value, " or ".join(map(repr, known)))
+        return value
+
+    return kind
+
+
+def optional(inner: Kind) -> Kind:
+    """Returns the kind of values that may be null."""
+    return lambda field, value: None if value is None else inner(field, value)
+
+
+def listed(inner: Kind, longest: int = 1_000_000, least: int = 0) -> Kind:
+    """Returns the kind of lists of values of a kind, of `least` to `longest` entries."""
+
+    def kind(field: str, value: Any) -> list[Any]:
+        check(isinstance(value, list), field, value, "a list")
+        check(least <= len(value) <= longest, field, value, f"a list of {least} to {longest:,} entries")
+        return [inner(f"{field}[{at}]", entry) for at, entry in enumerate(value)]
+
+    return kind
+
+
+def column(dtype: type = float, *, missing: bool = False) -> Kind:
+    """Returns the kind of lists of numbers, or flags, that become an array: of floats, ints or bools.
+
+    Args:
+        dtype: `float` for numbers, whole or not, `int` for whole ones, `bool` for flags.
+        missing: Whether NaN may stand for a missing number.
+    """
+    kinds: dict[type, tuple[type, ...]] = {float: (int, float), int: (int,), bool: (bool,)}
+    words = {float: "finite numbers", int: "whole numbers", bool: "true and false"}[dtype]
+
+    def kind(field: str, value: Any) -> np.ndarray:
+        check(isinstance(value, list), field, value, f"a list of {words}")
+        types = {type(entry) for entry in value} - ({type(None)} if missing and dtype is float else set())
+        check(types <= set(kinds[dtype]), field, value, f"a list of {words}")
+        try:
+            array: np.ndarray = np.array([math.nan if entry is None else entry for entry in value], dtype)
+        except OverflowError:
+            array = np.array([math.inf])
+        finite = dtype is bool or missing or bool(np.isfinite(array).all())
+        check(
+            finite and not (dtype is float and bool(np.isinf(array).any())),
+            field,
+            value,
+            f"a list of {words}",
+        )
+        return array
+
+    return kind
+
+
+def mapping(inner: Kind, keys: Kind | None = None, longest: int = 100_000) -> Kind:
+    """Returns the kind of objects whose values are of one kind, and whose names are texts, or of `keys`."""
+
+    def kind(field: str, value: Any) -> dict[str, Any]:
+        check(isinstance(value, Mapping), field, value, "an object")
+        check(len(value) <= longest, field, value, f"an object of at most {longest:,} entries")
+        of_key = keys or text(200)
+        return {
+            of_key(f"{field}'s name", key): inner(f"{field}[{key!r}]", entry)
+            for key, entry in value.items()
+        }
+
+    return kind
+
+
+def structure(
+    needed: Mapping[str, Kind], optional: Mapping[str, Kind] | None = None, *, others: Kind | None = None
+) -> Kind:
+    """Returns the kind of objects with given fields.
+
+    Args:
+        needed: Kinds of the fields that must be there, by name.
+        optional: Kinds of fields that may be there.
+        others: Kind of all other fields; `None` where there must be none.
+    """
+    known = {**needed, **(optional or {})}
+
+    def kind(field: str, value: Any) -> dict[str, Any]:
+        check(isinstance(value, Mapping), field, value, "an object")
+        inside = "" if field == "content" else f"{field}."
+        for name_ in needed:
+            check(name_ in value, f"{field}'s entries", sorted(value), f"with {name_!r} among them")
+        for name_ in value:
+            if name_ not in known and others is None:
+                raise unknown_name(f"{field}'s entry", name_, known)
+        return {
+            name_: known.get(name_, others or anything)(f"{inside}{name_}", entry)
+            for name_, entry in value.items()
+        }
+
+    return kind
