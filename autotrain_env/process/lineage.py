@@ -290,7 +290,9 @@ class Lineage:
     def _windows(self, values: np.ndarray) -> np.ndarray:
         """Average over each of the K windows of an env step: (n, T) to (n, K)."""
         per_window = self.inner_steps // self.history_length
-        return values.reshape(len(values), self.history_length, per_window).mean(2)
+        with np.errstate(over="ignore"):
+            means = values.reshape(len(values), self.history_length, per_window).mean(2)
+        return np.minimum(means, LARGEST)
 
     def _trained_rows(self, lanes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Make rows of lanes whose env step is over, (n, K, M), and the updates in their lineages, (n,)."""

@@ -56,7 +56,7 @@ class Transition:
     baseline: np.ndarray
 
 
-LARGEST = 1e20
+LARGEST, LARGEST_SCORE = 1e20, 1e6
 """Largest weight of a term, and score of a recorded run: so rewards are finite in float32, too."""
 
 TermWeights = dict[str, float | None]
@@ -143,8 +143,8 @@ class RewardSettings:
             check_callable("baseline", given, 1)
         elif not (given is None or isinstance(given, Mapping)):
             raise InvalidTypeError(
-                f"baseline={in_brief(given)} must be (updates, scores), a mapping from tasks to such curves, or "
-                f"a function from a task to one"
+                f"baseline={in_brief(given)} must be (updates, scores), a mapping from tasks to such "
+                f"curves, or a function from a task to one"
             )
         check(
             "baseline_improvement" not in self.weights() or self.baseline is not None,
@@ -211,10 +211,10 @@ def check_curve(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
     )
     check(good, "baseline", curve, allowed)
     check(
-        bool((np.abs(scores) <= LARGEST).all()),
+        bool((np.abs(scores) <= LARGEST_SCORE).all()),
         "baseline",
         curve,
-        f"of scores of at most {LARGEST:g} in size",
+        f"of scores of at most {LARGEST_SCORE:g} in size",
     )
     return updates, scores
 

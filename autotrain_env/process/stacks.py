@@ -228,7 +228,7 @@ class Stacks:
                 accuracy[part, at] = correct.mean(1)
             if evaluation.losses is not None:
                 for part, values in enumerate(np.split(evaluation.losses, cuts, axis=1)):
-                    loss[part, at] = values.mean(1, dtype=np.float64)
+                    loss[part, at] = _mean(values)
         return Evaluated(accuracy, loss, finite)
 
     def test(self, lanes: np.ndarray, diverged: np.ndarray, *, best: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -257,6 +257,12 @@ class Stacks:
             assert evaluation.losses is not None
             usable = evaluation.finite.all(1) & (best | ~diverged[at])
             accuracy[at] = np.where(usable, evaluation.correct.mean(1), accuracy[at])
-            losses = evaluation.losses.mean(1, dtype=np.float64)
+            losses = _mean(evaluation.losses)
             loss[at] = np.where(usable & np.isfinite(losses), losses, loss[at])
         return accuracy, loss
+
+
+def _mean(losses: np.ndarray) -> np.ndarray:
+    """Returns means over images, float64, shape (n,); infinite where numbers do not reach."""
+    with np.errstate(over="ignore"):
+        return losses.mean(1, dtype=np.float64)
