@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors
+import safetensors.torch
+import torch
 
 from autotrain_env.errors import (
     LARGEST_WHOLE,
@@ -38,7 +41,8 @@ LARGEST_LINE = 16 * MIB
 DEEPEST = 64
 """Objects and lists inside each other at most."""
 
-_NAME = re.compile(r"[^\W_][\w .:,;+()\[\]=%&'×–—-]*")
+_IN_NAMES = r"\w .:,;+()\[\]=%&'×–—-"
+_NAME = re.compile(rf"[^\W_][{_IN_NAMES}]*")
 
 
 # --- bytes ---
@@ -196,6 +200,86 @@ def read_json_lines(path: Path, kind: Kind, *, whole: bool = True) -> Iterator[A
             yield conform(value, kind, source)
 
 
+# --- tensors ---
+
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "U16": torch.uint16,
+    "U32": torch.uint32,
+    "U64": torch.uint64,
+    "BOOL": torch.bool,
+}
+_LARGEST_HEADER = 16 * MIB
+
+
+def read_tensors(
+    path: Path, largest: int, fits: Callable[[Mapping[str, torch.Tensor]], None] | None = None
+) -> dict[str, torch.Tensor]:
+    """Returns the tensors of a safetensors file, whose sizes are looked at before it is read.
+
+    Args:
+        path: The file.
+        largest: Largest size [bytes].
+        fits: Told of the tensors before they are read, by name, on the device `"meta"`; raises an error
+            where they are not those that are wanted.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        InvalidValueError: If it is damaged or too large, or has tensors of a dtype that none of ours has.
+    """
+    check(stat.S_ISREG(path.stat().st_mode), "file", str(path), "a plain file")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        length = int.from_bytes(start, "little")
+        if len(start) < 8 or not 2 <= length <= min(_LARGEST_HEADER, size - 8):
+            raise InvalidValueError(f"{path} is no safetensors file: it has no header")
+        found = _described_tensors(file.read(length), size - 8 - length, str(path))
+    if fits is not None:
+        fits(found)
+    content = read_limited(path, largest)
+    try:
+        return safetensors.torch.load(content)
+    except Exception as error:  # also where a header of the right sizes lies about its places
+        raise InvalidValueError(f"{path} is no safetensors file: {error}") from error
+
+
+def _described_tensors(header: bytes, size: int, source: str) -> dict[str, torch.Tensor]:
+    """Returns tensors without memory, as the header of a safetensors file describes them.
+
+    Raises:
+        InvalidValueError: If it is damaged, or they do not have `size` bytes together.
+    """
+    entry = structure(
+        {
+            "dtype": one_of(*_DTYPES),
+            "shape": listed(whole(0), 16),
+            "data_offsets": listed(whole(0), 2, least=2),
+        }
+    )
+    content = parse_json(header, source)
+    check(isinstance(content, dict), f"{source}: header", content, "an object")
+    content.pop("__metadata__", None)
+    described = conform(content, mapping(entry), source, "weights")
+    total, tensors = 0, {}
+    for name_, part in described.items():
+        dtype, shape = _DTYPES[part["dtype"]], part["shape"]
+        begin, end = part["data_offsets"]
+        total += (num_bytes := math.prod(shape) * dtype.itemsize)
+        if num_bytes != end - begin or end > size:
+            raise InvalidValueError(f"{source} is damaged: {name_!r} has other places than its shape says")
+        tensors[name_] = torch.empty(shape, dtype=dtype, device="meta")
+    if total != size:
+        raise InvalidValueError(f"{source} is damaged: it has {size:,} bytes of weights, not {total:,}")
+    return tensors
+
+
 # --- kinds of values ---
 
 
@@ -211,11 +295,11 @@ def flag(field: str, value: Any) -> bool:
 
 
 def number(low: float = -math.inf, high: float = math.inf, *, missing: bool = False) -> Kind:
-    """Returns the kind of finite numbers in [low, high]; NaN and null stand for missing ones."""
+    """Returns the kind of finite numbers in [low, high]; NaN, Infinity and null stand for missing ones."""
     allowed = "finite" if (low, high) == (-math.inf, math.inf) else f"in [{low:g}, {high:g}]"
 
     def kind(field: str, value: Any) -> float:
-        if missing and (value is None or value != value):
+        if missing and (value is None or (isinstance(value, float) and not math.isfinite(value))):
             return math.nan
         check_number(field, value, lambda given: math.isfinite(given) and low <= given <= high, allowed)
         return value
@@ -246,7 +330,7 @@ def text(longest: int = 10_000) -> Kind:
     return kind
 
 
-def name(field: str, value: Any) -> str:
+def plain_name(field: str, value: Any) -> str:
     """Takes a name that may become part of a file's name or a table: never a path."""
     text(200)(field, value)
     fits = _NAME.fullmatch(value) is not None and ".." not in value
@@ -256,6 +340,20 @@ def name(field: str, value: Any) -> str:
         value,
         "a name of letters, digits, spaces and _ . : , ; + - ( ), a letter or digit first",
     )
+    return value
+
+
+def as_plain_name(given: str) -> str:
+    """Returns a text as a name that `plain_name` takes: other characters become underlines."""
+    plain = re.sub(rf"[^{_IN_NAMES}]", "_", given).replace("..", ". .").lstrip("_ .:,;+()[]=%&'×–—-")
+    return plain[:200] or "unnamed"
+
+
+def file_part(field: str, value: Any) -> str:
+    """Takes a name that becomes a part of a file's name: letters and digits of ASCII, and _ . + -."""
+    text(100)(field, value)
+    fits = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", value) is not None and ".." not in value
+    check(fits, field, value, "a name of letters, digits and _ . + -, a letter or digit first: no path")
     return value
 
 
@@ -292,27 +390,38 @@ def column(dtype: type = float, *, missing: bool = False) -> Kind:
     """Returns the kind of lists of numbers, or flags, that become an array: of floats, ints or bools.
 
     Args:
-        dtype: `float` for numbers, whole or not, `int` for whole ones, `bool` for flags.
+        dtype: `float` for numbers, whole or not, `int` for whole ones, `bool` for flags, `object` for any
+            of these, of which NumPy chooses the dtype.
         missing: Whether NaN may stand for a missing number.
     """
-    kinds: dict[type, tuple[type, ...]] = {float: (int, float), int: (int,), bool: (bool,)}
-    words = {float: "finite numbers", int: "whole numbers", bool: "true and false"}[dtype]
+    kinds: dict[type, tuple[type, ...]] = {
+        float: (int, float),
+        int: (int,),
+        bool: (bool,),
+        object: (int, float, bool),
+    }
+    words = {
+        float: "finite numbers",
+        int: "whole numbers",
+        bool: "true and false",
+        object: "numbers or flags",
+    }[dtype]
 
     def kind(field: str, value: Any) -> np.ndarray:
         check(isinstance(value, list), field, value, f"a list of {words}")
         types = {type(entry) for entry in value} - ({type(None)} if missing and dtype is float else set())
         check(types <= set(kinds[dtype]), field, value, f"a list of {words}")
         try:
-            array: np.ndarray = np.array([math.nan if entry is None else entry for entry in value], dtype)
+            filled = [math.nan if entry is None else entry for entry in value]
+            array: np.ndarray = np.array(filled, None if dtype is object else dtype)
+            good = (
+                array.dtype != object
+                and not np.isinf(array).any()
+                and (missing or not np.isnan(array).any())
+            )
         except OverflowError:
-            array = np.array([math.inf])
-        finite = dtype is bool or missing or bool(np.isfinite(array).all())
-        check(
-            finite and not (dtype is float and bool(np.isinf(array).any())),
-            field,
-            value,
-            f"a list of {words}",
-        )
+            good = False
+        check(good, field, value, f"a list of {words}")
         return array
 
     return kind

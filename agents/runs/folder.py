@@ -16,22 +16,39 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from autotrain_env import ENVIRONMENTS, AutoTrainConfig
-from autotrain_env.errors import InvalidValueError, check, check_whole, unknown_name
+from autotrain_env.errors import InvalidValueError, check, unknown_name
 from autotrain_env.files import is_leftover, replace_file
-from autotrain_env.policies.trained import WEIGHTS_NAME
+from autotrain_env.policies.trained import LARGEST_WEIGHTS, WEIGHTS_NAME
+from autotrain_env.schemas import (
+    MIB,
+    Kind,
+    anything,
+    conform,
+    mapping,
+    number,
+    optional,
+    plain_name,
+    read_json,
+    read_limited,
+    structure,
+    text,
+    whole,
+)
 
 RUNS = Path("runs/agents")
 """Where runs are written, and looked for, unless another folder is named."""
 RUN_FORMAT = 1
 PACKAGES = ("autotrain-env", "gymnasium", "numpy", "stable-baselines3", "sb3-contrib", "torch")
 KEPT_CHECKPOINTS = 2
+OF_MACHINES = ("log_path", "data_root", "download")
+"""Arguments of the environment that are said anew on every machine."""
 _UNFINISHED = ".unfinished-"  # before the number of the process that writes a checkpoint
 
 
@@ -74,6 +91,37 @@ class RunConfig:
         return [
             f"{name}: {mine[name]!r} and {others[name]!r}" for name in mine if mine[name] != others[name]
         ]
+
+
+_CONFIG: Kind = structure(
+    {
+        "algorithm": plain_name,
+        "env_id": anything,  # `check_environment` says more
+        "env": anything,
+        "num_envs": whole(1, 10**6),
+        "seed": whole(0),
+        "train_steps": whole(1, 10**12),
+        "checkpoint_steps": whole(1, 10**12),
+        "evaluation_episodes": whole(1, 10**6),
+        "hyperparameters": mapping(anything),
+    },
+    {
+        "success_score": optional(number()),
+        "start_from": optional(text(4096)),
+        "versions": mapping(text(200)),
+    },
+)
+_RESULT: Kind = structure(
+    {
+        "steps": whole(0),
+        "updates": whole(0),
+        "minutes": number(0),
+        "evaluation": structure({"score": number()}, others=number(missing=True)),
+    },
+    others=anything,
+)
+_of_any_format: Kind = structure({"format": anything}, others=anything)
+LARGEST_JSON = 16 * MIB
 
 
 class RunFolder:
@@ -143,21 +191,14 @@ class RunFolder:
             InvalidValueError: If the file is damaged or of another format, or asks for an environment that
                 is none of this project's.
         """
-        content = self._read("run.json")
+        content = self._read("run.json", _of_any_format)
         path = self.path / "run.json"
-        written = content.pop("format", None)
+        written = content.pop("format")
         check(written == RUN_FORMAT, f"{path}: format", written, f"{RUN_FORMAT}")
+        config = RunConfig(**conform(content, _CONFIG, str(path)))
         try:
-            config = RunConfig(**content)
-            for name in ("num_envs", "train_steps", "checkpoint_steps", "evaluation_episodes"):
-                check_whole(name, getattr(config, name), 1)
-            check_whole("seed", config.seed, 0)
-            for name in ("algorithm", "start_from") if config.start_from is not None else ("algorithm",):
-                check(isinstance(getattr(config, name), str), name, getattr(config, name), "a text")
-            for name in ("hyperparameters", "versions"):
-                check(isinstance(getattr(config, name), dict), name, getattr(config, name), "an object")
             check_environment(config.env_id, config.env)
-        except (TypeError, ValueError) as error:
+        except InvalidValueError as error:
             raise InvalidValueError(f"{path} is damaged: {error}") from error
         return config
 
@@ -169,16 +210,7 @@ class RunFolder:
             InvalidValueError: If the file is damaged.
         """
         self.check_finished()
-        result = self._read("result.json")
-        evaluation = result.get("evaluation")
-        numbers = [result.get(name) for name in ("steps", "updates", "minutes")]
-        numbers.append(evaluation.get("score") if isinstance(evaluation, dict) else None)
-        if not all(isinstance(number, (int, float)) for number in numbers):
-            raise InvalidValueError(
-                f"{self.path / 'result.json'} is damaged: it must hold numbers named steps, updates, "
-                f"minutes and evaluation: score"
-            )
-        return result
+        return self._read("result.json", _RESULT)
 
     def check_finished(self) -> None:
         """Raise a `FileNotFoundError` if there is a run that is not finished."""
@@ -194,17 +226,20 @@ class RunFolder:
             FileNotFoundError: If the run is not finished.
             InvalidValueError: If a file is damaged.
         """
-        result, start = self.result(), self.config().start_from
-        updates, minutes = int(result["updates"]), float(result["minutes"])
-        before = None if start is None else RunFolder(Path(start))
-        if before is not None and before.finished:
-            earlier_updates, earlier_minutes = before.cost()
-            return updates + earlier_updates, minutes + earlier_minutes
+        updates, minutes, seen = 0, 0.0, set()
+        run: RunFolder | None = self
+        while run is not None and run.path.resolve() not in seen:  # a run of a stranger may name itself
+            seen.add(run.path.resolve())
+            result, start = run.result(), run.config().start_from
+            updates, minutes = updates + int(result["updates"]), minutes + float(result["minutes"])
+            run = None if start is None else RunFolder(Path(start))
+            if run is not None and not run.finished:
+                run = None
         return updates, minutes
 
     def policy_hash(self) -> str:
         """Returns the SHA-256 of the trained policy's weights, as hexadecimal digits."""
-        return hashlib.sha256((self.path / WEIGHTS_NAME).read_bytes()).hexdigest()
+        return hashlib.sha256(read_limited(self.path / WEIGHTS_NAME, LARGEST_WEIGHTS)).hexdigest()
 
     def finish(self, result: dict[str, Any]) -> None:
         """Write the result; the last thing that a run does."""
@@ -213,17 +248,11 @@ class RunFolder:
     def _write(self, name: str, content: dict[str, Any]) -> None:
         replace_file(self.path / name, (json.dumps(as_plain(content), indent=1) + "\n").encode())
 
-    def _read(self, name: str) -> dict[str, Any]:
+    def _read(self, name: str, kind: Kind) -> dict[str, Any]:
         path = self.path / name
         if not path.is_file():
             raise FileNotFoundError(f"{self.path} holds no run: {name} is missing")
-        try:
-            content = json.loads(path.read_bytes())
-        except ValueError as error:
-            raise InvalidValueError(f"{path} is damaged: {error}") from error
-        if not isinstance(content, dict):
-            raise InvalidValueError(f"{path} is damaged: it holds no object")
-        return content
+        return read_json(path, kind, LARGEST_JSON)
 
     # --- checkpoints ---
 
@@ -284,6 +313,14 @@ def check_environment(env_id: Any, kwargs: Any) -> None:
     for name in kwargs:
         if name not in known:
             raise unknown_name("environment's argument", name, known)
+
+
+def portable(env: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns arguments of an environment without those that belong to a machine: paths, and downloading.
+
+    What others have written must decide neither where this machine looks or writes nor what it asks for.
+    """
+    return {name: value for name, value in env.items() if name not in OF_MACHINES}
 
 
 def as_plain(value: Any) -> Any:

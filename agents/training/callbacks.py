@@ -6,7 +6,7 @@ from typing import Any
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from agents.runs.folder import RunConfig, RunFolder
+from agents.runs.folder import RunConfig, RunFolder, portable
 from agents.runs.lifecycle import (
     Interrupted,
     Interruption,
@@ -93,7 +93,7 @@ class Keeper(BaseCallback):
 
     def policy(self) -> TrainedPolicy:
         """Returns the policy as it is now."""
-        return export_policy(self.model, {"id": self.config.env_id, "kwargs": self.config.env})
+        return export_policy(self.model, {"id": self.config.env_id, "kwargs": portable(self.config.env)})
 
     def evaluate(self) -> dict[str, float]:
         """Play the development episodes and add a point to the curve; training's streams stay the same."""
