@@ -60,14 +60,13 @@ def read_limited(path: Path, largest: int) -> bytes:
         InvalidValueError: If it is no plain file, or too large.
     """
     check(stat.S_ISREG(path.stat().st_mode), "file", str(path), "a plain file")  # a pipe would block
-    with path.open("rb") as file:
-        content = file.read(largest + 1) if path.stat().st_size <= largest else b"\0" * (largest + 1)
-    if len(content) > largest:
+    size = path.stat().st_size
+    if size > largest:
         raise InvalidValueError(
-            f"{path} is damaged: it has {path.stat().st_size:,} bytes, more than the {largest:,} that "
-            f"such a file may have"
+            f"{path} is damaged: it has {size:,} bytes, more than the {largest:,} that such a file may have"
         )
-    return content
+    with path.open("rb") as file:
+        return file.read(size)
 
 
 def gunzip_limited(content: bytes, source: str, largest: int) -> bytes:

@@ -202,7 +202,8 @@ def _example(field: str, value: Any) -> dict[str, list[Any]]:
 
 
 def _flag_or_0(field: str, value: Any) -> Any:
-    return whole(0, 1)(field, int(value) if isinstance(value, bool) else value)
+    whole(0, 1)(field, int(value) if isinstance(value, bool) else value)
+    return value
 
 
 _EXAMPLE: Kind = structure(
