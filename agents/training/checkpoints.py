@@ -58,6 +58,7 @@ def model_state(model: BaseAlgorithm) -> dict[str, Any]:
     state = {
         "attributes": attributes,
         "parameters": model.get_parameters(),
+        "variables": {name: getattr(model, name).detach() for name in variables},
         "lstm_states": _as_tuples(getattr(model, "_last_lstm_states", None)),
     }
     if isinstance(model, OffPolicyAlgorithm):
@@ -118,6 +119,8 @@ def _restore(model: BaseAlgorithm, state: dict[str, Any]) -> None:
     assert not unknown, f"unknown attributes {unknown}"
     vars(model).update(of_model["attributes"])
     model.set_parameters(of_model["parameters"], exact_match=True, device="cpu")
+    for name, value in of_model["variables"].items():
+        getattr(model, name).data.copy_(value)
     if isinstance(model, ARS):  # what it moves is a copy of the policy's parameters
         vars(model)["weights"] = nn.utils.parameters_to_vector(model.policy.parameters()).detach()
     if of_model["lstm_states"] is not None:
