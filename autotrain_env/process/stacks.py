@@ -64,7 +64,7 @@ class Stacks:
         old, key = self.episodes[lane], episode.groups[0]
         if old is None or old.groups[0] != key:
             if old is not None:
-                self.stacks[old.groups[0]].release(int(self.slot[lane]))
+                self._release(old.groups[0], int(self.slot[lane]))
             if key not in self.stacks:
                 self.stacks[key] = self._make_stack(episode)
             at_least = len(self.slot) if len(self.stacks) == 1 else 1
@@ -74,6 +74,13 @@ class Stacks:
         stack, slot = self.stacks[key], int(self.slot[lane])
         stack.set_normalization(slot, episode.split.mean, episode.split.std)
         stack.set_lane_values(slot, episode.task.optimizer)  # type: ignore[arg-type]
+
+    def _release(self, key: int, slot: int) -> None:
+        """Take a slot back; a stack in which no lane is left goes, for its kind may never come again."""
+        stack = self.stacks[key]
+        stack.release(slot)
+        if len(stack.free) == len(stack.state):
+            del self.stacks[key]
 
     def _make_stack(self, episode: Episode) -> LaneStack:
         config = self.config

@@ -52,5 +52,8 @@ def test_workers_end_with_their_parent(signal_: signal.Signals, tmp_path: Path):
     end = time.monotonic() + 20
     while processes_of(mark) and time.monotonic() < end:
         time.sleep(0.1)
-    assert processes_of(mark) == set()
+    left = processes_of(mark)
+    for number in left:
+        os.kill(number, signal.SIGKILL)
+    assert left == set()
     assert [path for path in Path("/dev/shm").iterdir() if any(str(n) in path.name for n in numbers)] == []
