@@ -33,6 +33,7 @@ from autotrain_env.process.task_distributions import (
     Curriculum,
     Sampler,
     TaskDistribution,
+    as_classifiers,
     as_task_distribution,
 )
 from autotrain_env.process.tasks import Task
@@ -195,6 +196,7 @@ class AutoTrainConfig:
         check_device(self.device)
         if self.dataset is not None and not isinstance(self.dataset, (str, Sampler)):
             object.__setattr__(self, "dataset", load_dataset(self.dataset))
+        object.__setattr__(self, "classifier", as_classifiers(self.classifier))
         if self.num_rewinds is None:
             object.__setattr__(self, "num_rewinds", self.num_snapshots)
         for level in self.task_distribution.levels:

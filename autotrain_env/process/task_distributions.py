@@ -10,6 +10,7 @@ import numpy as np
 
 from autotrain_env.errors import InvalidTypeError, as_number, check, in_brief, look_up
 from autotrain_env.process.tasks import Task
+from autotrain_env.training.classifiers import Classifier, as_classifier
 from autotrain_env.training.optimizers import SGD
 
 
@@ -152,6 +153,7 @@ class TaskDistribution:
 
     def __post_init__(self) -> None:
         """Check every value by making the tasks that hold it."""
+        object.__setattr__(self, "classifier", as_classifiers(self.classifier))
         for name, value in self._fields().items():
             for candidate in _values(value):
                 Task(**{name: candidate})
@@ -185,6 +187,15 @@ class TaskDistribution:
     def replace(self, **fields: Any) -> "TaskDistribution":
         """Returns a distribution with some fields replaced."""
         return dataclasses.replace(self, **fields)
+
+
+def as_classifiers(value: Any) -> Any:
+    """Returns what a field `classifier` was given, functions that make networks as classifiers."""
+    if isinstance(value, Choice):
+        return Choice(tuple(map(as_classifiers, value.values)))
+    if callable(value) and not isinstance(value, (Sampler, Classifier, str)):
+        return as_classifier(value)
+    return value
 
 
 def _values(value: Any) -> list[Any]:

@@ -2,12 +2,14 @@
 
 import math
 import numbers
+import pickle
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import cloudpickle
 import torch
 from torch import nn
 
@@ -144,6 +146,26 @@ class Custom(Classifier):
             if isinstance(module, nn.modules.dropout._DropoutNd):
                 raise InvalidValueError(f"classifier: layer {name!r} is {module}: {_NO_RANDOMNESS}")
         return network
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the factory by value where it has no name that others know, such as a lambda."""
+        try:
+            content = cloudpickle.dumps(self.factory)
+        except Exception as error:  # what it holds on to may raise anything
+            raise InvalidTypeError(
+                f"classifier={in_brief(self.factory)} cannot be pickled: {error}. Give a function that "
+                f"holds on to plain values alone, or one defined in a module"
+            ) from error
+        return _unpickled, (content,)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Custom":
+        """Returns the architecture itself, since nothing in it changes."""
+        return self
+
+
+def _unpickled(content: bytes) -> Custom:
+    """Returns the architecture whose factory was pickled by value."""
+    return Custom(pickle.loads(content))
 
 
 CLASSIFIERS: dict[str, Classifier] = {
