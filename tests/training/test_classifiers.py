@@ -650,7 +650,5 @@ def test_a_classifier_that_cannot_be_pickled_says_so(tmp_path: Path):
     with (tmp_path / "file").open("w") as file:
         env = AutoTrainVectorEnv(1, **tiny(classifier=lambda: [file.name] and nn.Linear(8, 4)))
         env.reset(seed=0)
-        with pytest.raises(
-            InvalidTypeError, match=r"classifier=.*lambda.* cannot be pickled: .*files"
-        ):
+        with pytest.raises(InvalidTypeError, match=r"classifier=.*lambda.* cannot be pickled: .*files"):
             pickle.dumps(env.state_dict())
