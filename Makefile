@@ -12,6 +12,8 @@
 ## make bench-peers   speed, against other packages (made in an environment of their own)
 ## make bench-evolution   evolution, against plain torch and other libraries (likewise)
 ## make bench-scaling   a generation on Ray, and simulated on up to 10,000 workers
+## make wheel         the wheel with the compiled engine, in dist/, tried in an empty environment
+## make sanitize      the engine's tests with AddressSanitizer and UndefinedBehaviorSanitizer (needs g++)
 ## make install       only make .venv; every target above does so where it is needed
 ## make clean         remove caches and build products; runs/ stays
 ## make distclean     also remove the virtual environments
@@ -35,7 +37,8 @@ CLIENTS_STAMP = .venv-clients/installed
 # One group of tests stays in one process: they share what is costly to make.
 PYTEST = -m pytest -n $(WORKERS) --dist loadgroup
 
-.PHONY: help demo test test-all test-clients lint format docs bench bench-peers bench-evolution bench-scaling install clean distclean
+.PHONY: help demo test test-all test-clients lint format docs bench bench-peers bench-evolution bench-scaling
+.PHONY: wheel sanitize install clean distclean
 
 help:
 	@sed -n 's/^## \{0,1\}//p' Makefile
@@ -78,6 +81,16 @@ bench-evolution: $(STAMP)
 
 bench-scaling: $(STAMP)
 	@$(PY) -m benchmarks.scaling $(ARGS)
+
+wheel: $(STAMP)
+	@$(PY) -m build --wheel --outdir dist
+	@$(PY) -m pytest -m "slow or not slow" -k wheel tests/test_package.py $(ARGS)
+
+SANITIZERS = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
+sanitize: $(STAMP)
+	@CXX=g++ AUTOTRAIN_CXXFLAGS="$(SANITIZERS)" AUTOTRAIN_CACHE=.venv/sanitized ASAN_OPTIONS=detect_leaks=0 \
+	  LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
+	  $(PY) -m pytest -p no:cacheprovider -k "not without_a_compiler" tests/training/test_native*.py $(ARGS)
 
 install: $(STAMP)
 

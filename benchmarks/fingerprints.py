@@ -6,12 +6,13 @@
 A fingerprint is the SHA-256 of observations, rewards, final test results and trained weights of an episode
 under a script of all kinds of actions, of the parameters after a short training by PPO and by evolution,
 and of what the policy `many` decides. They hold for one machine and one set of library versions: kernels
-round differently elsewhere.
+round differently elsewhere. Networks are computed by torch, or with `--native` by the compiled engine.
 """
 
 import argparse
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -174,9 +175,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("output", type=Path, help="file for the fingerprints, JSON")
     parser.add_argument("--against", type=Path, help="file with those to be held against")
+    parser.add_argument("--native", action="store_true", help="compute networks by the compiled engine")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    found = collect()
+    with tempfile.TemporaryDirectory() as nothing:
+        if not options.native:  # an empty cache and no compiler, here and in every process that is started
+            os.environ |= {"AUTOTRAIN_CACHE": nothing, "CXX": "no-compiler"}
+        found = collect()
     options.output.write_text(json.dumps(found, indent=1) + "\n")
     print(f"{len(found)} fingerprints in {options.output}")
     if options.against is not None:

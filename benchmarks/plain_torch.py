@@ -25,6 +25,15 @@ def make_mlp(sizes: tuple[int, ...], device: torch.device) -> nn.Sequential:
     return nn.Sequential(*layers[:-1]).to(device)
 
 
+def make_cnn(channels: tuple[int, ...], side: int, num_classes: int, device: torch.device) -> nn.Sequential:
+    """Small convolutional network; `channels` from the images' to those of the last stage."""
+    layers: list[nn.Module] = []
+    for before, after in zip(channels[:-1], channels[1:], strict=True):
+        layers += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+        side //= 2
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels[-1] * side**2, num_classes)).to(device)
+
+
 def train(
     network: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor, batches: Tensor
 ) -> None:

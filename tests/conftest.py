@@ -1,6 +1,7 @@
 """Settings and fixtures of all tests."""
 
 import os
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium
@@ -8,6 +9,9 @@ import pytest
 import torch
 from hypothesis import settings
 
+from autotrain_env.training.native import engine
+from autotrain_env.training.native.build import BuildError
+from autotrain_env.training.native.library import best_library
 from tests.helpers import tiny
 
 settings.register_profile("autotrain", deadline=None, derandomize=True)
@@ -31,3 +35,21 @@ def tiny_vec() -> Any:
     return lambda num_envs, env_id="AutoTrain-v0", **kwargs: gymnasium.make_vec(
         env_id, num_envs=num_envs, **tiny(**kwargs)
     )
+
+
+@pytest.fixture
+def set_num_threads() -> Iterator[Callable[[int], None]]:
+    """Sets the number of torch's threads until the test is over."""
+    threads = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(params=["native", "torch"])
+def each_backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Lets the test run with networks that the compiled engine computes, and again with torch's."""
+    if request.param == "torch":
+        monkeypatch.setattr(engine, "why_not_native", lambda *arguments: "the test wants torch")
+    elif isinstance(best_library(), BuildError):
+        pytest.skip(f"no compiled engine: {best_library()}")
+    return request.param

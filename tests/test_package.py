@@ -1,5 +1,6 @@
 """The package as a user gets it: the wheel, its metadata, and an episode far from the checkout."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -12,9 +13,12 @@ from pathlib import Path
 import pytest
 
 import autotrain_env
+from autotrain_env.training.native.build import buildable, library_name
+from autotrain_env.training.native.library import instructions_here
 
 ROOT = Path(__file__).resolve().parents[1]
 
+SOURCES = {".py", ".h", ".cpp"}
 EPISODE = """
 import sys
 sys.path[:] = sys.argv[1:]
@@ -33,27 +37,35 @@ assert terminated and not truncated
 assert 0 <= info["test_accuracy"] <= 1, info
 env.close()
 assert autotrain_env.load_policy("many").spec.action_space == env.action_space
+print(env.unwrapped.backends)
 """
 
 
-def check_run(*arguments: str, cwd: Path) -> None:
-    """Run a Python command and show what it printed if it fails."""
+def check_run(*arguments: str, cwd: Path, **variables: str) -> str:
+    """Run a Python command and show what it printed if it fails; returns what it printed."""
+    environment = {**os.environ, **variables}
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, timeout=300
+        [sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, timeout=300, env=environment
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def build_wheel(place: Path, **variables: str) -> Path:
+    """The wheel, built from a copy so that nothing is left in the checkout."""
+    # Everything that is beside the package, to see that none of it slips in.
+    ignored = shutil.ignore_patterns(".*", "__pycache__", "runs", "build", "dist")
+    shutil.copytree(ROOT, place / "source", ignore=ignored)
+    command = ("-m", "build", "--wheel", "--no-isolation", "--outdir", "../dist")
+    check_run(*command, cwd=place / "source", **variables)
+    (built,) = (place / "dist").iterdir()
+    return built
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from a copy so that nothing is left in the checkout."""
-    place = tmp_path_factory.mktemp("package")
-    # Everything that is beside the package, to see that none of it slips in.
-    ignored = shutil.ignore_patterns(".*", "__pycache__", "runs", "build", "dist")
-    shutil.copytree(ROOT, place / "source", ignore=ignored)
-    check_run("-m", "build", "--wheel", "--no-isolation", "--outdir", "../dist", cwd=place / "source")
-    (built,) = (place / "dist").iterdir()
-    return built
+    """The wheel that is built here."""
+    return build_wheel(tmp_path_factory.mktemp("package"))
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +80,7 @@ def metadata(wheel: Path) -> Message:
 @pytest.mark.slow
 def test_wheel_holds_the_library_alone(wheel: Path) -> None:
     version = autotrain_env.__version__
-    assert wheel.name == f"autotrain_env-{version}-py3-none-any.whl"
+    assert wheel.name.startswith(f"autotrain_env-{version}-py3-none-")
     info = f"autotrain_env-{version}.dist-info"
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
@@ -76,7 +88,7 @@ def test_wheel_holds_the_library_alone(wheel: Path) -> None:
     assert f"{info}/licenses/LICENSE" in names
     assert f"{info}/entry_points.txt" not in names
     package = ROOT / "autotrain_env"
-    sources = {str(path.relative_to(ROOT)) for path in package.rglob("*.py")}
+    sources = {str(path.relative_to(ROOT)) for path in package.rglob("*") if path.suffix in SOURCES}
     assert sources | {"autotrain_env/py.typed"} <= names
 
 
@@ -112,8 +124,8 @@ def test_metadata(metadata: Message) -> None:
     assert all(re.fullmatch(r"[\w-]+>=[\d.]+", requirement) for requirement in core), core
 
 
-@pytest.mark.slow
-def test_episode_from_the_installed_wheel(wheel: Path, tmp_path: Path) -> None:
+def play_from(wheel: Path, tmp_path: Path) -> str:
+    """An episode far from the checkout, without a compiler; returns what it printed."""
     site = tmp_path / "site"
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -122,7 +134,27 @@ def test_episode_from_the_installed_wheel(wheel: Path, tmp_path: Path) -> None:
     # -S keeps out the .pth file of an editable installation; the other folders are handed over.
     checkout = {ROOT, ROOT / "tests"}
     path = [entry for entry in sys.path if entry and Path(entry).resolve() not in checkout]
-    check_run("-I", "-S", "-c", EPISODE, str(site), *path, cwd=elsewhere)
+    variables = {"AUTOTRAIN_CACHE": str(tmp_path / "cache"), "CXX": "no-compiler"}
+    return check_run("-I", "-S", "-c", EPISODE, str(site), *path, cwd=elsewhere, **variables)
+
+
+@pytest.mark.xdist_group("wheel")
+@pytest.mark.slow
+@pytest.mark.skipif(not buildable() or shutil.which("c++") is None, reason="no compiled engine here")
+def test_episode_from_the_installed_wheel_by_its_compiled_engine(wheel: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = {Path(name).name for name in archive.namelist()}
+    assert {library_name(instructions) for instructions in buildable()} <= names
+    assert not wheel.name.endswith("-any.whl")
+    expected = "native" if instructions_here() else "stacked"
+    assert play_from(wheel, tmp_path) == f"('{expected}',)\n"
+
+
+@pytest.mark.slow
+def test_a_wheel_built_without_a_compiler_computes_by_torch(tmp_path: Path) -> None:
+    wheel = build_wheel(tmp_path, CXX="no-compiler")
+    assert wheel.name == f"autotrain_env-{autotrain_env.__version__}-py3-none-any.whl"
+    assert play_from(wheel, tmp_path) == "('stacked',)\n"
 
 
 def test_one_version_everywhere() -> None:

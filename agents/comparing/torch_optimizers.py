@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from agents.comparing.schedule_tuning import GRID, Environment, Results
 from agents.runs.progress import Reporter, portion
 from agents.runs.seeds import TUNING_SEED
+from autotrain_env.data.sampling import EpochSampler
 from autotrain_env.envs.vector_env import AutoTrainVectorEnv
 from autotrain_env.errors import check
-from autotrain_env.process.episodes import Episode
+from autotrain_env.process.episodes import Episode, stream
 
 MOMENTUM = 0.9
 
@@ -159,12 +160,14 @@ def _run(env: AutoTrainVectorEnv, kind: TorchOptimizer, learning_rate: float) ->
     optimizer = kind.make(network.parameters(), learning_rate)
     images, labels = parts.train
     batch_size, inner_steps = episode.task.batch_size, config.inner_steps
+    sampler = EpochSampler(1)
+    sampler.begin(0, stream(episode.seed, "minibatches"), np.arange(len(labels)))
     history: dict[str, list[float]] = {"updates": [0], "learning_rate": [learning_rate]}
     history |= {name: [_accuracy(network, *part)] for name, part in parts.measured.items()}
     best, best_test = -np.inf, 0.0
     for updates in range(inner_steps, episode.task.budget + 1, inner_steps):
         _mode(network, optimizer, training=True)
-        drawn = torch.from_numpy(episode.sampler.draw(inner_steps * batch_size).astype(np.int64))
+        drawn = torch.from_numpy(sampler.draw(np.array([0]), inner_steps * batch_size)[0])
         for batch in drawn.view(inner_steps, batch_size):
             loss = nn.functional.cross_entropy(network(images[batch]), labels[batch])
             optimizer.zero_grad()

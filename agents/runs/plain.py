@@ -12,6 +12,7 @@ import functools
 import importlib
 import json
 import math
+import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ MOST_OBJECTS = 10_000_000
 
 _PLACES: dict[str, tuple[str, ...]] = {
     "autotrain_env.data.dataset": ("SplitSizes",),
-    "autotrain_env.data.sampling": ("EpochSampler",),
+    "autotrain_env.data.sampling": ("EpochSampler", "permute_rows"),
     "autotrain_env.data.split": ("Split",),
     "autotrain_env.evolution.cma_es": ("CMAES", "CMAState", "replayed"),
     "autotrain_env.evolution.estimates": ("Estimate",),
@@ -73,6 +74,7 @@ _PLACES: dict[str, tuple[str, ...]] = {
     "autotrain_env.training.architecture": ("Architecture",),
     "autotrain_env.training.classifiers": ("CNN", "MLP", "ResNet18"),
     "autotrain_env.training.layout": ("Entry", "Layout"),
+    "autotrain_env.training.native.library": ("permute",),
     "autotrain_env.training.networks": ("LoopedNetwork", "StackedMLP", "VmapNetwork"),
     "autotrain_env.training.optimizers": ("Adam", "AdamW", "RMSprop", "SGD"),
     "autotrain_env.training.snapshots": ("SnapshotRing",),
@@ -80,7 +82,7 @@ _PLACES: dict[str, tuple[str, ...]] = {
     "agents.evolving.evolution": ("Progress",),
 }
 CLASSES = {name: module for module, names in _PLACES.items() for name in names}
-"""All classes (and a function) that a state may name, and where they live; they keep what they get."""
+"""All classes and functions that a state may name, and where they live; they keep what they get."""
 
 _DTYPES = {str(dtype): dtype for dtype in (torch.float32, torch.float64, torch.int64, torch.bool)}
 _BIT_GENERATORS = {"PCG64": np.random.PCG64, "MT19937": np.random.MT19937}
@@ -220,7 +222,7 @@ class _Writer:
             return {"config": True}
         if isinstance(value, Dataset):
             return {"dataset": _description(value)}
-        if isinstance(value, type):
+        if isinstance(value, (type, types.FunctionType)):
             return {"class": self._name(value)}
         if isinstance(value, Architecture):
             return self._call(type(value), value.classifier, value.image_shape, value.num_classes)

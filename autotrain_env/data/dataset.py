@@ -20,7 +20,6 @@ import torch
 
 from autotrain_env.data import sharing
 from autotrain_env.data.arrays import as_images, as_labels, check_classes, join_as_float
-from autotrain_env.data.sampling import EpochSampler as EpochSampler
 from autotrain_env.data.sampling import cut_off_test_part
 from autotrain_env.errors import InvalidTypeError, InvalidValueError
 

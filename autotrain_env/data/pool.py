@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from autotrain_env.data.dataset import Dataset
-from autotrain_env.data.sampling import EpochSampler as EpochSampler
 from autotrain_env.errors import InvalidValueError
 
 # The keys hold on to the handles as long as the pool is in use, so that a pool is never mistaken.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -85,47 +87,117 @@ def add_label_noise(
     return noisy_labels
 
 
-_REFILL = 4096  # positions drawn at least at a time: fewer calls for small sets
+_REFILL = 4096  # items drawn at least at a time: fewer calls for small sets
+
+
+def permute_rows(generator: np.random.Generator, rows: npt.NDArray[np.int64]) -> None:
+    """Permute every row by itself, in place.
+
+    Args:
+        generator: Generator of the permutations; it advances.
+        rows: Items, int64, shape (rows, items in a row).
+    """
+    generator.permuted(rows, axis=1, out=rows)  # fastest with int64
 
 
 class EpochSampler:
-    """Draws positions for minibatches, one permutation of all of them per epoch.
+    """Draws items for the minibatches of N lanes, one permutation of all of a lane's items per epoch.
 
-    The stream of positions is the permutations one after the other: a minibatch may begin in one
-    epoch and end in the next. How many positions a call asks for does not change the stream.
+    A lane's stream of items is its permutations one after the other: a minibatch may begin in one epoch
+    and end in the next. How many items a call asks for does not change the stream.
 
     Args:
-        generator: Generator of the permutations; it advances with the draws.
-        size: Number of positions in an epoch, at least 1.
-
-    Raises:
-        InvalidValueError: If `size` is below 1.
+        num_lanes: Number of lanes (N).
+        permute: What permutes rows as `permute_rows` does, to the last bit.
     """
 
-    def __init__(self, generator: np.random.Generator, size: int) -> None:
-        check_whole("size", size, 1)
-        self.generator = generator
-        self.size = size
-        self.pending = np.empty(0, dtype=np.min_scalar_type(size - 1))  # drawn, but not handed out
+    def __init__(
+        self,
+        num_lanes: int,
+        permute: Callable[[np.random.Generator, npt.NDArray[np.int64]], None] = permute_rows,
+    ) -> None:
+        self._permute = permute
+        self._generators: list[np.random.Generator | None] = [None] * num_lanes
+        self._items: list[npt.NDArray[np.int64]] = [np.empty(0, np.int64)] * num_lanes
+        self._drawn = np.empty((num_lanes, 0), np.int64)  # permutations; of each lane's those that follow:
+        self._next = np.zeros(num_lanes, np.int64)  # the first item that was not handed out, and
+        self._end = np.zeros(num_lanes, np.int64)  # where the last permutation ends
 
-    def draw(self, count: int) -> npt.NDArray[np.unsignedinteger]:
-        """Draw the next positions.
+    def begin(self, lane: int, generator: np.random.Generator, items: npt.NDArray[np.int64]) -> None:
+        """Begin a stream in a lane.
 
         Args:
-            count: How many positions.
-
-        Returns:
-            Positions in [0, size), of the smallest unsigned type that holds them, shape (count,).
+            lane: Number of the lane.
+            generator: Generator of the permutations; it is used for nothing else.
+            items: What is drawn, int64, shape (size,).
 
         Raises:
-            InvalidValueError: If `count` is negative.
+            InvalidValueError: If there is no item.
         """
-        check_whole("count", count, 0)
-        missing = count - len(self.pending)
-        if missing > 0:
-            epochs = np.empty((math.ceil(max(missing, _REFILL) / self.size), self.size), dtype=np.int64)
-            epochs[:] = np.arange(self.size)
-            self.generator.permuted(epochs, axis=1, out=epochs)  # fastest with int64
-            self.pending = np.concatenate([self.pending, epochs.ravel().astype(self.pending.dtype)])
-        drawn, self.pending = self.pending[:count], self.pending[count:]
-        return drawn
+        check_whole("len(items)", len(items), 1)
+        self._generators[lane], self._items[lane] = generator, items
+        self._next[lane] = self._end[lane] = 0
+
+    def draw(self, lanes: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+        """Draw the next items of some lanes.
+
+        Args:
+            lanes: Which lanes, int64, shape (n,), each at most once.
+            count: How many items, at least 0.
+
+        Returns:
+            The items, int64, shape (n, count).
+        """
+        start = self._next[lanes]
+        short = self._end[lanes] - start < count
+        if short.any():
+            for lane in lanes[short].tolist():
+                self._refill(lane, count)
+            start = self._next[lanes]
+        self._next[lanes] = start + count
+        num_lanes, room = self._drawn.shape
+        # All stretches of so many items, a view: so they are copied whole, and not number by number.
+        stretches = np.ndarray(
+            (num_lanes, max(0, room - count + 1), count),
+            np.int64,
+            self._drawn,
+            strides=(self._drawn.strides[0], self._drawn.itemsize, self._drawn.itemsize),
+        )
+        return stretches[lanes, start]
+
+    def _refill(self, lane: int, count: int) -> None:
+        """Draw epochs until there are `count` items; what is left of the last ones comes first."""
+        generator, items = self._generators[lane], self._items[lane]
+        assert generator is not None, f"lane {lane} never began"
+        rest = self._drawn[lane, self._next[lane] : self._end[lane]].copy()
+        num_epochs = math.ceil(max(count - len(rest), _REFILL) / len(items))
+        end = len(rest) + num_epochs * len(items)
+        if end > self._drawn.shape[1]:
+            more = count + num_epochs * len(items) - self._drawn.shape[1]
+            self._drawn = np.pad(self._drawn, ((0, 0), (0, more)))
+        epochs = self._drawn[lane, len(rest) : end].reshape(num_epochs, len(items))
+        epochs[:] = items
+        self._permute(generator, epochs)
+        self._drawn[lane, : len(rest)] = rest
+        self._next[lane], self._end[lane] = 0, end
+
+    def position(self, lane: int) -> StreamPosition:
+        """Returns how far a lane's stream is, to be given to `go_to`."""
+        ready = self._drawn[lane, self._next[lane] : self._end[lane]].copy()
+        return copy.deepcopy(self._generators[lane]), ready
+
+    def go_to(self, lane: int, position: StreamPosition) -> None:
+        """Let a lane's stream go on from an earlier position of its own."""
+        generator, ready = position
+        self._generators[lane] = copy.deepcopy(generator)
+        self._drawn[lane, : len(ready)] = ready
+        self._next[lane], self._end[lane] = 0, len(ready)
+
+    def copy_lane(self, source: int, target: int) -> None:
+        """Copy everything of lane `source` to lane `target`."""
+        self._items[target] = self._items[source]
+        self.go_to(target, self.position(source))
+
+
+StreamPosition = tuple[np.random.Generator | None, npt.NDArray[np.int64]]
+"""The state of a lane's generator, and the items that it has drawn ahead."""

@@ -10,7 +10,6 @@ import numpy.typing as npt
 import torch
 
 from autotrain_env.data.dataset import Dataset, SplitSizes, check_sizes
-from autotrain_env.data.sampling import EpochSampler as EpochSampler
 from autotrain_env.data.sampling import add_label_noise, stratified_order
 from autotrain_env.errors import check
 

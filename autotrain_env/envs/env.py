@@ -209,6 +209,16 @@ class AutoTrainEnv(gymnasium.Env[np.ndarray, Any]):
         """Returns what policies decide on, arrays over one lane; the environment must have been reset."""
         return self.core.situation()
 
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """Returns how networks are computed, as `backend=` names it; nothing before the first reset."""
+        return self.core.stacks.backends
+
+    def __repr__(self) -> str:
+        """Returns what the environment is, with the backends in use."""
+        name = self.spec.id if self.spec is not None else "not registered"
+        return f"<{type(self).__name__}<{name}>, backends={self.backends}>"
+
     def network(self, *, best: bool = False) -> nn.Module:
         """Returns the network in training as a module, with the normalisation of its images in front.
 
@@ -314,11 +324,7 @@ def draw_episode_seed(generator: np.random.Generator) -> int:
 
 def first_lane(info: dict[str, Any]) -> dict[str, Any]:
     """Returns the first lane's information, as plain Python values."""
-    plain = {}
-    for name, value in info.items():
-        if isinstance(value, dict):
-            plain[name] = first_lane(value)
-        else:
-            entry = value[0]
-            plain[name] = entry.item() if isinstance(entry, np.generic) else entry
-    return plain
+    return {
+        name: first_lane(value) if isinstance(value, dict) else value.item(0)
+        for name, value in info.items()
+    }

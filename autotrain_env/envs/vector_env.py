@@ -232,7 +232,7 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         return self.core.observation(), result.reward, terminated, truncated, info
 
     def _check_started(self) -> None:
-        if any(episode is None for episode in self.core.episodes):
+        if not self.core.lanes.begun.all():
             raise ResetNeeded("step() was called before every lane was reset")
         if self.autoreset_mode == AutoresetMode.DISABLED and not self.core.lanes.running.any():
             raise ResetNeeded("step() was called with all lanes ended; reset some of them first")
@@ -280,6 +280,16 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
             InvalidValueError: If there is no such level.
         """
         self.core.set_task_level(level)
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """Returns how networks are computed, as `backend=` names it; nothing before the first reset."""
+        return self.core.stacks.backends
+
+    def __repr__(self) -> str:
+        """Returns what the environment is, with the backends in use."""
+        name = self.spec.id if self.spec is not None else "not registered"
+        return f"<{type(self).__name__}<{name}>, num_envs={self.num_envs}, backends={self.backends}>"
 
     def network(self, lane: int, *, best: bool = False) -> nn.Module:
         """Returns the network of a lane as a module, with the normalisation of its images in front.

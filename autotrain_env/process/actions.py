@@ -5,6 +5,7 @@ environment (`AutoTrainConfig`). Something new to decide on is a field of `Decis
 which `AutoTrainCore` carries out, and has a column in `autotrain_env.process.record`.
 """
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -81,14 +82,14 @@ class Decisions:
                 is below 0.
         """
         for name, value in vars(self).items():
-            if value is not None:
-                check(value.shape == lanes.shape, f"decisions.{name}", value, f"of shape {lanes.shape}")
+            if value is not None and value.shape != lanes.shape:
+                check(False, f"decisions.{name}", value, f"of shape {lanes.shape}")
         factors, rewind = self.lr_factor[lanes], self.rewind[lanes]
-        check(bool(np.all(factors > 0)), "decisions.lr_factor", factors, "above 0")
-        check(bool(np.all(rewind >= 0)), "decisions.rewind", rewind, "at least 0")
+        check(bool((factors > 0).all()), "decisions.lr_factor", factors, "above 0")
+        check(bool((rewind >= 0).all()), "decisions.rewind", rewind, "at least 0")
         if self.learning_rate is not None:
             rates = self.learning_rate[lanes]
-            check(bool(np.all(rates > 0)), "decisions.learning_rate", rates, "above 0")
+            check(bool((rates > 0).all()), "decisions.learning_rate", rates, "above 0")
 
 
 class ActionType(ABC):
@@ -192,12 +193,22 @@ class DiscreteActions(_ChoiceActions):
         self, actions: np.ndarray, rewindable: np.ndarray, generators: list[np.random.Generator]
     ) -> Decisions:
         """Turn actions into decisions; see `ActionType.decode`."""
-        table_size = len(self.lr_factors) * self.num_rewinds
-        in_table = actions < table_size
-        entry = np.where(in_table, actions, 0)
+        every = self._every_decision
         return Decisions(
-            lr_factor=np.where(in_table, np.array(self.lr_factors)[entry % len(self.lr_factors)], 1.0),
-            rewind=np.where(in_table, entry // len(self.lr_factors), 0),
+            every.lr_factor[actions], every.rewind[actions], every.reinit[actions], every.stop[actions]
+        )
+
+    @functools.cached_property
+    def _every_decision(self) -> Decisions:
+        """What each action stands for, arrays of shape (number of actions,)."""
+        num_factors = len(self.lr_factors)
+        table_size = num_factors * self.num_rewinds
+        actions = np.arange(self.num_actions)
+        in_table = actions < table_size
+        factors = np.array([*self.lr_factors] * self.num_rewinds + [1.0] * (self.num_actions - table_size))
+        return Decisions(
+            lr_factor=factors,
+            rewind=np.where(in_table, actions // num_factors, 0),
             reinit=(actions == table_size) & self.reinit,
             stop=(actions == table_size + self.reinit) & self.stop,
         )
@@ -410,12 +421,14 @@ class Executed:
 
     def in_words(self) -> np.ndarray:
         """Returns strings (object), shape (N,), such as `"rewind 2, lr x0.8"`."""
-        words = np.empty(len(self.stop), dtype=object)
-        for lane, factor in enumerate(self.lr_factor.tolist()):
-            if self.stop[lane]:
-                words[lane] = "stop"
-                continue
-            parts = ["reinit"] if self.reinit[lane] else []
-            parts += [f"rewind {self.rewind[lane]}"] if self.rewind[lane] else []
-            words[lane] = ", ".join([*parts, "lr kept" if factor == 1 else f"lr x{factor:.3g}"])
-        return words
+        columns = (self.lr_factor, self.rewind, self.reinit, self.stop)
+        return np.array([*map(_in_words, *(column.tolist() for column in columns))], dtype=object)
+
+
+@functools.lru_cache(1024)
+def _in_words(lr_factor: float, rewind: int, reinit: bool, stop: bool) -> str:
+    if stop:
+        return "stop"
+    parts = ["reinit"] if reinit else []
+    parts += [f"rewind {rewind}"] if rewind else []
+    return ", ".join([*parts, "lr kept" if lr_factor == 1 else f"lr x{lr_factor:.3g}"])

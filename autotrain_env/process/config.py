@@ -37,7 +37,7 @@ from autotrain_env.process.task_distributions import (
     as_task_distribution,
 )
 from autotrain_env.process.tasks import Task
-from autotrain_env.training.networks import BACKENDS
+from autotrain_env.training.engine import BACKENDS
 
 INITIAL_STATES = ("random_inits", "zeros")
 REWARD_SPLITS = ("validation", "holdout")
@@ -117,7 +117,8 @@ class AutoTrainConfig:
         baseline: For the `baseline` preset: the recorded curve `(updates, scores)` to be measured against,
             a mapping from `Task` to such curves, or a function from `Task` to one.
         truncate_after: Env steps after which an episode is truncated; `None` for never.
-        backend: How networks are computed side by side: `"auto"`, `"stacked"` or `"looped"`.
+        backend: How networks are computed side by side: `"native"` (compiled code), `"stacked"` or
+            `"looped"` (torch), or `"auto"` for native where it can be had.
         device: Device that holds the networks, such as `"cpu"` or `"cuda"`.
         dtype: Dtype of the weights: `"float32"` or `"float64"`.
         log_path: File for one row per decision (`.jsonl` or `.csv`), written while it runs; `None` for

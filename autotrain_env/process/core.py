@@ -55,6 +55,13 @@ class AutoTrainCore:
             config.inner_steps,
             config.lr_bounds,
             config.score,
+            Thresholdout(
+                num_envs,
+                config.thresholdout_threshold,
+                config.thresholdout_sigma,
+                config.thresholdout_budget,
+                config.thresholdout,
+            ),
         )
         self.stacks = Stacks(config, num_envs, self.maker)
         self.history = EpisodeHistory(num_envs, config.history_length)
@@ -96,13 +103,13 @@ class AutoTrainCore:
         for lane, episode in zip(lanes.tolist(), episodes, strict=True):
             self.stacks.place(lane, episode)
         self.maker.forget_unused(self.stacks.episodes)
-        self.lanes.begin(lanes)
+        self.lanes.begin(lanes, episode_seeds)
         self.lineage.begin(
             lanes,
             [episode.dataset.num_classes for episode in episodes],
             [episode.task.budget for episode in episodes],
             [episode.task.initial_learning_rate for episode in episodes],
-            [self._guard(episode) for episode in episodes],
+            [stream(episode.seed, "thresholdout") for episode in episodes],
         )
         self._draw_networks(lanes, self._num_initial_rows(), measure=True)
         self._keep_best(lanes)
@@ -111,16 +118,6 @@ class AutoTrainCore:
         record = self._record(executed, words, np.zeros(self.num_envs), self._no_reward())
         self.history.append(lanes, record)
         return record.info()
-
-    def _guard(self, episode: Episode) -> Thresholdout:
-        config = self.config
-        return Thresholdout(
-            stream(episode.seed, "thresholdout"),
-            config.thresholdout_threshold,
-            config.thresholdout_sigma,
-            config.thresholdout_budget,
-            config.thresholdout,
-        )
 
     def _num_initial_rows(self) -> int:
         return self.config.num_snapshots if self.config.initial_states == "random_inits" else 1
@@ -131,7 +128,6 @@ class AutoTrainCore:
         self.lineage.clear(lanes)
         for row in reversed(range(count)):
             self.stacks.set_networks(lanes, [rows[row] for rows in drawn])
-            self._keep_samplers(lanes)
             if measure:
                 self._measure_untrained(lanes)
 
@@ -169,20 +165,21 @@ class AutoTrainCore:
         """
         state = self.lanes
         ran = state.running.copy()
+        lanes = ran.nonzero()[0]
         decisions.check(ran)
         score, updates = state.score.copy(), self.lineage.updates.copy()
         executed = self._prepare(decisions, ran)
         diverged = self.lineage.diverged.copy()
-        self._train(np.flatnonzero(ran & ~executed.stop))
-        self._end_episodes(ran, executed.stop)
+        self._train((ran & ~executed.stop).nonzero()[0])
+        self._end_episodes(lanes, executed.stop)
         terms = self._reward_terms(score, updates, ran, self.lineage.diverged & ~diverged)
         reward = sum(terms.values(), np.zeros(self.num_envs))
         record = self._record(executed, executed.in_words(), reward, terms)
-        self.history.append(np.flatnonzero(ran), record)
-        ended = np.flatnonzero(ran & ~state.running)
+        self.history.append(lanes, record)
+        ended = (ran & ~state.running).nonzero()[0]
         final = self._final(ended) if len(ended) else {}
         if self.log is not None:
-            self.log.write(record.log_rows(np.flatnonzero(ran), final))
+            self.log.write(record.log_rows(lanes, final))
         return StepResult(
             reward=reward,
             terminated=state.terminated.copy(),
@@ -194,16 +191,18 @@ class AutoTrainCore:
 
     def _prepare(self, decisions: Decisions, ran: np.ndarray) -> Executed:
         """Rewind or re-initialise, and change the rates: carry out all that comes before the updates."""
-        stop, reinit = decisions.stop & ran, decisions.reinit & ran & ~decisions.stop
-        going = np.flatnonzero(ran & ~stop)
-        wanted = np.where(ran & ~stop & ~reinit, decisions.rewind, 0)
+        stop, goes_on = decisions.stop & ran, ran & ~decisions.stop
+        reinit = decisions.reinit & goes_on
+        going = goes_on.nonzero()[0]
+        wanted = np.where(goes_on & ~reinit, decisions.rewind, 0)
         distance, factor = np.zeros(self.num_envs, np.int64), np.ones(self.num_envs)
-        distance[going] = self._rewind(going, wanted[going])
+        if wanted.any():
+            distance[going] = self._rewind(going, wanted[going])
         factor[going] = self.lineage.set_rates(going, decisions, reinit, self.config.reinit_learning_rate)
         if reinit.any():
             # The row that this step's will push out is not drawn.
             count = max(1, min(self._num_initial_rows(), self.config.num_snapshots - 1))
-            self._draw_networks(np.flatnonzero(reinit), count, measure=self.config.num_snapshots > 1)
+            self._draw_networks(reinit.nonzero()[0], count, measure=self.config.num_snapshots > 1)
         return Executed(factor, distance, distance != wanted, reinit, stop)
 
     def _rewind(self, lanes: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -211,28 +210,18 @@ class AutoTrainCore:
         distance = self.lineage.rewind(lanes, wanted)
         moved, by = lanes[distance > 0], distance[distance > 0]
         self.stacks.rewind(moved, by)
-        config = self.config
-        for lane, episode, far in zip(
-            moved.tolist(), self.stacks.episodes_of(moved), by.tolist(), strict=True
-        ):
-            if config.rewind_minibatches == "same":
-                episode.rewind_sampler(far)
-            if config.rewind_noise > 0:
-                self.stacks.add_noise(lane, config.rewind_noise, episode.noise_generator)
+        if self.config.rewind_noise > 0:
+            for lane, episode in zip(moved.tolist(), self.stacks.episodes_of(moved), strict=True):
+                self.stacks.add_noise(lane, self.config.rewind_noise, episode.noise_generator)
         return distance
-
-    def _keep_samplers(self, lanes: np.ndarray) -> None:
-        if self.config.rewind_minibatches == "same":
-            for episode in self.stacks.episodes_of(lanes):
-                episode.keep_sampler(self.config.num_snapshots)
 
     def _train(self, lanes: np.ndarray) -> None:
         """Make T updates in each lane, measure, and move the rows on."""
         lineage = self.lineage
         lineage.spend(lanes)
         healthy = lanes[~lineage.diverged[lanes]]
-        losses, accuracies = self.stacks.train(healthy, lineage.learning_rate[healthy])
-        finite = np.isfinite(losses).all(1) & self.stacks.finite(healthy)
+        losses, accuracies, finite = self.stacks.train(healthy, lineage.learning_rate[healthy])
+        finite &= np.isfinite(losses).all(1)
         found = self.stacks.evaluate(healthy[finite], losses=lineage.needs_losses)
         finite[finite] = found.finite
         good = healthy[finite]
@@ -240,7 +229,6 @@ class AutoTrainCore:
             self._contain(np.setdiff1d(lanes, good))
         train, holdout = self._take_scores(good, found.take(found.finite))
         self.stacks.snapshot(good)
-        self._keep_samplers(good)
         lineage.push_trained(good, losses[finite], accuracies[finite], train, holdout)
         self._keep_best(good)
 
@@ -252,13 +240,15 @@ class AutoTrainCore:
         """Keep weights whose guarded holdout answer is the best of the episode."""
         state, answer = self.lanes, self.lineage.holdout_answer
         better = lanes[answer[lanes] > state.best_holdout_answer[lanes]]
+        if not len(better):
+            return
         state.best_holdout_answer[better] = answer[better]
         state.best_score[better] = state.score[better]
         self.stacks.keep_best(better)
 
-    def _end_episodes(self, ran: np.ndarray, stop: np.ndarray) -> None:
-        """Count the env step, and see which episodes are over."""
-        state, lanes = self.lanes, np.flatnonzero(ran)
+    def _end_episodes(self, lanes: np.ndarray, stop: np.ndarray) -> None:
+        """Count the env step of the lanes that ran, and see which episodes are over."""
+        state = self.lanes
         state.steps[lanes] += 1
         state.terminated[lanes] = (stop | (self.lineage.updates >= self.lineage.budget))[lanes]
         if self.config.truncate_after is not None:
@@ -295,6 +285,8 @@ class AutoTrainCore:
 
     def _baseline(self, updates: np.ndarray) -> np.ndarray:
         scores = np.zeros(self.num_envs)
+        if self.config.baseline is None:
+            return scores
         for lane, episode in enumerate(self.stacks.episodes):
             if episode is not None and episode.curve is not None:
                 scores[lane] = baseline_at(episode.curve, updates[lane])
@@ -305,10 +297,8 @@ class AutoTrainCore:
     ) -> StepRecord:
         """Returns what this step was, or the beginning: arrays that go on changing, to be used at once."""
         state, lineage = self.lanes, self.lineage
-        guards = lineage.thresholdout
-        seeds = [0 if episode is None else episode.seed for episode in self.stacks.episodes]
         values = {
-            "episode_seed": np.array(seeds, object),
+            "episode_seed": state.episode_seed,
             "lane": np.arange(self.num_envs),
             "step": state.steps,
             "action": words,
@@ -319,8 +309,8 @@ class AutoTrainCore:
             "batch_accuracy": lineage.batch_accuracy,
             "train_score": lineage.train_score,
             "holdout_answer": lineage.holdout_answer,
-            "holdout_queries": np.array([0 if guard is None else guard.queries for guard in guards]),
-            "holdout_exhausted": np.array([guard is not None and guard.exhausted for guard in guards]),
+            "holdout_queries": lineage.thresholdout.queries,
+            "holdout_exhausted": lineage.thresholdout.exhausted,
             "score": state.score,
             "reward": reward,
             "diverged": lineage.diverged,
@@ -367,7 +357,7 @@ class AutoTrainCore:
             steps=self.lanes.steps.copy(),
             holdout_answer=lineage.holdout_answer.copy(),
             running=self.lanes.running.copy(),
-            episode_seed=np.array([episode.seed for episode in episodes], np.int64),
+            episode_seed=self.lanes.episode_seed.copy(),
             inner_steps=self.config.inner_steps,
             lr_bounds=self.config.lr_bounds,
             action_type=self.action_type,

@@ -1,9 +1,9 @@
 """Episodes: a task made concrete, with its data, its network's shape and its random streams."""
 
-import copy
+import functools
 import itertools
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,6 @@ from torch import Tensor
 from autotrain_env.data.dataset import Dataset, SplitSizes
 from autotrain_env.data.pool import image_pool
 from autotrain_env.data.registry import load_dataset
-from autotrain_env.data.sampling import EpochSampler
 from autotrain_env.data.split import Split, split_dataset
 from autotrain_env.errors import check
 from autotrain_env.process.config import AutoTrainConfig
@@ -63,31 +62,22 @@ class Episode:
     offset: int  # of the dataset in the pool
     evaluation_index: np.ndarray  # in the pool: train subset, holdout and validation together, int32
     evaluation_labels: np.ndarray  # int32
-    evaluation_sizes: tuple[int, int, int]
-    sampler: EpochSampler
+    evaluation_parts: tuple[slice, slice, slice]  # where each of these is among them
     action_generator: np.random.Generator
-    noise_generator: np.random.Generator
     curve: tuple[np.ndarray, np.ndarray] | None
     attempt: int = 0
-    # What follows each row, the newest first; only where rewinds bring the same minibatches again.
-    samplers: list[EpochSampler] = field(default_factory=list)
 
-    def keep_sampler(self, rows: int) -> None:
-        """Remember which minibatches follow the state of this moment.
+    @functools.cached_property
+    def noise_generator(self) -> np.random.Generator:
+        """Returns the stream of the noise on rewound weights."""
+        return stream(self.seed, "rewind_noise")
 
-        Args:
-            rows: How many states are remembered at most.
-        """
-        self.samplers = [copy.deepcopy(self.sampler), *self.samplers[: rows - 1]]
-
-    def rewind_sampler(self, distance: int) -> None:
-        """Let the minibatches come again that followed an earlier state.
-
-        Args:
-            distance: How many rows back that state is; it must be remembered.
-        """
-        self.samplers = self.samplers[distance:]
-        self.sampler = copy.deepcopy(self.samplers[0])
+    def train_examples(self) -> np.ndarray:
+        """Returns the train part: positions in the pool and labels, int32, shape (train, 2)."""
+        examples = np.empty((len(self.split.train_index), 2), np.int32)
+        examples[:, 0] = self.split.train_index + self.offset
+        examples[:, 1] = self.split.train_labels
+        return examples
 
 
 class EpisodeMaker:
@@ -225,10 +215,8 @@ class EpisodeMaker:
             evaluation_labels=np.concatenate(
                 (split.train_labels[subset], split.holdout_labels, split.validation_labels)
             ).astype(np.int32),
-            evaluation_sizes=sizes,
-            sampler=EpochSampler(stream(seed, "minibatches"), len(split.train_index)),
+            evaluation_parts=_slices(sizes),
             action_generator=stream(seed, "actions"),
-            noise_generator=stream(seed, "rewind_noise"),
             curve=baseline_curve(config.baseline, task),
         )
 
@@ -311,6 +299,12 @@ class EpisodeMaker:
             f"at most train_size={sizes.train}",
         )
         return sizes
+
+
+def _slices(sizes: tuple[int, int, int]) -> tuple[slice, slice, slice]:
+    """Returns where parts of given sizes are that stand one after the other."""
+    first, second, third = itertools.accumulate(sizes)
+    return slice(0, first), slice(first, second), slice(second, third)
 
 
 def _length(part: Dataset | int) -> int:

@@ -14,6 +14,8 @@ class Lanes:
     """
 
     def __init__(self, num_envs: int) -> None:
+        self.begun = np.zeros(num_envs, bool)  # whether it was ever reset
+        self.episode_seed = np.zeros(num_envs, np.int64)
         self.steps = np.zeros(num_envs, np.int64)  # env steps
         self.running = np.zeros(num_envs, bool)
         self.terminated = np.zeros(num_envs, bool)
@@ -22,8 +24,10 @@ class Lanes:
         self.best_holdout_answer = np.zeros(num_envs)
         self.best_score = np.zeros(num_envs)  # of the best-on-holdout weights, on the reward's split
 
-    def begin(self, lanes: np.ndarray) -> None:
-        """Begin new episodes in the given lanes, int64, shape (n,)."""
+    def begin(self, lanes: np.ndarray, episode_seeds: list[int]) -> None:
+        """Begin new episodes in the given lanes, int64, shape (n,), with the numbers drawn for them."""
+        self.begun[lanes] = True
+        self.episode_seed[lanes] = episode_seeds
         self.steps[lanes] = 0
         self.running[lanes] = True
         self.terminated[lanes] = self.truncated[lanes] = False

@@ -4,7 +4,7 @@ A lineage knows no network. Whoever makes the updates (the core for its own netw
 theirs) tells it what was measured, and carries out on the weights what it says.
 """
 
-import copy
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -34,6 +34,7 @@ class Lineage:
         inner_steps: Number of updates per env step (T), a multiple of K.
         lr_bounds: Smallest and largest learning rate.
         score: What is maximised, one of `SCORES`.
+        thresholdout: What guards the holdout of the N lanes.
     """
 
     def __init__(
@@ -44,10 +45,12 @@ class Lineage:
         inner_steps: int,
         lr_bounds: tuple[float, float],
         score: str,
+        thresholdout: Thresholdout,
     ) -> None:
         self.inner_steps = inner_steps
         self.lr_bounds = lr_bounds
         self.score = score
+        self.thresholdout = thresholdout
         # Each of shape (N,) unless stated.
         self.num_classes = np.full(num_envs, 2)
         self.budget = np.zeros(num_envs, np.int64)  # [updates]
@@ -62,7 +65,6 @@ class Lineage:
         self.count = np.zeros(num_envs, np.int64)  # rows that exist
         self.lineage_updates = np.zeros((num_envs, num_snapshots), np.int64)
         self.rows = np.zeros((num_envs, num_snapshots, history_length, NUM_METRICS), np.float32)
-        self.thresholdout: list[Thresholdout | None] = [None] * num_envs
 
     @property
     def num_snapshots(self) -> int:
@@ -82,7 +84,7 @@ class Lineage:
         num_classes: Sequence[int],
         budget: Sequence[int],
         learning_rate: Sequence[float],
-        thresholdout: Sequence[Thresholdout],
+        generators: Sequence[np.random.Generator],
     ) -> None:
         """Begin new episodes, without any row yet.
 
@@ -91,14 +93,13 @@ class Lineage:
             num_classes: Number of classes (C) of each lane.
             budget: Updates per episode of each lane.
             learning_rate: Initial rate of each lane; held to the bounds.
-            thresholdout: What guards the holdout of each lane.
+            generators: Thresholdout's stream of each lane.
         """
         self.num_classes[lanes] = num_classes
         self.budget[lanes] = budget
         self.updates[lanes] = 0
         self.learning_rate[lanes] = self.initial_learning_rate[lanes] = self.clamp(np.array(learning_rate))
-        for lane, guard in zip(lanes.tolist(), thresholdout, strict=True):
-            self.thresholdout[lane] = guard
+        self.thresholdout.begin(lanes, generators)
         self.clear(lanes)
 
     def clear(self, lanes: np.ndarray) -> None:
@@ -129,8 +130,7 @@ class Lineage:
         self.batch_accuracy[lanes] = accuracy[:, None]
         self._ask(lanes, train_score, holdout_score)
         updates = np.repeat(self.updates[lanes, None], self.history_length, axis=1)
-        self._move_down(lanes)
-        self._put(lanes, self._rows(lanes, updates, updates * 0), np.zeros(len(lanes), np.int64))
+        self._push(lanes, self._rows(lanes, updates, updates * 0), np.zeros(len(lanes), np.int64))
 
     # --- an env step ---
 
@@ -209,9 +209,7 @@ class Lineage:
         self.loss[lanes] = self._windows(losses)
         self.batch_accuracy[lanes] = self._windows(accuracies)
         self._ask(lanes, train_score, holdout_score)
-        rows, lineage_updates = self._trained_rows(lanes)
-        self._move_down(lanes)
-        self._put(lanes, rows, lineage_updates)
+        self._push(lanes, *self._trained_rows(lanes))
 
     def contain(self, lanes: np.ndarray) -> None:
         """Let row 0 of diverged lanes read as chance level, and leave their other rows alone.
@@ -224,7 +222,8 @@ class Lineage:
         self.loss[lanes] = np.log(self.num_classes[lanes])[:, None]
         self.batch_accuracy[lanes] = chance[:, None]
         self.train_score[lanes] = self.holdout_answer[lanes] = self.to_unit(lanes, self.chance(lanes))
-        self._put(lanes, *self._trained_rows(lanes))
+        self.rows[lanes, 0], self.lineage_updates[lanes, 0] = self._trained_rows(lanes)
+        self.count[lanes] = np.maximum(self.count[lanes], 1)
 
     # --- scores and rates ---
 
@@ -263,17 +262,15 @@ class Lineage:
 
     def clamp(self, rates: np.ndarray) -> np.ndarray:
         """Returns learning rates held to their bounds, float64, of the shape given."""
-        return np.clip(rates, *self.lr_bounds)
+        low, high = self.lr_bounds
+        return np.minimum(np.maximum(rates, low), high)
 
     def _ask(self, lanes: np.ndarray, train_score: np.ndarray, holdout_score: np.ndarray) -> None:
         """Keep the train scores; ask each lane's holdout once, through Thresholdout."""
-        self.train_score[lanes] = self.to_unit(lanes, train_score)
-        holdout = self.to_unit(lanes, holdout_score)
-        for lane, score in zip(lanes.tolist(), holdout.tolist(), strict=True):
-            guard = self.thresholdout[lane]
-            assert guard is not None
-            answer = guard.query(float(self.train_score[lane]), score)
-            self.holdout_answer[lane] = min(max(answer, 0.0), 1.0)
+        train, holdout = self.to_unit(lanes, train_score), self.to_unit(lanes, holdout_score)
+        answers = self.thresholdout.query(lanes, train, holdout)
+        self.train_score[lanes] = train
+        self.holdout_answer[lanes] = np.minimum(np.maximum(answers, 0.0), 1.0)
 
     # --- rows ---
 
@@ -290,13 +287,14 @@ class Lineage:
     def _windows(self, values: np.ndarray) -> np.ndarray:
         """Average over each of the K windows of an env step: (n, T) to (n, K)."""
         per_window = self.inner_steps // self.history_length
+        windows = values.reshape(len(values), self.history_length, per_window)
         with np.errstate(over="ignore"):
-            means = values.reshape(len(values), self.history_length, per_window).mean(2)
+            means = np.add.reduce(windows, axis=2) / per_window
         return np.minimum(means, LARGEST)
 
     def _trained_rows(self, lanes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Make rows of lanes whose env step is over, (n, K, M), and the updates in their lineages, (n,)."""
-        ends = np.arange(1, self.history_length + 1) * (self.inner_steps // self.history_length)
+        ends = _window_ends(self.inner_steps, self.history_length)
         before = self.lineage_updates[lanes, 0]
         updates = self.updates[lanes, None] + (ends - self.inner_steps)
         return self._rows(lanes, updates, before[:, None] + ends), before + self.inner_steps
@@ -314,16 +312,11 @@ class Lineage:
         )
         return make_rows(measured, self.num_classes[lanes], self.budget[lanes], self.lr_bounds)
 
-    def _move_down(self, lanes: np.ndarray) -> None:
-        """Make room for a new row 0; the oldest row goes where there is no more room."""
-        self.rows[lanes, 1:] = self.rows[lanes, :-1]
-        self.lineage_updates[lanes, 1:] = self.lineage_updates[lanes, :-1]
+    def _push(self, lanes: np.ndarray, rows: np.ndarray, lineage_updates: np.ndarray) -> None:
+        """Put a row 0 before the others; the oldest row goes where there is no more room."""
+        for kept, newest in ((self.rows, rows), (self.lineage_updates, lineage_updates)):
+            kept[lanes] = np.concatenate((newest[:, None], kept[lanes][:, :-1]), axis=1)
         self.count[lanes] = np.minimum(self.count[lanes] + 1, self.num_snapshots)
-
-    def _put(self, lanes: np.ndarray, rows: np.ndarray, lineage_updates: np.ndarray) -> None:
-        self.rows[lanes, 0] = rows
-        self.lineage_updates[lanes, 0] = lineage_updates
-        self.count[lanes] = np.maximum(self.count[lanes], 1)
 
     def _move_up(self, lanes: np.ndarray, distance: np.ndarray) -> None:
         source = np.arange(self.num_snapshots) + distance[:, None]  # (n, H)
@@ -343,4 +336,10 @@ class Lineage:
         for value in vars(self).values():
             if isinstance(value, np.ndarray):
                 value[target] = value[source]
-        self.thresholdout[target] = copy.deepcopy(self.thresholdout[source])
+        self.thresholdout.copy_lane(source, target)
+
+
+@functools.cache
+def _window_ends(inner_steps: int, history_length: int) -> np.ndarray:
+    """Returns after how many updates of an env step each window ends, int64, shape (K,)."""
+    return np.arange(1, history_length + 1) * (inner_steps // history_length)

@@ -4,6 +4,7 @@ A new metric is an entry of `METRICS` and a column of `make_rows`; what it needs
 to be measured by `Lineage`. It changes what agents see, and so means a new version of the environment.
 """
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,9 @@ NUM_METRICS = len(METRICS)
 OBSERVATION_LAYOUTS = ("stacked", "flat")
 
 _LOW, _HIGH = (np.array(bounds, dtype=np.float32) for bounds in zip(*METRICS.values(), strict=True))
+
+_ONE = np.ones((1, 1))
+_TINY = 1e-300
 
 
 def observation_space(num_snapshots: int, history_length: int, layout: str) -> spaces.Box:
@@ -84,9 +88,9 @@ def make_rows(
     Returns:
         Float32, shape (n, K, M), finite and within the bounds of `METRICS`.
     """
-    low, high = np.log10(lr_bounds)
-    with np.errstate(divide="ignore"):
-        log_loss_ratio = np.log(measured.losses / np.log(num_classes)[:, None])
+    low, high = _log_bounds(lr_bounds)
+    losses = np.maximum(measured.losses, _TINY)  # whose logarithm is beyond the bounds, as that of 0 is
+    log_loss_ratio = np.log(losses / np.log(num_classes)[:, None])
     columns = {  # (n, K), or (n, 1) where all windows have the same
         "log_loss_ratio": log_loss_ratio,
         "batch_accuracy": measured.accuracies,
@@ -96,9 +100,16 @@ def make_rows(
         "budget_used": measured.updates / budget[:, None],
         "lineage_updates": measured.lineage_updates / budget[:, None],
         "diverged": measured.diverged[:, None],
-        "exists": np.ones((1, 1)),
+        "exists": _ONE,
     }
-    rows = np.empty((*measured.losses.shape, NUM_METRICS))
+    rows = np.empty((*measured.losses.shape, NUM_METRICS), np.float32)
     for number, name in enumerate(METRICS):
         rows[..., number] = columns[name]
-    return np.clip(rows, _LOW, _HIGH).astype(np.float32)
+    np.maximum(rows, _LOW, out=rows)
+    return np.minimum(rows, _HIGH, out=rows)
+
+
+@functools.cache
+def _log_bounds(lr_bounds: tuple[float, float]) -> tuple[float, float]:
+    low, high = np.log10(lr_bounds).tolist()
+    return low, high

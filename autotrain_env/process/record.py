@@ -34,7 +34,7 @@ class Column:
 
 
 COLUMNS = (
-    Column("episode_seed", object, "number that, with the task, names the episode", (LOG,)),
+    Column("episode_seed", np.int64, "number that, with the task, names the episode", (LOG,)),
     Column("lane", np.int64, "lane that played it", (LOG,)),
     Column("step", np.int64, "env steps since the episode began, from 1", (LOG,)),
     Column("action", object, "what was done, in words"),
@@ -73,6 +73,9 @@ def columns_of(place: str) -> list[Column]:
     return [column for column in COLUMNS if place in column.places]
 
 
+_INFO_NAMES = tuple(column.name for column in columns_of(INFO))
+
+
 def log_columns(reward_terms: tuple[str, ...]) -> tuple[str, ...]:
     """Returns the names of the MDP log's columns, those of the reward terms last."""
     names = [column.name for column in columns_of(LOG)]
@@ -93,9 +96,8 @@ class StepRecord:
 
     def info(self) -> dict[str, Any]:
         """Returns information by name: fresh arrays of shape (N,), and a dictionary of reward terms."""
-        shown: dict[str, Any] = {
-            column.name: self.values[column.name].copy() for column in columns_of(INFO)
-        }
+        values = self.values
+        shown: dict[str, Any] = {name: values[name].copy() for name in _INFO_NAMES}
         return shown | {"reward_terms": dict(self.reward_terms)}
 
     def log_rows(self, lanes: np.ndarray, final: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
@@ -136,11 +138,11 @@ class EpisodeHistory:
     """
 
     def __init__(self, num_envs: int, history_length: int) -> None:
+        self.capacity = 0
         self.length = np.zeros(num_envs, np.int64)
+        # Row r of lane i is at i * capacity + r: one index costs much less than two.
         self.columns: dict[str, np.ndarray] = {
-            column.name: np.zeros(
-                (num_envs, 0, history_length) if column.per_window else (num_envs, 0), column.dtype
-            )
+            column.name: np.zeros((0, history_length) if column.per_window else 0, column.dtype)
             for column in columns_of(HISTORY)
         }
 
@@ -155,25 +157,33 @@ class EpisodeHistory:
             lanes: Which lanes, int64, shape (n,).
             record: What the step was.
         """
-        at = self.length[lanes]
-        if len(lanes) and at.max() >= self.columns["updates"].shape[1]:
+        length = self.length[lanes]
+        if (length >= self.capacity).any():
             self._grow()
+        at = lanes * self.capacity + length
         for name, column in self.columns.items():
-            column[lanes, at] = record.values[name][lanes]
-        self.length[lanes] += 1
+            column[at] = record.values[name][lanes]
+        self.length[lanes] = length + 1
 
     def _grow(self) -> None:
+        num_envs, old = len(self.length), self.capacity
+        self.capacity = max(32, 2 * old)
         for name, column in self.columns.items():
-            more = np.zeros((len(column), max(32, column.shape[1]), *column.shape[2:]), column.dtype)
-            self.columns[name] = np.concatenate((column, more), axis=1)
+            grown = np.zeros((num_envs, self.capacity, *column.shape[1:]), column.dtype)
+            grown[:, :old] = column.reshape(num_envs, old, *column.shape[1:])
+            self.columns[name] = grown.reshape(-1, *column.shape[1:])
+
+    def _rows(self, lane: int) -> slice:
+        start = lane * self.capacity
+        return slice(start, start + int(self.length[lane]))
 
     def of(self, lane: int) -> History:
         """Returns the columns of one lane's episode so far, copies, each of shape (rows, …)."""
-        length = self.length[lane]
-        return History({name: column[lane, :length].copy() for name, column in self.columns.items()})
+        rows = self._rows(lane)
+        return History({name: column[rows].copy() for name, column in self.columns.items()})
 
     def copy_lane(self, source: int, target: int) -> None:
         """Copy the episode of lane `source` to lane `target`."""
         self.length[target] = self.length[source]
         for column in self.columns.values():
-            column[target] = column[source]
+            column[self._rows(target)] = column[self._rows(source)]

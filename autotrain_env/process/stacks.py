@@ -2,14 +2,39 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from autotrain_env.data.sampling import EpochSampler, StreamPosition, permute_rows
 from autotrain_env.process.config import AutoTrainConfig
-from autotrain_env.process.episodes import GROUPS, Episode, EpisodeMaker
+from autotrain_env.process.episodes import GROUPS, Episode, EpisodeMaker, stream
+from autotrain_env.training.engine import Trained
+from autotrain_env.training.native.library import permute
 from autotrain_env.training.stack import LaneStack
+
+_MOST_KNOWN = 64  # partitions of lanes
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Lanes that can be computed together.
+
+    Args:
+        stack: The stack that holds their networks.
+        lanes: Their numbers, int64, shape (n,).
+        slots: Their places in the stack, int64, shape (n,).
+        at: Where they are among the lanes that were asked for.
+        first: Episode of the first one.
+    """
+
+    stack: LaneStack
+    lanes: np.ndarray
+    slots: np.ndarray
+    at: np.ndarray | slice
+    first: Episode
 
 
 @dataclass(frozen=True)
@@ -28,6 +53,8 @@ class Evaluated:
 
     def take(self, which: np.ndarray) -> "Evaluated":
         """Returns the results of some networks, which a bool array of shape (n,) marks."""
+        if which.all():
+            return self
         return Evaluated(self.accuracy[:, which], self.loss[:, which], self.finite[which])
 
 
@@ -48,6 +75,14 @@ class Stacks:
         self.slot = np.zeros(num_envs, np.int64)
         self.groups = np.zeros((num_envs, len(GROUPS)), np.int64)  # equal where lanes go together
         self.stacks: dict[int, LaneStack] = {}  # by number of the group
+        self._known_groups: dict[tuple[str, bytes], list[_Group]] = {}  # of the episodes there are now
+        compiled = config.backend in ("auto", "native")
+        self.sampler = EpochSampler(num_envs, permute if compiled else permute_rows)
+        # What follows each row, the newest first; only where rewinds bring the same minibatches again.
+        self.positions: list[list[StreamPosition]] = [[] for _ in range(num_envs)]
+        # In the pool, and labels, int32, (N, E) with room for the lane that has most.
+        self.evaluation_index = np.zeros((num_envs, 0), np.int32)
+        self.evaluation_labels = np.zeros((num_envs, 0), np.int32)
 
     def episode(self, lane: int) -> Episode:
         """Returns a lane's current episode; the lane must have been reset."""
@@ -69,11 +104,23 @@ class Stacks:
                 self.stacks[key] = self._make_stack(episode)
             at_least = len(self.slot) if len(self.stacks) == 1 else 1
             self.slot[lane] = self.stacks[key].acquire(at_least)
+        self._known_groups.clear()
         self.episodes[lane] = episode
         self.groups[lane] = episode.groups
         stack, slot = self.stacks[key], int(self.slot[lane])
         stack.set_normalization(slot, episode.split.mean, episode.split.std)
         stack.set_lane_values(slot, episode.task.optimizer)  # type: ignore[arg-type]
+        self.sampler.begin(
+            lane, stream(episode.seed, "minibatches"), episode.train_examples().view(np.int64)[:, 0]
+        )
+        self.positions[lane] = []
+        count = len(episode.evaluation_index)
+        more = count - self.evaluation_index.shape[1]
+        if more > 0:
+            self.evaluation_index = np.pad(self.evaluation_index, ((0, 0), (0, more)))
+            self.evaluation_labels = np.pad(self.evaluation_labels, ((0, 0), (0, more)))
+        self.evaluation_index[lane, :count] = episode.evaluation_index
+        self.evaluation_labels[lane, :count] = episode.evaluation_labels
 
     def _release(self, key: int, slot: int) -> None:
         """Take a slot back; a stack in which no lane is left goes, for its kind may never come again."""
@@ -97,12 +144,38 @@ class Stacks:
         """Returns a lane's stack, and its slot there."""
         return self.stacks[self.episode(lane).groups[0]], int(self.slot[lane])
 
-    def _grouped(self, lanes: np.ndarray, what: str) -> Iterator[tuple[LaneStack, np.ndarray]]:
-        """Yields the stack of lanes that can be computed together, and their positions in `lanes`."""
+    def _grouped(self, lanes: np.ndarray, what: str) -> list[_Group]:
+        """Returns the lanes (int64, shape (n,)) in groups of those that can be computed together."""
+        key = (what, lanes.tobytes())
+        groups = self._known_groups.get(key)
+        if groups is None:
+            if len(self._known_groups) >= _MOST_KNOWN:
+                self._known_groups.clear()
+            groups = self._known_groups[key] = [*self._make_groups(lanes, what)]
+        return groups
+
+    def _make_groups(self, lanes: np.ndarray, what: str) -> Iterator[_Group]:
         numbers = self.groups[lanes, GROUPS.index(what)]
         for number in np.unique(numbers):
             at = np.flatnonzero(numbers == number)
-            yield self._of(int(lanes[at[0]]))[0], at
+            first = self.episode(int(lanes[at[0]]))
+            whole = len(at) == len(lanes)
+            yield _Group(
+                stack=self.stacks[first.groups[0]],
+                lanes=lanes[at],
+                slots=self.slot[lanes[at]],
+                at=slice(None) if whole else at,
+                first=first,
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is only remembered."""
+        return vars(self) | {"_known_groups": {}}
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """Returns by which backends networks are computed, sorted; none before the first reset."""
+        return tuple(sorted({stack.engine.backend for stack in self.stacks.values()}))
 
     # --- weights ---
 
@@ -113,14 +186,19 @@ class Stacks:
             lanes: Which lanes, int64, shape (n,).
             rows: Parameters and buffers of each, float32, shape (P + Q,).
         """
-        for stack, at in self._grouped(lanes, "stack"):
-            stack.set_network(self.slot[lanes[at]], np.stack([rows[i] for i in at]))
+        by_lane = dict(zip(lanes.tolist(), rows, strict=True))
+        for group in self._grouped(lanes, "stack"):
+            group.stack.set_network(group.slots, np.stack([by_lane[lane] for lane in group.lanes.tolist()]))
         self.snapshot(lanes)
 
     def snapshot(self, lanes: np.ndarray) -> None:
         """Keep the current states of lanes (int64, shape (n,)), so that they can be rewound to."""
-        for stack, at in self._grouped(lanes, "stack"):
-            stack.snapshot(self.slot[lanes[at]])
+        for group in self._grouped(lanes, "stack"):
+            group.stack.snapshot(group.slots)
+        if self.config.rewind_minibatches == "same":
+            for lane in lanes.tolist():
+                before = self.positions[lane][: self.config.num_snapshots - 1]
+                self.positions[lane] = [self.sampler.position(lane), *before]
 
     def rewind(self, lanes: np.ndarray, distance: np.ndarray) -> None:
         """Restore earlier states.
@@ -129,13 +207,17 @@ class Stacks:
             lanes: Which lanes, int64, shape (n,).
             distance: How far back [env steps], int64, shape (n,); such states must exist.
         """
-        for stack, at in self._grouped(lanes, "stack"):
-            stack.rewind(self.slot[lanes[at]], distance[at])
+        for group in self._grouped(lanes, "stack"):
+            group.stack.rewind(group.slots, distance[group.at])
+        if self.config.rewind_minibatches == "same":
+            for lane, far in zip(lanes.tolist(), distance.tolist(), strict=True):
+                self.positions[lane] = self.positions[lane][far:]
+                self.sampler.go_to(lane, self.positions[lane][0])
 
     def keep_best(self, lanes: np.ndarray) -> None:
         """Remember the current weights of lanes (int64, shape (n,)) as their best."""
-        for stack, at in self._grouped(lanes, "stack"):
-            stack.keep_best(self.slot[lanes[at]])
+        for group in self._grouped(lanes, "stack"):
+            group.stack.keep_best(group.slots)
 
     def add_noise(self, lane: int, scale: float, generator: np.random.Generator) -> None:
         """Add normal noise to a lane's parameters.
@@ -147,13 +229,6 @@ class Stacks:
         """
         stack, slot = self._of(lane)
         stack.add_noise(slot, scale, generator)
-
-    def finite(self, lanes: np.ndarray) -> np.ndarray:
-        """Returns whether all numbers of lanes' states are finite, bool, shape (n,)."""
-        finite = np.zeros(len(lanes), bool)
-        for stack, at in self._grouped(lanes, "stack"):
-            finite[at] = stack.finite(self.slot[lanes[at]])
-        return finite
 
     def weights_of(self, lane: int, *, best: bool = False) -> dict[str, Tensor]:
         """Returns parameters and buffers of a lane's network by name, copies.
@@ -169,43 +244,41 @@ class Stacks:
         return {name: tensor.clone() for name, tensor in named.items()}
 
     def copy_lane(self, source: int, target: int) -> None:
-        """Copy weights and snapshots of lane `source` to lane `target`, which plays the same task."""
+        """Copy weights, snapshots and minibatches of lane `source` to `target`, which plays its task."""
         stack, slot = self._of(source)
         stack.copy_slot(slot, self._of(target)[1])
+        self.sampler.copy_lane(source, target)
+        self.positions[target] = self.positions[source].copy()
 
     # --- training and evaluation ---
 
-    def train(self, lanes: np.ndarray, rates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def train(self, lanes: np.ndarray, rates: np.ndarray) -> Trained:
         """Make T updates of each lane.
 
         Args:
             lanes: Which lanes, int64, shape (n,).
             rates: Learning rates, float64, shape (n,).
-
-        Returns:
-            Mean log loss [nats] and accuracy of every minibatch, float64, both (n, T).
         """
         shape = (len(lanes), self.config.inner_steps)
-        losses, accuracies = np.zeros(shape), np.zeros(shape)
-        for stack, at in self._grouped(lanes, "training"):
-            losses[at], accuracies[at] = stack.train(
-                self.maker.pool(stack.architecture.num_features),
-                self.slot[lanes[at]],
-                rates[at],
-                *self._draw_batches(self.episodes_of(lanes[at])),
+        trained = Trained(np.zeros(shape), np.zeros(shape), np.zeros(len(lanes), bool))
+        for group in self._grouped(lanes, "training"):
+            examples = self._draw_batches(group)
+            found = group.stack.train(
+                self.maker.pool(group.stack.architecture.num_features),
+                group.slots,
+                rates[group.at],
+                examples[..., 0],
+                examples[..., 1],
             )
-        return losses, accuracies
+            for whole, part in zip(trained, found, strict=True):
+                whole[group.at] = part
+        return trained
 
-    def _draw_batches(self, episodes: list[Episode]) -> tuple[np.ndarray, np.ndarray]:
-        """Draw an env step's minibatches: positions in the pool and labels, both int32, (n, T, B)."""
-        shape = (len(episodes), self.config.inner_steps, episodes[0].task.batch_size)
-        indices, labels = np.empty((2, *shape), np.int32)
-        for i, episode in enumerate(episodes):
-            drawn = episode.sampler.draw(shape[1] * shape[2]).reshape(shape[1:])
-            np.take(episode.split.train_index, drawn, out=indices[i], mode="clip")
-            labels[i] = episode.split.train_labels[drawn]
-        indices += np.array([episode.offset for episode in episodes], np.int32)[:, None, None]
-        return indices, labels
+    def _draw_batches(self, group: _Group) -> np.ndarray:
+        """Draw an env step's minibatches: positions in the pool and labels, int32, (n, T, B, 2)."""
+        inner_steps, batch_size = self.config.inner_steps, group.first.task.batch_size
+        drawn = self.sampler.draw(group.lanes, inner_steps * batch_size)
+        return drawn.view(np.int32).reshape(len(drawn), inner_steps, batch_size, 2)
 
     def evaluate(self, lanes: np.ndarray, *, losses: bool) -> Evaluated:
         """Evaluate lanes on train subset, holdout and validation part at once.
@@ -219,23 +292,21 @@ class Stacks:
         """
         count = len(lanes)
         accuracy, loss, finite = np.zeros((3, count)), np.zeros((3, count)), np.zeros(count, bool)
-        for stack, at in self._grouped(lanes, "evaluation"):
-            episodes = self.episodes_of(lanes[at])
-            evaluation = stack.evaluate(
-                self.maker.pool(stack.architecture.num_features),
-                self.slot[lanes[at]],
-                np.stack([episode.evaluation_index for episode in episodes]),
-                np.stack([episode.evaluation_labels for episode in episodes]),
+        for group in self._grouped(lanes, "evaluation"):
+            parts = group.first.evaluation_parts
+            evaluation = group.stack.evaluate(
+                self.maker.pool(group.stack.architecture.num_features),
+                group.slots,
+                self.evaluation_index[group.lanes, : parts[-1].stop],
+                self.evaluation_labels[group.lanes, : parts[-1].stop],
                 losses=losses,
             )
-            cuts = np.cumsum(episodes[0].evaluation_sizes)[:2]
             # Not the validation part: it must not decide what the agent sees.
-            finite[at] = evaluation.finite[:, : cuts[1]].all(1)
-            for part, correct in enumerate(np.split(evaluation.correct, cuts, axis=1)):
-                accuracy[part, at] = correct.mean(1)
-            if evaluation.losses is not None:
-                for part, values in enumerate(np.split(evaluation.losses, cuts, axis=1)):
-                    loss[part, at] = _mean(values)
+            finite[group.at] = evaluation.finite[:, : parts[1].stop].all(1)
+            for number, part in enumerate(parts):
+                accuracy[number, group.at] = _share(evaluation.correct[:, part])
+                if evaluation.losses is not None:
+                    loss[number, group.at] = _mean(evaluation.losses[:, part])
         return Evaluated(accuracy, loss, finite)
 
     def test(self, lanes: np.ndarray, diverged: np.ndarray, *, best: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -251,11 +322,11 @@ class Stacks:
         """
         classes = np.array([episode.dataset.num_classes for episode in self.episodes_of(lanes)])
         accuracy, loss = 1 / classes, np.log(classes)
-        for stack, at in self._grouped(lanes, "test"):
-            episodes = self.episodes_of(lanes[at])
-            evaluation = stack.evaluate(
-                self.maker.pool(stack.architecture.num_features),
-                self.slot[lanes[at]],
+        for group in self._grouped(lanes, "test"):
+            at, episodes = group.at, self.episodes_of(group.lanes)
+            evaluation = group.stack.evaluate(
+                self.maker.pool(group.stack.architecture.num_features),
+                group.slots,
                 np.stack([episode.split.test_index + episode.offset for episode in episodes]),
                 np.stack([episode.split.test_labels for episode in episodes]),
                 losses=True,
@@ -263,10 +334,15 @@ class Stacks:
             )
             assert evaluation.losses is not None
             usable = evaluation.finite.all(1) & (best | ~diverged[at])
-            accuracy[at] = np.where(usable, evaluation.correct.mean(1), accuracy[at])
+            accuracy[at] = np.where(usable, _share(evaluation.correct), accuracy[at])
             losses = _mean(evaluation.losses)
             loss[at] = np.where(usable & np.isfinite(losses), losses, loss[at])
         return accuracy, loss
+
+
+def _share(correct: np.ndarray) -> np.ndarray:
+    """Returns the share of right answers, bool, shape (n, E), of each network, float64, shape (n,)."""
+    return np.add.reduce(correct.view(np.uint8), axis=1, dtype=np.int32) / correct.shape[1]
 
 
 def _mean(losses: np.ndarray) -> np.ndarray:

@@ -30,6 +30,7 @@ class Architecture:
     image_shape: tuple[int, ...]
     num_classes: int
     template: nn.Module = field(init=False, repr=False, compare=False)
+    template_row: np.ndarray = field(init=False, repr=False, compare=False)  # its numbers, (P + Q,)
     parameter_layout: Layout = field(init=False, repr=False, compare=False)
     buffer_layout: Layout = field(init=False, repr=False, compare=False)
 
@@ -41,6 +42,7 @@ class Architecture:
         object.__setattr__(self, "parameter_layout", parameters)
         object.__setattr__(self, "buffer_layout", buffers)
         check(len(parameters.entries) > 0, "classifier", self.classifier, "a network with parameters")
+        object.__setattr__(self, "template_row", self._row_of(template))
         self._check_layout(self._build(1))
         self._check_output()
 
@@ -97,7 +99,7 @@ class Architecture:
         """
         if scheme == MODULE_DEFAULT:
             return self._row_of(self._build(int(generator.integers(2**63))))
-        row = self._row_of(self.template)
+        row = self.template_row.copy()
         weights = [entry for entry in self.parameter_layout.entries if len(entry.shape) >= 2]
         owners = {entry.name.rpartition(".")[0] for entry in weights}
         for entry in self.parameter_layout.entries:

@@ -93,6 +93,10 @@ class CNN(Classifier):
         _check_sizes("channels", self.channels, least=1)
         object.__setattr__(self, "channels", tuple(map(int, self.channels)))
 
+    def sizes(self, image_shape: tuple[int, ...], num_classes: int) -> tuple[int, ...]:
+        """Returns the maps of every stage, from the image's channels on, then the number of classes."""
+        return (image_shape[0], *self.channels, num_classes)
+
     def build(self, image_shape: tuple[int, ...], num_classes: int) -> nn.Module:
         """Make the network."""
         depth, height, width = _as_image(self, image_shape)
@@ -187,14 +191,14 @@ def as_classifier(classifier: str | Classifier | Callable[[], nn.Module]) -> Cla
         InvalidValueError: If the name is unknown.
         InvalidTypeError: If it is none of these.
     """
-    if isinstance(classifier, Classifier):
-        return classifier
     if isinstance(classifier, str):
         if classifier in CLASSIFIERS:
             return CLASSIFIERS[classifier]
         if re.fullmatch(r"mlp(-[1-9]\d*)+", classifier):
             return MLP(tuple(int(size[:20]) for size in classifier.split("-")[1:]))
         raise unknown_name("classifier", classifier, [*CLASSIFIERS, "mlp-200-100-50"])
+    if isinstance(classifier, Classifier):
+        return classifier
     if isinstance(classifier, nn.Module) or not callable(classifier):
         raise InvalidTypeError(
             f"classifier={in_brief(classifier)} must be a name, an autotrain_env.Classifier or a function "

@@ -53,7 +53,7 @@ class SnapshotRing:
         """
         head = (self.head[lanes] + 1) % self.num_snapshots
         self.head[lanes] = head
-        self.rows[self._index(lanes), self._index(head)] = rows
+        put_rows(self.rows, (lanes, head), rows)
 
     def rewind(self, lanes: np.ndarray, distance: np.ndarray) -> Tensor:
         """Drop the newest rows, so that row `distance` becomes the newest, and return it.
@@ -65,12 +65,32 @@ class SnapshotRing:
         Returns:
             The restored rows, shape (n, width), a copy.
         """
-        if np.any(distance < 0) or np.any(distance >= self.num_snapshots):
+        if ((distance < 0) | (distance >= self.num_snapshots)).any():
             raise InvalidValueError(
                 f"distance={distance} must be in [0, num_snapshots={self.num_snapshots})"
             )
-        self.head[lanes] = (self.head[lanes] - distance) % self.num_snapshots
-        return self.rows[self._index(lanes), self._index(self.head[lanes])]
+        head = (self.head[lanes] - distance) % self.num_snapshots
+        self.head[lanes] = head
+        return take_rows(self.rows, (lanes, head))
 
-    def _index(self, values: np.ndarray) -> Tensor:
-        return torch.from_numpy(values).to(self.rows.device)
+
+def take_rows(tensor: Tensor, index: tuple[np.ndarray, ...]) -> Tensor:
+    """Returns `tensor[index]`, a copy.
+
+    On a CPU by NumPy, which copies whole rows three times as fast as torch's indexing does.
+
+    Args:
+        tensor: Rows of numbers, the last dimension being one row.
+        index: Which rows, int64, an array of shape (n,) for each of the other dimensions.
+    """
+    if tensor.device.type == "cpu":
+        return torch.from_numpy(tensor.numpy()[index])
+    return tensor[tuple(torch.from_numpy(values).to(tensor.device) for values in index)]
+
+
+def put_rows(tensor: Tensor, index: tuple[np.ndarray, ...], rows: Tensor) -> None:
+    """Do `tensor[index] = rows`; see `take_rows`."""
+    if tensor.device.type == "cpu":
+        tensor.numpy()[index] = rows.numpy()
+    else:
+        tensor[tuple(torch.from_numpy(values).to(tensor.device) for values in index)] = rows

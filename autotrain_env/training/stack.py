@@ -1,9 +1,6 @@
-"""Inner updates and evaluation of all lanes that share an architecture and a kind of optimiser."""
+"""Networks of all lanes that share an architecture and a kind of optimiser, with their snapshots."""
 
-import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import warnings
 from typing import Any
 
 import numpy as np
@@ -11,32 +8,9 @@ import torch
 from torch import Tensor
 
 from autotrain_env.training.architecture import Architecture
-from autotrain_env.training.networks import StackedMLP, log_loss, make_network
+from autotrain_env.training.engine import Evaluation, Trained, make_engine
 from autotrain_env.training.optimizers import Optimizer
-from autotrain_env.training.snapshots import SnapshotRing
-
-# Images evaluated at once: of a lane (whatever N is, for bits must not depend on it) and, on a CPU, of all.
-_CHUNK_BYTES, _EVALUATION_BYTES = 2 * 2**20, 4 * 2**20
-
-# What is left of the momentum of dead units; taken for zero after every env step, since it would decay to
-# denormal numbers, which slow a CPU down by half. Not by the processor's own switch: that belongs to single
-# threads, so that a lane's bits would depend on the thread that computes it.
-_NEGLIGIBLE = 1e-30
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What n networks make of E images each.
-
-    Args:
-        correct: Whether each image is classified rightly, bool, shape (n, E).
-        losses: Log loss of each image [nats], shape (n, E); `None` where it was not asked for.
-        finite: Whether the largest logit of each image is finite, bool, shape (n, E).
-    """
-
-    correct: np.ndarray
-    losses: np.ndarray | None
-    finite: np.ndarray
+from autotrain_env.training.snapshots import SnapshotRing, put_rows, take_rows
 
 
 class LaneStack:
@@ -50,7 +24,7 @@ class LaneStack:
         architecture: The network's shape.
         optimizer: The update rule; lanes may differ in its `lane_values`.
         num_snapshots: Number of rows kept per lane (H).
-        backend: `"auto"`, `"stacked"` or `"looped"`.
+        backend: How the networks are computed, one of `BACKENDS`; see `make_engine`.
         dtype: Dtype of the weights.
         device: Device that holds the weights.
     """
@@ -66,7 +40,8 @@ class LaneStack:
     ) -> None:
         self.architecture = architecture
         self.optimizer = optimizer
-        self.network = make_network(architecture, backend, dtype, device)
+        self.backend = backend
+        self.engine = make_engine(architecture, optimizer, backend, dtype, device)
         self.num_parameters = architecture.parameter_layout.size
         self.num_buffers = architecture.buffer_layout.size
         self.buffers_start = (
@@ -80,11 +55,27 @@ class LaneStack:
         self.lane_values = np.zeros((0, len(optimizer.lane_values)))
         self.ring = SnapshotRing(0, num_snapshots, self.width, dtype, device)
         self.free: list[int] = []
-        self._room = torch.empty(0, dtype=dtype, device=device)  # for a minibatch of images
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what is only room to work in."""
-        return vars(self) | {"_room": self._room.new_empty(0)}
+        """Leave the engine out: it holds nothing of the networks, and may be another one elsewhere."""
+        return {name: value for name, value in vars(self).items() if name != "engine"} | {
+            "computed_by": self.engine.backend
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Choose the engine anew, and say so where it is another one than before."""
+        before = state.pop("computed_by")
+        vars(self).update(state)
+        self.engine = make_engine(
+            self.architecture, self.optimizer, self.backend, self.state.dtype, self.device
+        )
+        if self.engine.backend != before:
+            warnings.warn(
+                f"these networks were computed by the backend {before!r} and go on by "
+                f"{self.engine.backend!r}, which rounds differently: results will not be those of an "
+                "undisturbed run",
+                stacklevel=2,
+            )
 
     @property
     def device(self) -> torch.device:
@@ -136,27 +127,29 @@ class LaneStack:
         state = self.state.new_zeros(len(slots), self.width)
         state[:, : self.num_parameters] = drawn[:, : self.num_parameters]
         state[:, self.buffers_start :] = drawn[:, self.num_parameters :]
-        self.state[self._index(slots)] = state
+        self.state[self.index(slots)] = state
 
     def weights(self, slots: np.ndarray, *, best: bool) -> tuple[Tensor, Tensor]:
         """Returns current, or best-on-holdout, parameters, shape (n, P), and buffers, shape (n, Q)."""
-        rows = (self.best if best else self.state)[self._index(slots)]
+        rows = (self.best if best else self.state)[self.index(slots)]
         buffers_start = self.num_parameters if best else self.buffers_start
         return rows[:, : self.num_parameters], rows[:, buffers_start:]
 
     def keep_best(self, slots: np.ndarray) -> None:
         """Remember the current weights and buffers as a lane's best."""
-        index, size = self._index(slots), self.num_parameters
-        self.best[index, :size] = self.state[index, :size]
-        self.best[index, size:] = self.state[index, self.buffers_start :]
+        size, rows = self.num_parameters, self._rows(slots)
+        kept = rows[:, :size]
+        if self.num_buffers:
+            kept = torch.cat((kept, rows[:, self.buffers_start :]), 1)
+        put_rows(self.best, (slots,), kept)
 
     def snapshot(self, slots: np.ndarray) -> None:
         """Push the current states into the ring."""
-        self.ring.push(slots, self.state[self._index(slots)])
+        self.ring.push(slots, self._rows(slots))
 
     def rewind(self, slots: np.ndarray, distance: np.ndarray) -> None:
         """Restore states from the ring; shapes as in `SnapshotRing.rewind`."""
-        self.state[self._index(slots)] = self.ring.rewind(slots, distance)
+        put_rows(self.state, (slots,), self.ring.rewind(slots, distance))
 
     def add_noise(self, slot: int, scale: float, generator: np.random.Generator) -> None:
         """Add normal noise to a lane's parameters.
@@ -179,11 +172,22 @@ class LaneStack:
         self.lane_values[target] = self.lane_values[source]
         self.ring.head[target] = self.ring.head[source]
 
-    def finite(self, slots: np.ndarray) -> np.ndarray:
-        """Returns whether all numbers of a lane's state are finite, bool, shape (n,)."""
-        state = self.state[self._index(slots)]
-        extremes = torch.stack((state.amax(1), state.amin(1)))  # NaN where any is; faster than aminmax
-        return torch.isfinite(extremes).all(0).cpu().numpy()
+    def next_coefficients(self, slots: np.ndarray, inner_steps: int) -> np.ndarray | None:
+        """Count T updates of each lane, and return what their rule makes of the counts before.
+
+        Args:
+            slots: Places of the lanes, int64, shape (n,).
+            inner_steps: Number of updates to come (T).
+
+        Returns:
+            What `Optimizer.coefficients` returns, float64, shape (T, factors, n, 1), or `None`.
+        """
+        updates_done = np.zeros(len(slots))
+        if self.optimizer.counts_updates:
+            index, column = self.index(slots), self.buffers_start - 1
+            updates_done = self.state[index, column].double().cpu().numpy().copy()
+            self.state[index, column] += inner_steps
+        return self.optimizer.coefficients(updates_done, self.lane_values[slots], inner_steps)
 
     # --- training ---
 
@@ -194,7 +198,7 @@ class LaneStack:
         learning_rates: np.ndarray,
         indices: np.ndarray,
         labels: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> Trained:
         """Make T updates of each of n lanes.
 
         Args:
@@ -203,95 +207,8 @@ class LaneStack:
             learning_rates: Learning rates of the lanes, float64, shape (n,).
             indices: Positions in the pool, int32, shape (n, T, B).
             labels: Labels, int32, shape (n, T, B).
-
-        Returns:
-            Mean log loss [nats] and share of right answers of every minibatch, float64, both (n, T).
         """
-        lanes_per_block = self.network.lanes_per_block(indices.shape[2], self.device)
-        results = [
-            self._train_block(pool, slots[at], learning_rates[at], indices[at], labels[at])
-            for at in _even_blocks(len(slots), lanes_per_block)
-        ]
-        losses, correct = zip(*results, strict=True)
-        return np.concatenate(losses), np.concatenate(correct)
-
-    def _train_block(
-        self,
-        pool: Tensor,
-        slots: np.ndarray,
-        learning_rates: np.ndarray,
-        indices: np.ndarray,
-        labels: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        index = self._index(slots)
-        rows = self.state[index]
-        with self._whole_products(len(slots)):
-            results = self._update(
-                rows,
-                self._batches(pool, index, indices, labels),
-                self._tensor(-learning_rates[:, None]).to(rows.dtype),
-                self._coefficients(rows, self.lane_values[slots], indices.shape[1]),
-            )
-        if not isinstance(index, slice):
-            self.state[index] = rows
-        return results
-
-    def _batches(
-        self, pool: Tensor, index: Tensor | slice, indices: np.ndarray, labels: np.ndarray
-    ) -> "_Batches":
-        shape = (indices.shape[0] * indices.shape[2], *pool.shape[1:])
-        needed = math.prod(shape)
-        if len(self._room) < needed:  # kept, since memory that is new each time costs page faults
-            self._room = self._room.new_empty(needed)
-        return _Batches(
-            pool,
-            self.shift[index],
-            self.scale[index],
-            self._tensor(indices),
-            self._tensor(labels).long(),
-            self._room[:needed].view(shape),
-        )
-
-    def _update(
-        self, rows: Tensor, batches: "_Batches", negative_rates: Tensor, coefficients: Tensor | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Update rows (n, width) in place."""
-        size, optimizer = self.num_parameters, self.optimizer
-        parameters = rows[:, :size]
-        accumulators = [rows[:, size * (i + 1) : size * (i + 2)] for i in range(optimizer.num_accumulators)]
-        fused = optimizer.gradient_accumulator
-        gradients = torch.empty_like(parameters) if fused is None else accumulators[fused]
-        decay = None if fused is None or coefficients is None else coefficients[0, 0]
-        bound = self.network.bind(parameters, rows[:, self.buffers_start :], gradients)
-        losses, correct = [], []
-        for t in range(batches.count):
-            images, labels = batches.get(t)
-            batch_losses, batch_correct = self.network.backward(bound, images, labels, decay)
-            optimizer.clip(gradients)
-            optimizer.update(
-                parameters,
-                gradients,
-                accumulators,
-                negative_rates,
-                None if coefficients is None else coefficients[t],
-            )
-            losses.append(batch_losses)
-            correct.append(batch_correct)
-        for accumulator in accumulators:
-            torch.hardshrink(accumulator, _NEGLIGIBLE, out=accumulator)
-        return (
-            torch.stack(losses, 1).mean(2).double().cpu().numpy(),
-            torch.stack(correct, 1).double().mean(2).cpu().numpy(),
-        )
-
-    def _coefficients(self, rows: Tensor, lane_values: np.ndarray, inner_steps: int) -> Tensor | None:
-        updates_done = np.zeros(len(rows))
-        if self.optimizer.counts_updates:
-            counter = rows[:, self.buffers_start - 1]
-            updates_done = counter.double().cpu().numpy().copy()
-            counter += inner_steps
-        coefficients = self.optimizer.coefficients(updates_done, lane_values, inner_steps)
-        return None if coefficients is None else self._tensor(coefficients).to(rows.dtype)
+        return self.engine.train(self, pool, slots, learning_rates, indices, labels)
 
     # --- evaluation ---
 
@@ -315,119 +232,15 @@ class LaneStack:
             losses: Whether log losses are wanted.
             best: Whether to evaluate the best-on-holdout weights instead of the current ones.
         """
-        image_bytes = pool[0].numel() * pool.element_size()
-        chunk = min(max(1, _CHUNK_BYTES // image_bytes), indices.shape[1])
-        lanes_per_block = 256
-        if self.device.type == "cpu":
-            lanes_per_block = max(torch.get_num_threads(), _EVALUATION_BYTES // (chunk * image_bytes))
-        blocks = []
-        for at in _even_blocks(len(slots), lanes_per_block):
-            parts = [
-                self._evaluate_block(pool, slots[at], indices[at, i], labels[at, i], losses, best)
-                for i in _blocks(indices.shape[1], chunk)
-            ]
-            blocks.append(_join(parts, axis=1))
-        return _join(blocks, axis=0)
+        return self.engine.evaluate(self, pool, slots, indices, labels, losses=losses, best=best)
 
-    def _evaluate_block(
-        self,
-        pool: Tensor,
-        slots: np.ndarray,
-        indices: np.ndarray,
-        labels: np.ndarray,
-        losses: bool,
-        best: bool,
-    ) -> Evaluation:
-        index = self._index(slots)
-        parameters, buffers = self.weights(slots, best=best)
-        images, targets = self._batches(pool, index, indices[:, None], labels[:, None]).get(0)
-        with torch.no_grad(), self._whole_products(len(slots)):
-            logits = self.network.logits(parameters, buffers, images)
-        largest, predicted = logits.max(1)
-        correct = (predicted == targets).cpu().numpy()
-        finite = np.isfinite(largest.cpu().numpy())  # the largest is NaN where any is
-        values = log_loss(torch.log_softmax(logits, 1), targets).cpu().numpy() if losses else None
-        return Evaluation(correct, values, finite)
+    def _rows(self, slots: np.ndarray) -> Tensor:
+        """Returns the states of lanes, shape (n, width): a view where they are adjacent, or a copy."""
+        index = self.index(slots)
+        return self.state[index] if isinstance(index, slice) else take_rows(self.state, (slots,))
 
-    @contextmanager
-    def _whole_products(self, count: int) -> Iterator[None]:
-        """Use no more threads than lanes where lanes are computed in one batched product.
-
-        With more, a lane's product is split among threads, and its bits depend on N.
-        """
-        threads = torch.get_num_threads()
-        if count >= threads or self.device.type != "cpu" or not isinstance(self.network, StackedMLP):
-            yield
-            return
-        torch.set_num_threads(count)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
-
-    def _index(self, slots: np.ndarray) -> Tensor | slice:
+    def index(self, slots: np.ndarray) -> Tensor | slice:
         """Returns an index of slots that takes a view of them where they are adjacent."""
-        if len(slots) and np.all(np.diff(slots) == 1):
+        if len(slots) == 1 or (len(slots) and bool((slots[1:] - slots[:-1] == 1).all())):
             return slice(int(slots[0]), int(slots[-1]) + 1)
         return torch.from_numpy(slots).to(self.device)
-
-    def _tensor(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
-
-
-@dataclass(frozen=True)
-class _Batches:
-    """Minibatches of n lanes, gathered from the pool and normalised one update at a time.
-
-    Args:
-        pool: Images, shape (total, features).
-        shift: What is added to scaled images, shape (n, 1, features).
-        scale: Factor of images, shape (n, 1, features).
-        indices: Positions in the pool, int32, shape (n, T, B).
-        labels: Labels, int64, shape (n, T, B).
-        room: Room for a minibatch, shape (n * B, features).
-    """
-
-    pool: Tensor
-    shift: Tensor
-    scale: Tensor
-    indices: Tensor
-    labels: Tensor
-    room: Tensor
-
-    @property
-    def count(self) -> int:
-        """Returns the number of updates T."""
-        return self.indices.shape[1]
-
-    def get(self, t: int) -> tuple[Tensor, Tensor]:
-        """Returns images (n, B, features), good until the next call, and labels (n, B) of update t."""
-        at = self.indices[:, t]
-        torch.index_select(self.pool, 0, at.flatten(), out=self.room)
-        images = self.room.view(*at.shape, *self.pool.shape[1:])
-        return images.mul_(self.scale).add_(self.shift), self.labels[:, t]
-
-
-def _blocks(count: int, size: int) -> Iterator[slice]:
-    for start in range(0, count, size):
-        yield slice(start, min(start + size, count))
-
-
-def _even_blocks(count: int, size: int) -> Iterator[slice]:
-    """Yields blocks of about equal size, at most `size`; whole multiples of the threads where possible."""
-    threads = torch.get_num_threads()
-    if size > threads:
-        size -= size % threads
-    number = math.ceil(count / size)
-    even = math.ceil(count / number)
-    return _blocks(count, min(size, math.ceil(even / threads) * threads))
-
-
-def _join(parts: list[Evaluation], axis: int) -> Evaluation:
-    if len(parts) == 1:
-        return parts[0]
-    correct = np.concatenate([part.correct for part in parts], axis)
-    losses = None
-    if parts[0].losses is not None:
-        losses = np.concatenate([part.losses for part in parts if part.losses is not None], axis)
-    return Evaluation(correct, losses, np.concatenate([part.finite for part in parts], axis))

@@ -11,8 +11,9 @@ from benchmarks import speed
 CPU = torch.device("cpu")
 
 
-def test_the_benchmark_trains_as_plain_torch_does():
-    training = speed.Training((64, 9, 10), 3, 50, speed.Setup(CPU, quick=True))
+@pytest.mark.parametrize(("sizes", "channels"), [((64, 9, 10), ()), ((64, 10), (3, 5))])
+def test_the_benchmark_trains_as_plain_torch_does(sizes: tuple[int, ...], channels: tuple[int, ...]):
+    training = speed.Training(sizes, 3, 50, speed.Setup(CPU, quick=True), channels)
     network, stack = training.plain_network, training.stack
     with torch.no_grad():
         start = [parameter.clone() for parameter in network.parameters()]
@@ -22,7 +23,7 @@ def test_the_benchmark_trains_as_plain_torch_does():
 
     positions = torch.from_numpy(training.indices[1])
     sgd = torch.optim.SGD(network.parameters(), lr=speed.LEARNING_RATE, momentum=speed.plain_torch.MOMENTUM)
-    speed.plain_torch.train(network, sgd, training.images, training.labels, positions)
+    speed.plain_torch.train(network, sgd, training.plain_images, training.labels, positions)
     trained = torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
     assert not torch.allclose(trained, torch.from_numpy(row))
     torch.testing.assert_close(stack.state[1, : stack.num_parameters], trained)

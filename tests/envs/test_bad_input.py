@@ -121,7 +121,10 @@ ARGUMENTS: list[tuple[dict[str, Any], str]] = [
         r"reward_split='test' is not a known name.*Allowed: 'holdout', 'validation'\.",
     ),
     ({"terminal_state": "best_holdouts"}, unknown("terminal_state", "best_holdouts", "best_holdout")),
-    ({"backend": "vmap"}, r"backend='vmap' is not a known name.*Allowed: 'auto', 'looped', 'stacked'\."),
+    (
+        {"backend": "vmap"},
+        r"backend='vmap' is not a known name.*Allowed: 'auto', 'looped', 'native', 'stacked'\.",
+    ),
     ({"dtype": "float16"}, r"dtype='float16' is not a known name.*Allowed: 'float32', 'float64'\."),
     # sizes and data
     (

@@ -146,6 +146,7 @@ def test_spaces_contain_what_is_returned(env_id: str, kwargs: dict[str, Any]):
         assert observation in env.observation_space
 
 
+@pytest.mark.usefixtures("each_backend")
 @variants
 def test_the_same_seed_and_actions_give_the_same_rollout(env_id: str, kwargs: dict[str, Any]):
     def rollout() -> list[Any]:
@@ -487,6 +488,7 @@ def no_nan_and_no_clock(info: dict[str, Any]) -> None:
             assert leaf is not None
 
 
+@pytest.mark.usefixtures("each_backend")
 @pytest.mark.parametrize("score", ["accuracy", "neg_log_loss"])
 def test_nothing_in_the_information_is_nan_even_in_divergence(tiny_env: Any, score: str):
     env = tiny_env(score=score, lr_bounds=(1e-4, 1e30), action_type="learning_rate", divergence_penalty=1.0)

@@ -176,6 +176,7 @@ MANY_LANES: list[tuple[int, str, dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.usefixtures("each_backend")
 @pytest.mark.parametrize(
     ("count", "env_id", "kwargs", "mode"),
     [
@@ -654,6 +655,7 @@ def play(env: Any, steps: int, seed: int) -> list[Any]:
     return results
 
 
+@pytest.mark.usefixtures("each_backend")
 @pytest.mark.parametrize(("kwargs", "mode"), with_modes([(case,) for case in STATE_CASES]), ids=str)
 def test_a_state_continues_bit_for_bit(kwargs: dict[str, Any], mode: str):
     """In the same environment, in a fresh one, and after pickling."""
@@ -928,3 +930,13 @@ def test_random_episodes_over_random_configurations(numbers: range):
         env.close()
     assert episodes >= 40 * len(numbers)
     assert diverged > 2 * len(numbers) and recovered > 0  # it was not all plain sailing
+
+
+@pytest.mark.parametrize("num_envs", [None, 2])
+def test_the_backends_in_use_are_told(each_backend: str, num_envs: int | None):
+    kwargs = tiny()
+    env: Any = AutoTrainEnv(**kwargs) if num_envs is None else AutoTrainVectorEnv(num_envs, **kwargs)
+    assert env.backends == () and "backends=()" in repr(env)
+    env.reset(seed=0)
+    expected = "native" if each_backend == "native" else "stacked"
+    assert env.backends == (expected,) and f"backends=('{expected}',)" in repr(env)

@@ -229,7 +229,8 @@ class Reference:
         self.task = task if isinstance(task, Task) else task(stream(self.seed, "task"))
         self.plan = plan if isinstance(plan, Plan) else plan(self.task)
         self._load_data()
-        self.sampler = EpochSampler(stream(self.seed, "minibatches"), len(self.train_labels))
+        self.sampler = EpochSampler(1)
+        self.sampler.begin(0, stream(self.seed, "minibatches"), np.arange(len(self.train_labels)))
         if self.thresholdout is not None:
             threshold, sigma, budget = self.thresholdout
             self.guard = PublishedThresholdout(
@@ -370,7 +371,7 @@ class Reference:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate
         size = self.task.batch_size
-        order = torch.from_numpy(self.sampler.draw(self.T * size)).long()
+        order = torch.from_numpy(self.sampler.draw(np.array([0]), self.T * size)[0])
         losses, accuracies = [], []
         self.network.train()
         for batch in order.view(self.T, size):

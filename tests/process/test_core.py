@@ -241,6 +241,7 @@ def test_any_sequence_of_decisions_keeps_the_rows_true(decisions: Any, num_snaps
         books.check_step(rate, rewind, reinit)
 
 
+@pytest.mark.usefixtures("each_backend")
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
 @pytest.mark.parametrize("distance", [0, 1, 2, 3])
 def test_a_rewind_restores_the_weights_to_the_last_bit(optimizer: str, distance: int):
@@ -409,10 +410,10 @@ def test_reinits_of_one_episode_draw_different_networks_and_no_other_stream():
         for reinit in script:
             decide(core, FREEZE, reinit=reinit)
             drawn.append(weights(core))
-        ends.append(core.episodes[0].sampler)
+        ends.append(core.stacks.sampler)
         different = {named["1.weight"].tobytes() for named in drawn}
         assert len(different) == 1 + sum(script)
-    batches = [sampler.draw(20).tolist() for sampler in ends]
+    batches = [sampler.draw(np.array([0]), 20).tolist() for sampler in ends]
     assert batches[0] == batches[1]
 
 
@@ -465,6 +466,7 @@ CAUSES: dict[str, Callable[[AutoTrainCore], None]] = {
 }
 
 
+@pytest.mark.usefixtures("each_backend")
 @pytest.mark.parametrize("score", ["accuracy", "neg_log_loss"])
 @pytest.mark.parametrize("cause", CAUSES)
 def test_a_diverged_lane_is_contained_and_leaves_all_others_bit_identical(score: str, cause: str):
@@ -495,13 +497,14 @@ def test_a_diverged_lane_is_contained_and_leaves_all_others_bit_identical(score:
             assert_same(found.final[name][others], expected.final[name][others])
 
 
+@pytest.mark.usefixtures("each_backend")
 @pytest.mark.parametrize("score", ["accuracy", "neg_log_loss"])
 def test_row_0_of_a_diverged_lane_reads_as_chance_and_the_others_stay(score: str):
     core = make_core(score=score, thresholdout=False)
     start(core)
     decide(core, 0.05)
     before = core.observation()[0]
-    queries = int(core.lineage.thresholdout[0].queries)
+    queries = int(core.lineage.thresholdout.queries[0])
     for step in range(2, 4):  # it stays so while nothing is done about it
         result = decide(core, HUGE if step == 2 else 0.05)
         row = dict(zip(NAMES, core.observation()[0, 0].T, strict=True))
@@ -522,6 +525,7 @@ def test_row_0_of_a_diverged_lane_reads_as_chance_and_the_others_stay(score: str
         assert core.lineage.rewindable().tolist() == [[False, True, True]]
 
 
+@pytest.mark.usefixtures("each_backend")
 def test_a_diverged_lane_comes_back_by_rewind_and_by_reinit():
     for decision, distance, impossible in (
         ({"rewind": 1}, 1, False),
@@ -549,6 +553,7 @@ def test_a_diverged_lane_comes_back_by_rewind_and_by_reinit():
         assert result.final["test_accuracy"][0] != 0.25
 
 
+@pytest.mark.usefixtures("each_backend")
 def test_a_diverged_lane_without_a_finite_row_stays_where_it_is_until_a_reinit():
     core = make_core(initial_states="zeros")
     start(core)
@@ -560,6 +565,7 @@ def test_a_diverged_lane_without_a_finite_row_stays_where_it_is_until_a_reinit()
     assert decide(core, 0.05, reinit=True).info["diverged"].tolist() == [False]
 
 
+@pytest.mark.usefixtures("each_backend")
 def test_a_diverged_end_is_tested_as_chance_and_the_best_weights_as_they_are():
     core = make_core(thresholdout=False)
     start(core)
@@ -681,6 +687,7 @@ def test_the_task_decides_what_is_trained():
 # Random streams ------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("each_backend")
 def test_nothing_depends_on_or_disturbs_the_global_generators():
     def rollout() -> list[Any]:
         core = make_core(2)
@@ -746,6 +753,7 @@ def test_lanes_that_have_ended_ignore_their_decision():
     assert_same(core.observation()[1], rows)
 
 
+@pytest.mark.usefixtures("each_backend")
 @pytest.mark.parametrize("same_network", [True, False])
 def test_copy_lane_makes_an_exact_twin(same_network: bool):
     kwargs = tiny(lr_bounds=(FREEZE, HUGE), optimizer="adam", budget=40)
@@ -847,7 +855,7 @@ def test_gradients_are_computed_on_the_holdout_where_asked_for():
     plain, both = make_core(), make_core(train_on_holdout=True)
     for core in (plain, both):
         start(core)
-    sizes = [core.episodes[0].sampler.size for core in (plain, both)]
+    sizes = [len(core.episodes[0].train_examples()) for core in (plain, both)]
     assert sizes[1] == sizes[0] + len(plain.episodes[0].split.holdout_index)
     np.testing.assert_array_equal(plain.observation(), both.observation())  # of untrained networks
     for core in (plain, both):

@@ -106,6 +106,7 @@ def test_a_training_with_noise_for_test_images_ends_in_the_same_parameters():
     assert any(not torch.equal(parameters[name], different[name]) for name in parameters)
 
 
+@pytest.mark.usefixtures("each_backend")
 @pytest.mark.parametrize(
     "kwargs",
     [
@@ -165,6 +166,7 @@ def rows_of(dataset: Dataset, **kwargs: Any) -> tuple[list[np.ndarray], list[flo
     return [observation for observation, _, _ in results], [reward for _, reward, _ in results]
 
 
+@pytest.mark.usefixtures("each_backend")
 @pytest.mark.parametrize("kwargs", [{}, {"score": "neg_log_loss"}, {"thresholdout": False}])
 def test_validation_images_change_no_observation(kwargs: dict[str, Any]):
     observations, rewards = rows_of(variant(), **kwargs)
@@ -173,6 +175,7 @@ def test_validation_images_change_no_observation(kwargs: dict[str, Any]):
     assert rewards != other_rewards  # the noise was really there
 
 
+@pytest.mark.usefixtures("each_backend")
 @pytest.mark.parametrize("score", ["accuracy", "neg_log_loss"])
 @pytest.mark.parametrize("value", [1e30, 3e38])
 def test_validation_images_that_overflow_change_no_observation(value: float, score: str):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,111 +14,18 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from autotrain_env.training import stack
+from autotrain_env.training import torch_engine
 from autotrain_env.training.architecture import Architecture
 from autotrain_env.training.classifiers import CNN, as_classifier
-from autotrain_env.training.optimizers import OPTIMIZERS, SGD, AdamW, Optimizer
+from autotrain_env.training.optimizers import OPTIMIZERS, SGD, AdamW
 from autotrain_env.training.stack import LaneStack
-
-T, B, E = 6, 7, 37  # updates, images in a minibatch, images in an evaluation
-CPU = torch.device("cpu")
-POOL = torch.from_numpy(np.random.default_rng(0).standard_normal((300, 64)))
+from tests.helpers.stacks import CPU, E, Setup, Sizes, T, assert_same_bits, of_lanes
 
 
 def batch_norm_network() -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(1, 3, 3, bias=False), nn.BatchNorm2d(3), nn.Tanh(), nn.Flatten(), nn.Linear(3 * 36, 10)
     )
-
-
-@pytest.fixture
-def set_num_threads() -> Iterator[Callable[[int], None]]:
-    threads = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(threads)
-
-
-class Lane:
-    """What one lane is given: everything follows from its number."""
-
-    def __init__(self, architecture: Architecture, number: int) -> None:
-        generator = np.random.default_rng(number)
-        self.row = architecture.initial_row("orthogonal", generator)
-        self.rate = 0.01 * (1 + number % 7)
-        self.mean, self.std = torch.tensor([0.1 * number]), torch.tensor([1.0 + 0.2 * number])
-        self.indices = generator.integers(0, 300, (T, B))
-        self.labels = generator.integers(0, 10, (T, B))
-        self.test_indices = generator.integers(0, 300, E)
-        self.test_labels = generator.integers(0, 10, E)
-
-
-class Setup:
-    """A stack with some lanes in some of its slots, and what they are given."""
-
-    def __init__(
-        self,
-        classifier: Any = "mlp-9",
-        optimizer: str | Optimizer = "adam",
-        *,
-        lanes: list[int],
-        slots: list[int] | None = None,
-        dtype: torch.dtype = torch.float32,
-        backend: str = "auto",
-        num_snapshots: int = 2,
-    ) -> None:
-        self.architecture = Architecture(as_classifier(classifier), (1, 8, 8), 10)
-        rule = OPTIMIZERS[optimizer] if isinstance(optimizer, str) else optimizer
-        self.stack = LaneStack(self.architecture, rule, num_snapshots, backend, dtype, CPU)
-        self.slots = np.array([*range(len(lanes))] if slots is None else slots)
-        for _ in range(max(self.slots) + 1):
-            self.stack.acquire()
-        self.pool = POOL.to(dtype)
-        self.lanes = [Lane(self.architecture, number) for number in lanes]
-        for slot, lane in zip(self.slots.tolist(), self.lanes, strict=True):
-            self.stack.set_normalization(slot, lane.mean, lane.std)
-            self.stack.set_lane_values(slot, rule)
-        self.stack.set_network(self.slots, np.stack([lane.row for lane in self.lanes]))
-
-    def train(self, times: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        for _ in range(times):
-            losses, accuracies = self.stack.train(
-                self.pool,
-                self.slots,
-                np.array([lane.rate for lane in self.lanes]),
-                np.stack([lane.indices for lane in self.lanes]),
-                np.stack([lane.labels for lane in self.lanes]),
-            )
-        return losses, accuracies
-
-    def evaluate(self, *, losses: bool = True, best: bool = False) -> stack.Evaluation:
-        return self.stack.evaluate(
-            self.pool,
-            self.slots,
-            np.stack([lane.test_indices for lane in self.lanes]),
-            np.stack([lane.test_labels for lane in self.lanes]),
-            losses=losses,
-            best=best,
-        )
-
-    def rows(self) -> Tensor:
-        return self.stack.state[torch.from_numpy(self.slots)].clone()
-
-    def everything(self) -> list[np.ndarray]:
-        """All results of training twice and evaluating, one entry per lane."""
-        first, second = self.train(), self.train()
-        evaluation = self.evaluate()
-        assert evaluation.losses is not None
-        results = [*first, *second, evaluation.correct, evaluation.losses, evaluation.finite]
-        return [*results, self.rows().numpy()]
-
-
-def assert_same_bits(left: list[np.ndarray], right: list[np.ndarray]) -> None:
-    for one, other in zip(left, right, strict=True):
-        assert one.dtype == other.dtype and one.tobytes() == other.tobytes()
-
-
-def of_lanes(results: list[np.ndarray], lanes: list[int]) -> list[np.ndarray]:
-    return [result[lanes] for result in results]
 
 
 # --- what training and evaluation compute ---
@@ -128,7 +35,7 @@ def of_lanes(results: list[np.ndarray], lanes: list[int]) -> list[np.ndarray]:
 @pytest.mark.parametrize("classifier", ["mlp-9", batch_norm_network], ids=["mlp", "batch norm"])
 def test_training_is_that_of_a_plain_loop(classifier: Any, backend: str):
     setup = Setup(classifier, AdamW(), lanes=[2, 5, 3], dtype=torch.float64, backend=backend)
-    losses, accuracies = setup.train(2)
+    losses, accuracies, _ = setup.train(2)
     evaluation = setup.evaluate()
     stack, size = setup.stack, setup.stack.num_parameters
     for i, lane in enumerate(setup.lanes):
@@ -139,7 +46,7 @@ def test_training_is_that_of_a_plain_loop(classifier: Any, backend: str):
             for tensor, part in zip(tensors, row.split([t.numel() for t in tensors]), strict=True):
                 tensor.copy_(part.view_as(tensor))
         optimizer = torch.optim.AdamW(module.parameters(), lr=lane.rate)
-        images = ((POOL - lane.mean.double()) / lane.std.double()).view(-1, 1, 8, 8)
+        images = ((Sizes().pool() - lane.mean.double()) / lane.std.double()).view(-1, 1, 8, 8)
         for update in range(2 * T):
             labels = torch.from_numpy(lane.labels[update % T])
             logits = module(images[lane.indices[update % T]])
@@ -172,9 +79,9 @@ def test_training_is_that_of_a_plain_loop(classifier: Any, backend: str):
 
 def test_results_have_stated_shapes_and_types():
     setup = Setup(lanes=[0, 1, 2, 3])
-    losses, accuracies = setup.train()
-    assert losses.shape == accuracies.shape == (4, T)
-    assert losses.dtype == accuracies.dtype == np.float64
+    losses, accuracies, finite = setup.train()
+    assert losses.shape == accuracies.shape == (4, T) and finite.shape == (4,)
+    assert losses.dtype == accuracies.dtype == np.float64 and finite.dtype == np.bool_
     evaluation = setup.evaluate(losses=False)
     assert evaluation.losses is None
     assert evaluation.correct.shape == (4, E) and evaluation.correct.dtype == np.bool_
@@ -211,6 +118,7 @@ def test_a_new_network_starts_without_optimizer_state():
     assert not torch.equal(setup.rows()[1], before[1])
 
 
+@pytest.mark.usefixtures("each_backend")
 def test_lanes_of_one_stack_may_differ_in_momentum():
     rules = [SGD(momentum=0.9), SGD(momentum=0.98), SGD(momentum=0.1), SGD(momentum=0.9)]
     together = Setup("mlp-9", rules[0], lanes=[0, 1, 2, 3])
@@ -246,6 +154,7 @@ KINDS = [
 ]
 
 
+@pytest.mark.usefixtures("each_backend")
 @pytest.mark.parametrize(
     "classifier, optimizer, dtype",
     [*((*kind, torch.float32) for kind in KINDS), (*KINDS[0], torch.float64), (*KINDS[-1], torch.float64)],
@@ -256,6 +165,16 @@ def test_bits_of_a_lane_do_not_depend_on_the_others(classifier: Any, optimizer: 
     for lanes in ([0], [8], [3, 4], [7, 2, 8, 0, 5]):
         alone = Setup(classifier, optimizer, lanes=lanes, dtype=dtype).everything()
         assert_same_bits(alone, of_lanes(everything, lanes))
+
+
+@pytest.mark.parametrize("classifier", ["linear", "mlp-9", "mlp-128", "mlp-65-70"])
+@pytest.mark.usefixtures("each_backend")
+def test_bits_do_not_depend_on_the_others_with_batches_of_one(classifier: str):
+    sizes = Sizes(image_shape=(1, 12, 12), batch_size=1, num_images=1)
+    everything = Setup(classifier, "sgd", lanes=[0, 1, 2], sizes=sizes).everything()
+    for lanes in ([0], [2, 1]):
+        found = Setup(classifier, "sgd", lanes=lanes, sizes=sizes).everything()
+        assert_same_bits(found, of_lanes(everything, lanes))
 
 
 @pytest.mark.parametrize(
@@ -283,6 +202,7 @@ def test_bits_of_large_networks_do_not_depend_on_the_others_whatever_the_threads
         assert torch.get_num_threads() == threads
 
 
+@pytest.mark.usefixtures("each_backend")
 @pytest.mark.parametrize("classifier, optimizer", KINDS)
 def test_slots_may_lie_anywhere(classifier: Any, optimizer: Any):
     """Adjacent slots are trained in place, others in a copy; the order of lanes does not matter."""
@@ -293,6 +213,7 @@ def test_slots_may_lie_anywhere(classifier: Any, optimizer: Any):
         )
 
 
+@pytest.mark.usefixtures("each_backend")
 @pytest.mark.parametrize("slots", [[2, 3, 4], [6, 2, 4], [1]])
 def test_idle_slots_are_left_alone(slots: list[int]):
     setup = Setup(batch_norm_network, "adam", lanes=slots, slots=slots)
@@ -315,6 +236,7 @@ def test_idle_slots_are_left_alone(slots: list[int]):
     assert np.array_equal(stack.ring.head[idle], heads[idle])
 
 
+@pytest.mark.usefixtures("each_backend")
 def test_evaluation_changes_nothing():
     for classifier in ("mlp-9", batch_norm_network):
         setup = Setup(classifier, lanes=[0, 1, 2])
@@ -332,33 +254,35 @@ def test_evaluation_changes_nothing():
 def test_blocks_of_lanes_give_the_bits_of_one_block(
     classifier: str, per_block: int, monkeypatch: pytest.MonkeyPatch
 ):
-    expected = Setup(classifier, lanes=[*range(7)]).everything()
-    setup = Setup(classifier, lanes=[*range(7)])
-    monkeypatch.setattr(setup.stack.network, "lanes_per_block", lambda *a: per_block, raising=True)
+    expected = Setup(classifier, lanes=[*range(7)], backend="stacked").everything()
+    setup = Setup(classifier, lanes=[*range(7)], backend="stacked")
+    engine = setup.stack.engine
+    assert isinstance(engine, torch_engine.TorchEngine)
+    monkeypatch.setattr(engine.network, "lanes_per_block", lambda *a: per_block, raising=True)
     sizes: list[int] = []
-    train_block = setup.stack._train_block
+    train_block = engine._train_block
 
-    def counted(pool: Tensor, slots: np.ndarray, *more: Any) -> Any:
+    def counted(lane_stack: LaneStack, pool: Tensor, slots: np.ndarray, *more: Any) -> Any:
         sizes.append(len(slots))
-        return train_block(pool, slots, *more)
+        return train_block(lane_stack, pool, slots, *more)
 
-    monkeypatch.setattr(setup.stack, "_train_block", counted)
+    monkeypatch.setattr(engine, "_train_block", counted)
     assert_same_bits(setup.everything(), expected)
     assert max(sizes) == min(per_block, 7) and sum(sizes) == 2 * 7
 
 
 def test_evaluation_in_blocks_of_lanes_and_chunks_of_images(monkeypatch: pytest.MonkeyPatch):
-    setup = Setup(lanes=[*range(5)])
+    setup = Setup(lanes=[*range(5)], backend="stacked")
     setup.train()
     setup.stack.state[3, 0] = torch.inf  # a lane that is not finite stays in its place
     expected = setup.evaluate()
     assert expected.losses is not None
-    monkeypatch.setattr(stack, "_EVALUATION_BYTES", 2 * E * 64 * 4)  # two lanes at once
+    monkeypatch.setattr(torch_engine, "_EVALUATION_BYTES", 2 * E * 64 * 4)  # two lanes at once
     blocks = setup.evaluate()
     assert blocks.losses is not None
     fields = ("correct", "losses", "finite")
     assert_same_bits([getattr(blocks, f) for f in fields], [getattr(expected, f) for f in fields])
-    monkeypatch.setattr(stack, "_CHUNK_BYTES", 10 * 64 * 4)  # 37 images = 10 + 10 + 10 + 7
+    monkeypatch.setattr(torch_engine, "_CHUNK_BYTES", 10 * 64 * 4)  # 37 images = 10 + 10 + 10 + 7
     chunks = setup.evaluate()
     assert chunks.losses is not None
     np.testing.assert_allclose(chunks.losses, expected.losses, rtol=1e-5)
@@ -382,6 +306,7 @@ def test_slots_are_given_out_lowest_first_and_taken_back():
     assert [stack.acquire() for _ in range(4)] == [0, 2, 3, 5]
 
 
+@pytest.mark.usefixtures("each_backend")
 def test_growing_keeps_what_is_there():
     setup = Setup(batch_norm_network, "adam", lanes=[0, 1, 2], slots=[2, 0, 1])
     setup.train()
@@ -409,14 +334,14 @@ def test_lanes_of_a_grown_stack_train_as_if_they_had_always_been_there():
         setup.stack.set_normalization(slot, lane.mean, lane.std)
     setup.stack.set_network(np.array(slots), np.stack([lane.row for lane in later.lanes]))
     later.stack, later.slots = setup.stack, np.array(slots)
-    for result, expected_result in zip(first, expected[:2], strict=True):
-        assert result.tobytes() == expected_result[:1].tobytes()
+    assert_same_bits([*first], [result[:1] for result in expected[:3]])
     assert_same_bits(later.everything(), of_lanes(expected, [1, 2]))
 
 
 # --- best weights, copies, finiteness ---
 
 
+@pytest.mark.usefixtures("each_backend")
 def test_best_weights_are_kept_and_evaluated_with_their_buffers():
     setup = Setup(batch_norm_network, "adam", lanes=[0, 1, 2], slots=[4, 1, 2])
     setup.train()
@@ -430,6 +355,7 @@ def test_best_weights_are_kept_and_evaluated_with_their_buffers():
     np.testing.assert_allclose(best.losses[2], np.log(10), rtol=1e-6)  # of no weights at all
 
 
+@pytest.mark.usefixtures("each_backend")
 def test_a_copied_slot_is_a_twin():
     setup = Setup(batch_norm_network, "adam", lanes=[0, 1, 2])
     for _ in range(3):
@@ -450,17 +376,17 @@ def test_a_copied_slot_is_a_twin():
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("place", ["parameter", "accumulator", "buffer"])
 def test_whatever_is_not_finite_is_noticed(value: float, place: str):
-    setup = Setup(batch_norm_network, "adam", lanes=[*range(70)])
+    setup = Setup(batch_norm_network, "adam", lanes=[*range(5)])
     stack = setup.stack
-    assert stack.finite(setup.slots).all()
+    assert setup.train().finite.all()
     column = {"parameter": 3, "accumulator": stack.num_parameters + 5, "buffer": stack.buffers_start + 1}[
         place
     ]
-    stack.state[66, column] = value
-    assert np.flatnonzero(~stack.finite(setup.slots)).tolist() == [66]
-    assert stack.finite(np.array([65, 67])).all() and not stack.finite(np.array([66])).any()
+    stack.state[3, column] = value
+    assert setup.train().finite.tolist() == [True, True, True, False, True]
 
 
+@pytest.mark.usefixtures("each_backend")
 @pytest.mark.parametrize("classifier", ["mlp-9", "linear", CNN((3, 4)), batch_norm_network])
 def test_a_diverging_lane_leaves_the_others_alone_bit_for_bit(classifier: Any):
     lanes = [0, 1, 2, 3]
@@ -470,11 +396,11 @@ def test_a_diverging_lane_leaves_the_others_alone_bit_for_bit(classifier: Any):
     results = setup.everything()
     others = [0, 1, 3]
     assert_same_bits(of_lanes(results, others), of_lanes(expected, others))
-    assert setup.stack.finite(setup.slots).tolist() == [True, True, False, True]
+    assert setup.train().finite.tolist() == [True, True, False, True]
 
 
 def test_decayed_momentum_becomes_zero_before_it_is_denormal():
-    setup = Setup(lanes=[0])
+    setup = Setup(lanes=[0], backend="stacked")
     setup.stack.state[0, setup.stack.num_parameters :] = 1e-31
     setup.train()
     left = setup.stack.state[0, setup.stack.num_parameters :].abs()
@@ -494,6 +420,7 @@ def test_stacks_can_be_copied_and_pickled(classifier: Any, backend: str):
         assert_same_bits(twin.everything(), expected)
 
 
+@pytest.mark.usefixtures("each_backend")
 def test_normalization_per_channel():
     """Images are normalised as (image - mean) / std, by channel."""
     architecture = Architecture(as_classifier("linear"), (2, 1, 3), 2)

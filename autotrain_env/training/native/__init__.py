@@ -1,0 +1,1 @@
+"""Compiled code that trains and evaluates n networks in one call."""
