@@ -362,8 +362,8 @@ def one_of(*known: Any) -> Kind:
     def kind(field: str, value: Any) -> Any:
         if all(isinstance(entry, str) for entry in known):
             check_name(field, value, known)
-        plain = type(value) in (str, int, float, bool)
-        check(plain and value in known, field, value, " or ".join(map(repr, known)))
+        same = any(type(value) is type(entry) and value == entry for entry in known)
+        check(same, field, value, " or ".join(map(repr, known)))
         return value
 
     return kind

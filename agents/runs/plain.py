@@ -49,7 +49,7 @@ MOST_OBJECTS = 10_000_000
 
 _PLACES: dict[str, tuple[str, ...]] = {
     "autotrain_env.data.dataset": ("SplitSizes",),
-    "autotrain_env.data.sampling": ("EpochSampler", "permute_rows"),
+    "autotrain_env.data.sampling": ("EpochSampler", "StreamPosition", "permute_rows"),
     "autotrain_env.data.split": ("Split",),
     "autotrain_env.evolution.cma_es": ("CMAES", "CMAState", "replayed"),
     "autotrain_env.evolution.estimates": ("Estimate",),

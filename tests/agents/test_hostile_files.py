@@ -130,9 +130,9 @@ def use_report(folder: Path) -> None:
 
 
 def use_checkpoint(folder: Path) -> None:
-    RunFolder(folder).newest_checkpoint()
-    (path,) = RunFolder(folder).checkpoints()[-1:]
-    read_plain(path, _config(folder))
+    path = RunFolder(folder).newest_checkpoint()
+    if path is not None:
+        read_plain(path, _config(folder))
 
 
 def _config(folder: Path) -> Any:
