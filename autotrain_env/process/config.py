@@ -261,7 +261,7 @@ class AutoTrainConfig:
             check(as_number(rate) is not None, "reinit_learning_rate", rate, allowed)
             check_number("reinit_learning_rate", rate, lambda number: 0 < number < math.inf, allowed)
         for name in ("thresholdout_threshold", "thresholdout_sigma"):
-            check_at_least_0(name, getattr(self, name))
+            check_at_least_0(name, getattr(self, name), LARGEST)
         check_at_least_0("rewind_noise", self.rewind_noise, LARGEST)
         for name in ("thresholdout_threshold", "thresholdout_sigma", "rewind_noise"):
             object.__setattr__(self, name, float(getattr(self, name)))
