@@ -418,13 +418,13 @@ def training_scores(run: RunFolder, groups: int = 300) -> dict[str, list[float]]
 
 def read_generations(run: RunFolder) -> list[dict[str, Any]]:
     """Returns the rows of a run's `generations.jsonl`."""
-    kinds = {"episodes": whole(1), "score": number()}
+    kinds = {"episodes": whole(1), "score": number(-1e100, 1e100)}
     return list(read_json_lines(run.generations, structure(kinds, others=_report), whole=run.finished))
 
 
 def _report(field: str, value: Any) -> Any:
     """Takes what a strategy reports of a generation, a number or a flag; as a `Kind`."""
-    return value if isinstance(value, bool) else number(missing=True)(field, value)
+    return value if isinstance(value, bool) else number(-1e100, 1e100, missing=True)(field, value)
 
 
 def _mean_curve(histories: np.ndarray) -> dict[str, list[float]]:
