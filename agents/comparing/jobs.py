@@ -152,7 +152,8 @@ def described(env: Environment, results: Results, seconds: float, updates: int =
         updates: Updates that choosing took.
     """
     cost = {"updates_to_choose": updates, "seconds": seconds}
-    return {"chance": chance(env), "cost": cost, **describe(results, examples=False)}
+    backends = list(env.unwrapped.backends)  # type: ignore[attr-defined]
+    return {"chance": chance(env), "cost": cost, "backends": backends, **describe(results, examples=False)}
 
 
 def timed(play: Callable[..., Results], *arguments: Any, **named: Any) -> tuple[Results, float]:

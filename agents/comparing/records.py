@@ -110,6 +110,7 @@ class Record:
         training: Scores of the episodes of training, in the order in which they ended, in at most 300
             groups of equal size: `episodes` so far, and the mean `score` at their ends.
         examples: Histories of the episodes with the highest and the median initial rate.
+        backends: How the networks were computed, as the environment names it; empty where it was not kept.
     """
 
     method: str
@@ -126,6 +127,7 @@ class Record:
     learning_curve: list[dict[str, float]] = field(default_factory=list)
     training: dict[str, list[float]] = field(default_factory=dict)
     examples: list[dict[str, list[Any]]] = field(default_factory=list)
+    backends: list[str] = field(default_factory=list)
 
     @property
     def label(self) -> tuple[str, str]:
@@ -236,6 +238,7 @@ _RECORD: Kind = structure(
         "learning_curve": listed(structure({"train_steps": number(0), "score": number()}, others=number())),
         "training": _all_or_none("episodes", "score"),
         "examples": listed(_example, 10),
+        "backends": listed(plain_name),
     },
 )
 

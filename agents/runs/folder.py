@@ -47,6 +47,7 @@ from autotrain_env.schemas import (
     text,
     whole,
 )
+from autotrain_env.training.native.library import Library, best_library
 
 try:
     import fcntl
@@ -62,6 +63,13 @@ KEPT_CHECKPOINTS = 2
 OF_MACHINES = ("log_path", "data_root", "download")
 """Arguments of the environment that are said anew on every machine."""
 _UNFINISHED = ".unfinished-"  # before the number of the process that writes a checkpoint
+
+
+def _versions() -> dict[str, str]:
+    """Returns the versions of the libraries, and the instruction set of the compiled engine."""
+    engine = best_library()
+    found = {name: version(name) for name in PACKAGES}
+    return found | {"engine": engine.instructions if isinstance(engine, Library) else "none"}
 
 
 @dataclass(frozen=True)
@@ -81,7 +89,7 @@ class RunConfig:
         success_score: Final score from which an episode counts as a success, for a curriculum; `None` for
             tasks of one level.
         start_from: Folder of the policy that training begins with; `None` for a fresh one.
-        versions: Versions of the libraries.
+        versions: Versions of the libraries, and which compiled engine was there.
     """
 
     algorithm: str
@@ -95,7 +103,7 @@ class RunConfig:
     hyperparameters: dict[str, Any]
     success_score: float | None = None
     start_from: str | None = None
-    versions: dict[str, str] = field(default_factory=lambda: {name: version(name) for name in PACKAGES})
+    versions: dict[str, str] = field(default_factory=_versions)
 
     def differences(self, other: "RunConfig") -> list[str]:
         """Returns what differs, in words, an entry for each."""
