@@ -13,7 +13,6 @@ from typing import Any, cast
 
 import gymnasium
 import numpy as np
-import safetensors
 import safetensors.torch
 import torch
 from gymnasium import spaces
@@ -26,8 +25,11 @@ from autotrain_env.policies.spec import RECURRENT, PolicySpec
 from autotrain_env.process.actions import ACTION_TYPES, ActionType, Decisions
 from autotrain_env.process.config import AutoTrainConfig
 from autotrain_env.process.situation import Situation
+from autotrain_env.schemas import MIB, parse_json, read_limited, read_tensors
 
 JSON_NAME, WEIGHTS_NAME = "policy.json", "policy.safetensors"
+LARGEST_JSON, LARGEST_WEIGHTS = 4 * MIB, 1024 * MIB
+"""Bytes of the two files at most."""
 RecurrentState = tuple[np.ndarray, ...]
 """State of a recurrent layer: hidden state, and for an lstm its cell, each of shape (n, hidden)."""
 PRETRAINED = {"many": Path(__file__).parent / "pretrained" / "many"}
@@ -49,8 +51,7 @@ class TrainedPolicy:
     def __init__(self, spec: PolicySpec, weights: Mapping[str, Tensor], deterministic: bool = True) -> None:
         self.spec = spec
         self.deterministic = deterministic
-        with torch.device("meta"):  # no memory yet: a description may ask for any amount
-            self.network = PolicyNetwork(spec)
+        self.network = _make_network(spec)
         _check_weights(self.network.state_dict(), weights)
         self.network.load_state_dict(
             {name: tensor.clone() for name, tensor in weights.items()}, assign=True
@@ -312,20 +313,29 @@ def load_policy(folder: str | PathLike[str], *, deterministic: bool = True) -> T
                 f"{path} is missing: a policy is a folder with {JSON_NAME} and {WEIGHTS_NAME}, or one of "
                 f"{', '.join(map(repr, PRETRAINED))}, which come with the package"
             )
+    content = parse_json(read_limited(json_path, LARGEST_JSON), str(json_path))
     try:
-        spec = PolicySpec.from_json(json.loads(json_path.read_bytes()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InvalidValueError(f"{json_path} is no description of a policy: {error!r}") from error
-    try:
-        weights = safetensors.torch.load(weights_path.read_bytes())
-    except safetensors.SafetensorError as error:
-        raise InvalidValueError(f"{weights_path} is no safetensors file: {error}") from error
-    try:
-        for name, tensor in weights.items():
-            check(bool(tensor.isfinite().all()), f"weights[{name!r}]", "NaN or infinite", "finite")
-        return TrainedPolicy(spec, weights, deterministic)
-    except ValueError as error:
-        raise InvalidValueError(f"{weights_path} does not fit {json_path}: {error}") from error
+        spec = PolicySpec.from_json(content)
+    except InvalidValueError as error:
+        raise InvalidValueError(f"{json_path} is no description of a policy: {error}") from error
+
+    def fits(found: Mapping[str, Tensor]) -> None:
+        try:
+            _check_weights(_make_network(spec).state_dict(), found)
+        except InvalidValueError as error:
+            raise InvalidValueError(f"{weights_path} does not fit {json_path}: {error}") from error
+
+    weights = read_tensors(weights_path, LARGEST_WEIGHTS, fits)
+    for name, tensor in weights.items():
+        finite = bool(tensor.isfinite().all())
+        check(finite, f"{weights_path} does not fit: weights[{name!r}]", "NaN or infinite", "finite")
+    return TrainedPolicy(spec, weights, deterministic)
+
+
+def _make_network(spec: PolicySpec) -> PolicyNetwork:
+    """Returns a network without memory: a description may ask for any amount."""
+    with torch.device("meta"):
+        return PolicyNetwork(spec)
 
 
 def _check_weights(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:

@@ -125,6 +125,7 @@ class AutoTrainCore:
         episodes = [self.maker.make(seed, task) for seed, task in zip(episode_seeds, given, strict=True)]
         for lane, episode in zip(lanes.tolist(), episodes, strict=True):
             self.stacks.place(lane, episode)
+        self.maker.forget_unused(self.stacks.episodes)
         self.lanes.begin(lanes, episode_seeds)
         self.lineage.begin(
             lanes,

@@ -303,7 +303,7 @@ def test_read_log_takes_a_last_line_without_an_end_if_it_is_whole(tmp_path: Path
     path.write_text('{"step": 1}\n{"ste')
     assert [row["step"] for row in read_log(path)] == [1]
     path.write_text('{"ste\n{"step": 2}\n')
-    with pytest.raises(ValueError, match="log.jsonl is damaged in line 1"):
+    with pytest.raises(ValueError, match="log.jsonl, line 1, is damaged"):
         read_log(path)
 
 
