@@ -26,6 +26,7 @@ from autotrain_env.viewing.text import render_ansi
 BAR_WIDTH = 30  # [characters]
 LAST_ACTIONS = 12
 PORT = 8731
+_NEEDED = {"episode_seed", "lane", "step", "updates", "action", "learning_rate"}
 _CLEAR = "\x1b[2J\x1b[H"
 
 
@@ -81,6 +82,10 @@ class LiveLog:
             except ValueError as error:
                 number = len(self._all) + 1
                 raise InvalidValueError(f"{self.path} is damaged in line {number}: {error}") from error
+            if not (isinstance(row, dict) and row.keys() >= _NEEDED):
+                raise InvalidValueError(
+                    f"{self.path} is no log of decisions: a line must hold {', '.join(sorted(_NEEDED))}"
+                )
             self._all.append(row)
             self._read += len(line)
         return self._all

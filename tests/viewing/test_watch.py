@@ -83,9 +83,14 @@ def test_in_the_terminal(controlled: Path, capsys: pytest.CaptureFixture[str]):
 def test_mistakes_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], controlled: Path):
     assert main([str(tmp_path / "log.txt")]) == 1
     assert "a .jsonl or .csv file" in capsys.readouterr().err
-    controlled.write_text('{"updates": 3}\nnonsense\n')
+    row = controlled.read_text().splitlines()[0]
+    controlled.write_text(f"{row}\nnonsense\n")
     assert main([str(controlled), "--once"]) == 1
     assert "damaged in line 2" in capsys.readouterr().err
+    controlled.write_text('{"updates": 3}\n')
+    assert main([str(controlled), "--once"]) == 1
+    assert "no log of decisions" in capsys.readouterr().err
+    controlled.write_text(f"{row}\n")
     server = make_server(LiveLog(controlled), 0)
     assert main([str(controlled), "--web", "--port", str(server.server_address[1])]) == 1
     assert "--port=" in capsys.readouterr().err
