@@ -78,7 +78,7 @@ OTHER_WORDS = {
 """What users mean by words of other software."""
 
 TASK_FIELDS = tuple(f.name for f in dataclasses.fields(Task))
-FLAGS = ("train_on_holdout", "download", "reinit", "stop", "thresholdout")
+FLAGS = ("train_on_holdout", "download", "reinit", "stop", "thresholdout", "history_in_info")
 MOST_INNER_STEPS, MOST_SNAPSHOTS, MOST_NUMBERS = 100_000, 10_000, 10_000_000
 """Largest T and H, and numbers in an observation: what takes more memory than there is says so first."""
 
