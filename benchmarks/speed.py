@@ -304,7 +304,8 @@ def numpy_product(device: torch.device) -> Callable[[], None]:
 def make_env(num_envs: int, setup: Setup, **kwargs: Any) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
     """The default task at a given initial rate, after its first reset."""
     kwargs = {"initial_learning_rate": LEARNING_RATE, "device": str(setup.device)} | kwargs
-    kwargs = {"autoreset_mode": "SameStep"} | kwargs  # an env step in every lane, at every step
+    if "vectorization_mode" not in kwargs:
+        kwargs = {"autoreset_mode": "SameStep"} | kwargs  # an env step in every lane, at every step
     env = gymnasium.make_vec("AutoTrain-v0", num_envs=num_envs, **kwargs)
     env.reset(seed=0)
     return env
