@@ -19,7 +19,7 @@ from agents.runs.seeds import training_seed
 from agents.training.algorithms import find_algorithm
 from agents.training.hyperparameters import load_hyperparameters
 from autotrain_env import AutoTrainEnv
-from autotrain_env.errors import InvalidValueError, check, check_whole
+from autotrain_env.errors import check, check_whole
 
 Trainer = Callable[[RunConfig, RunFolder, Reporter], dict[str, Any]]
 """Trains in a run folder, and returns what is written to `result.json`."""
@@ -142,25 +142,11 @@ class Training(AgentArguments, ABC):
         return config
 
     def _begun_folder(self, config: RunConfig) -> RunFolder:
-        """Returns the run's folder, made, or found as a run that can be gone on with.
-
-        Raises:
-            FileExistsError: If something is there that is not to be overwritten, or is finished.
-            InvalidValueError: If the run there was begun with another configuration.
-        """
+        """Returns the run's folder, made, or found as a run to go on with; see `RunFolder.open`."""
         folder = RunFolder(self.output or RUNS / f"{config.algorithm}-{config.env_id}-{config.seed}")
         if not (self.resume and folder.exists):
             _check_not_replaced(config.start_from, folder)
-            folder.begin(config, self.overwrite)
-            return folder
-        folder.remove_leftovers()
-        differences = config.differences(folder.config())
-        if differences:
-            raise InvalidValueError(
-                f"{folder.path} was begun otherwise (now, and then): {'; '.join(differences)}"
-            )
-        if folder.finished:
-            raise FileExistsError(f"{folder.path} holds a finished run: nothing is left to resume")
+        folder.open(config, resume=self.resume, overwrite=self.overwrite)
         return folder
 
 

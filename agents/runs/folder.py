@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from autotrain_env import ENVIRONMENTS, AutoTrainConfig
 from autotrain_env.errors import InvalidValueError, check, check_whole, unknown_name
@@ -36,8 +36,20 @@ _UNFINISHED = ".unfinished-"  # before the number of the process that writes a c
 
 
 @dataclass(frozen=True)
-class RunConfig:
-    """Everything that decides what a run computes.
+class Configuration:
+    """Everything that decides what a run computes, of any kind of run."""
+
+    def differences(self, other: "Configuration") -> list[str]:
+        """Returns what differs from another one of the same kind, in words, an entry for each."""
+        mine, others = as_plain(asdict(self)), as_plain(asdict(other))
+        return [
+            f"{name}: {mine[name]!r} and {others[name]!r}" for name in mine if mine[name] != others[name]
+        ]
+
+
+@dataclass(frozen=True)
+class RunConfig(Configuration):
+    """Everything that decides what the training of an agent computes.
 
     Args:
         algorithm: Name of the algorithm in the table.
@@ -68,13 +80,6 @@ class RunConfig:
     start_from: str | None = None
     versions: dict[str, str] = field(default_factory=lambda: {name: version(name) for name in PACKAGES})
 
-    def differences(self, other: "RunConfig") -> list[str]:
-        """Returns what differs, in words, an entry for each."""
-        mine, others = as_plain(asdict(self)), as_plain(asdict(other))
-        return [
-            f"{name}: {mine[name]!r} and {others[name]!r}" for name in mine if mine[name] != others[name]
-        ]
-
 
 class RunFolder:
     """A run's folder.
@@ -82,6 +87,9 @@ class RunFolder:
     Args:
         path: Path of the folder.
     """
+
+    format: ClassVar[int | str] = RUN_FORMAT
+    """What `run.json` says of its own form; another kind of run has another."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -100,7 +108,31 @@ class RunFolder:
         """Returns whether the run is over."""
         return (self.path / "result.json").exists()
 
-    def begin(self, config: RunConfig, overwrite: bool) -> None:
+    def open(self, config: Configuration, *, resume: bool, overwrite: bool) -> None:
+        """Make the folder, or find in it a run that can be gone on with.
+
+        Args:
+            config: What is to be computed.
+            resume: Whether to go on with a run that is there.
+            overwrite: Whether to replace one.
+
+        Raises:
+            FileExistsError: If something is there that is not to be overwritten, or is finished.
+            InvalidValueError: If the run there was begun with another configuration.
+        """
+        if not (resume and self.exists):
+            self.begin(config, overwrite)
+            return
+        self.remove_leftovers()
+        differences = config.differences(self.config())
+        if differences:
+            raise InvalidValueError(
+                f"{self.path} was begun otherwise (now, and then): {'; '.join(differences)}"
+            )
+        if self.finished:
+            raise FileExistsError(f"{self.path} holds a finished run: nothing is left to resume")
+
+    def begin(self, config: Configuration, overwrite: bool) -> None:
         """Make the folder.
 
         Raises:
@@ -124,7 +156,7 @@ class RunFolder:
                 raise FileExistsError(f"{self.path} holds something that is no run; it is left as it is")
             self._remove()
         self.path.mkdir(parents=True, exist_ok=True)
-        self._write("run.json", {"format": RUN_FORMAT, **asdict(config)})
+        self._write("run.json", {"format": self.format, **asdict(config)})
 
     def _remove(self) -> None:
         """Remove the run so that, if it is cut short, the rest is an unfinished run for `overwrite`."""
@@ -143,10 +175,7 @@ class RunFolder:
             InvalidValueError: If the file is damaged or of another format, or asks for an environment that
                 is none of this project's.
         """
-        content = self._read("run.json")
-        path = self.path / "run.json"
-        written = content.pop("format", None)
-        check(written == RUN_FORMAT, f"{path}: format", written, f"{RUN_FORMAT}")
+        content, path = self._read_config(), self.path / "run.json"
         try:
             config = RunConfig(**content)
             for name in ("num_envs", "train_steps", "checkpoint_steps", "evaluation_episodes"):
@@ -160,6 +189,13 @@ class RunFolder:
         except (TypeError, ValueError) as error:
             raise InvalidValueError(f"{path} is damaged: {error}") from error
         return config
+
+    def _read_config(self) -> dict[str, Any]:
+        """Returns what `run.json` holds beside its format, which is checked."""
+        content = self._read("run.json")
+        written = content.pop("format", None)
+        check(written == self.format, f"{self.path / 'run.json'}: format", written, repr(self.format))
+        return content
 
     def result(self) -> dict[str, Any]:
         """Returns the result.

@@ -1,17 +1,19 @@
 """What all ways to train have in common: the clock, Ctrl-C, logs that can be cut, the evaluation curve."""
 
 import json
+import math
 import os
 import pickle
 import signal
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import cloudpickle
 import gymnasium
+from torch.utils.tensorboard import SummaryWriter
 
 from agents.runs.folder import RunFolder
 from agents.runs.seeds import DEVELOPMENT_SEED
@@ -118,6 +120,13 @@ def truncate_logs(logs: Iterable[Path], sizes: dict[str, int]) -> None:
     for path in logs:
         if path.exists():
             os.truncate(path, sizes.get(path.name, 0))
+
+
+def log_scalars(writer: SummaryWriter, prefix: str, values: Mapping[str, Any], steps: int) -> None:
+    """Write those of some values that are finite to TensorBoard, as `prefix/name`."""
+    for name, value in values.items():
+        if math.isfinite(value):
+            writer.add_scalar(f"{prefix}/{name}", float(value), steps)
 
 
 class Interruption:
