@@ -4,7 +4,7 @@
 ##                    (DATASET=fashion: another dataset than digits)
 ## make test          the tests, in two processes (WORKERS=4: in four)
 ## make test-all      the slow tests too
-## make test-clients  the environment under other people's software (in an environment of its own)
+## make test-clients  environment and controller with other people's software (in an environment of its own)
 ## make lint          ruff and mypy
 ## make format        let ruff rewrite what it can
 ## make docs          the pages as a site, in site/; a warning fails
@@ -107,7 +107,7 @@ $(STAMP): pyproject.toml
 # Apart from .venv: what other people's software needs must not decide what AutoTrain is tested with.
 $(CLIENTS_STAMP): pyproject.toml
 	@$(CLIENTS_PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv-clients
-	@echo 'Installing AutoTrain, torchrl and RL Baselines3 Zoo into .venv-clients ...'
+	@echo 'Installing AutoTrain and software of others into .venv-clients ...'
 	@$(CLIENTS_PY) -m pip install -qq --disable-pip-version-check -e '.[agents,clients,dev]'
 	@touch $(CLIENTS_STAMP)
 	@echo 'Installed.'

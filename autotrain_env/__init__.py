@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("MKL_CBWR", "AUTO")
 
 import gymnasium
+import torch
 
+from autotrain_env.control.controller import Controller
 from autotrain_env.data.dataset import Dataset, SplitSizes
 from autotrain_env.data.registry import load_dataset, register_dataset
 from autotrain_env.data.split import Split, split_dataset
@@ -58,7 +60,13 @@ from autotrain_env.viewing.comparison import plot_comparison
 from autotrain_env.viewing.logs import plot_log, read_log
 from autotrain_env.viewing.run import plot_episode
 
+if hasattr(os, "register_at_fork"):
+    # A forked process has none of its parent's threads, and torch would wait for them for ever.
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+
 if TYPE_CHECKING:
+    from autotrain_env.control.lightning import AutoTrainCallback
+    from autotrain_env.control.transformers import AutoTrainTrainerCallback
     from autotrain_env.envs.sb3 import AutoTrainVecEnv, make_sb3_env
 
 __version__ = "0.1.0"
@@ -73,14 +81,17 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "AutoTrainCallback",
     "AutoTrainConfig",
     "AutoTrainCore",
     "AutoTrainEnv",
+    "AutoTrainTrainerCallback",
     "AutoTrainVecEnv",
     "AutoTrainVectorEnv",
     "Choice",
     "Classifier",
     "Constant",
+    "Controller",
     "Cosine",
     "Curriculum",
     "Custom",
@@ -135,6 +146,9 @@ ENVIRONMENTS: dict[str, dict[str, object]] = {
     # reduced instruction set: no rewind, reward for improvement less a cost of time
     "AutoTrainRISA-v0": {"num_rewinds": 1, "reward": "risa"},
     "AutoTrainContinuous-v0": {"action_type": "continuous"},
+    # for software that takes an id alone, and does not flatten observations
+    "AutoTrainFlat-v0": {"observation_layout": "flat"},
+    "AutoTrainContinuousFlat-v0": {"action_type": "continuous", "observation_layout": "flat"},
 }
 
 for _id, _kwargs in ENVIRONMENTS.items():
@@ -145,13 +159,18 @@ for _id, _kwargs in ENVIRONMENTS.items():
         kwargs=_kwargs,
     )
 
-_NEED_SB3 = ("AutoTrainVecEnv", "make_sb3_env")
-if importlib.util.find_spec("stable_baselines3") is None:
-    __all__ = [name for name in __all__ if name not in _NEED_SB3]
+_LATER = {  # name: package that it needs, and where it is
+    "AutoTrainCallback": ("lightning", "autotrain_env.control.lightning"),
+    "AutoTrainTrainerCallback": ("transformers", "autotrain_env.control.transformers"),
+    "AutoTrainVecEnv": ("stable_baselines3", "autotrain_env.envs.sb3"),
+    "make_sb3_env": ("stable_baselines3", "autotrain_env.envs.sb3"),
+}
+_MISSING = [name for name, (needed, _) in _LATER.items() if importlib.util.find_spec(needed) is None]
+__all__ = [name for name in __all__ if name not in _MISSING]
 
 
 def __getattr__(name: str) -> Any:
-    """Look up what needs Stable-Baselines3, which says so where that is missing."""
-    if name in _NEED_SB3:
-        return getattr(importlib.import_module("autotrain_env.envs.sb3"), name)
+    """Look up what needs another package, which is imported only then; it says so where that is missing."""
+    if name in _LATER:
+        return getattr(importlib.import_module(_LATER[name][1]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -113,11 +113,13 @@ def play(env_id: str, arguments: dict[str, Any], seed: int) -> str:
         observation, reward, terminated, truncated, info = env.step(scripted_action(env.action_space, step))
         fingerprint.add((observation, reward, terminated, truncated))
         fingerprint.add({name: info[name] for name in ("score", "train_score", "learning_rate", "updates")})
-        fingerprint.add({name: info[name] for name in ("diverged", "rewind", "action", "reward_terms")})
+        shown = {name: info[name] for name in ("diverged", "rewind", "reward_terms")}
+        words = env.unwrapped.history()["action"][-1]  # type: ignore[attr-defined]
+        fingerprint.add(shown | {"action": words})
         over, step = terminated or truncated, step + 1
     tested = (f"{best}test_{name}" for best in ("", "best_holdout_") for name in ("accuracy", "loss"))
     fingerprint.add({name: info[name] for name in tested})
-    fingerprint.add(columns_of(info["history"]))
+    fingerprint.add(columns_of(env.unwrapped.history()))  # type: ignore[attr-defined]
     for best in (False, True):
         fingerprint.add(dict(env.unwrapped.network(best=best).state_dict()))  # type: ignore[attr-defined]
     return fingerprint.hash.hexdigest()
@@ -132,7 +134,8 @@ def play_side_by_side(tasks: str) -> str:
     observations, _ = envs.reset(seed=0)
     for _ in range(35):
         observations, rewards, terminated, truncated, info = envs.step(envs.action_space.sample())
-        fingerprint.add((observations, rewards, terminated, truncated, info["action"], info["rewind"]))
+        words = [envs.unwrapped.history(lane)["action"][-1] for lane in range(8)]  # type: ignore[attr-defined]
+        fingerprint.add((observations, rewards, terminated, truncated, words, info["rewind"]))
     return fingerprint.hash.hexdigest()
 
 

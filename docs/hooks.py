@@ -14,6 +14,7 @@ from nbconvert import MarkdownExporter
 from autotrain_env import ENVIRONMENTS, METRICS, AutoTrainEnv
 
 ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = ROOT / "examples" / "results" / "table.md"
 TABLES = sorted((ROOT / "agents" / "results").glob("*/tables.md"))
 
 
@@ -87,7 +88,13 @@ def tables() -> str:
     return "\n".join(f"- [{path.parent.name}](tables/{path.parent.name}.md)" for path in TABLES)
 
 
+def examples() -> str:
+    """Returns the table of the jobs that the controller was tried on."""
+    return EXAMPLES.read_text()
+
+
 PARTS = {
+    "examples": examples,
     "environments": environments,
     "metrics": metrics,
     "specification": specification,

@@ -86,10 +86,17 @@ def test_wheel_holds_the_library_alone(wheel: Path) -> None:
         names = set(archive.namelist())
     assert {name.split("/")[0] for name in names} == {"autotrain_env", info}
     assert f"{info}/licenses/LICENSE" in names
-    assert f"{info}/entry_points.txt" not in names
+    with zipfile.ZipFile(wheel) as archive:
+        scripts = archive.read(f"{info}/entry_points.txt").decode()
+    assert scripts.split() == [
+        "[console_scripts]",
+        "autotrain-watch",
+        "=",
+        "autotrain_env.viewing.watch:main",
+    ]
     package = ROOT / "autotrain_env"
     sources = {str(path.relative_to(ROOT)) for path in package.rglob("*") if path.suffix in SOURCES}
-    assert sources | {"autotrain_env/py.typed"} <= names
+    assert sources | {"autotrain_env/py.typed", "autotrain_env/viewing/watch.html"} <= names
 
 
 @pytest.mark.xdist_group("wheel")
@@ -105,6 +112,9 @@ def test_metadata(metadata: Message) -> None:
         "dev",
         "distributed",
         "docs",
+        "lightning",
+        "transformers",
+        "play",
     }
 
     requirements = metadata.get_all("Requires-Dist", [])

@@ -34,7 +34,8 @@ def _with_help(owner: _Class) -> _Class:
     for name, kind in owner.__annotations__.items():
         default = f"env's default: {defaults[name]}"
         if defaults[name] is None and name in of_tasks:
-            default = f"default: as env.tasks says, {of_tasks[name]} in 'default'"
+            in_default = "" if of_tasks[name] is None else f", {of_tasks[name]} in 'default'"
+            default = f"default: as env.tasks says{in_default}"
         argument = tyro.conf.arg(help=f"{described[name]} ({default})", help_behavior_hint="")
         owner.__annotations__[name] = Annotated[kind, argument]
     return owner
@@ -45,7 +46,7 @@ def _with_help(owner: _Class) -> _Class:
 class EnvArguments:
     """The arguments of `AutoTrainConfig` that can be written, `None` where not given.
 
-    The run folder has its own `log_path`.
+    The run folder has its own `log_path`, and histories are not read from `info`.
     """
 
     inner_steps: int | None = None

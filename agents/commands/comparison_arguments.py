@@ -11,7 +11,7 @@ from agents.comparing.collecting import collect, group_runs, plan_jobs
 from agents.comparing.jobs import Job
 from agents.comparing.plan import Plan
 from agents.comparing.targets import Target
-from agents.reporting.summaries import as_table, summarize
+from agents.reporting.summaries import as_table, backends_note, summarize
 from agents.runs.progress import bars
 from autotrain_env.errors import check, check_whole
 
@@ -81,5 +81,8 @@ class ComparisonArguments:
         with bars(console) as bar, bar("playing episodes") as report:
             records = collect(jobs, folder, report)
         for target, found in records.items():
-            console.print(as_table(target, summarize(found)))
+            rows = summarize(found)
+            console.print(as_table(target, rows))
+            if note := backends_note(rows):
+                console.print(f"[yellow]{note}[/yellow]")
         console.print(f"Records in {folder}/", soft_wrap=True)

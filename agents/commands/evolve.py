@@ -57,7 +57,11 @@ class Evolve:
     """Run folder; by default runs/classifiers/DATASET-CLASSIFIER-SEED."""
 
     resume: bool = False
-    """Go on from the newest checkpoint of a run with this very configuration; begin it if there is none."""
+    """Go on from the newest checkpoint of a run with this very configuration; begin it if there is none.
+    Checkpoints are plain data, which run no code when they are read."""
+
+    of_others: bool = False
+    """Go on with a run that another account has written, too."""
 
     overwrite: bool = False
     """Replace a run that is there."""
@@ -78,8 +82,10 @@ class Evolve:
             self.output or EVOLVED / f"{config.dataset}-{config.classifier}-{config.seed}"
         )
         workers = make_workers(self.workers, self.num_workers, self.ray_address, console.print)
-        with closing(workers):
-            folder.open(config, resume=self.resume, overwrite=self.overwrite)
+        if folder.path.exists() and not folder.path.is_dir():
+            raise FileExistsError(f"{folder.path} is no folder")
+        with closing(workers), folder.locked():
+            folder.open(config, resume=self.resume, overwrite=self.overwrite, of_others=self.of_others)
             try:
                 with bars(console) as bar, bar(f"evolving {config.classifier}") as report:
                     result = evolve_classifier(config, folder, report, workers, resume=self.resume)

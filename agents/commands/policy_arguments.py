@@ -8,7 +8,7 @@ import gymnasium
 import tyro
 
 from agents.commands.arguments import EnvArguments
-from agents.runs.folder import RunFolder, check_environment
+from agents.runs.folder import RunFolder, check_environment, portable
 from agents.runs.seeds import DEVELOPMENT_SEED
 from autotrain_env.errors import check
 from autotrain_env.policies.evaluation import make_evaluation_env
@@ -46,6 +46,8 @@ def environment_of(
 ) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
     """Returns the environment that a policy was trained in, some arguments replaced, for an evaluation.
 
+    Where data lie, and whether they may be downloaded, is said by `overrides` alone.
+
     Raises:
         InvalidValueError: If the policy does not say which it was, or it is none of this project's.
     """
@@ -54,5 +56,5 @@ def environment_of(
         set(trained) == {"id", "kwargs"}, "policy.json: environment", dict(trained), "an id and its kwargs"
     )
     check_environment(trained["id"], trained["kwargs"])
-    kwargs = trained["kwargs"] | overrides
+    kwargs = portable(trained["kwargs"]) | overrides
     return make_evaluation_env(trained["id"], num_envs, **kwargs)

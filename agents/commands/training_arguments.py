@@ -51,7 +51,11 @@ class Training(AgentArguments, ABC):
     """Run folder; by default runs/agents/ALGORITHM-ID-SEED."""
 
     resume: bool = False
-    """Go on from the newest checkpoint of a run with this very configuration; begin it if there is none."""
+    """Go on from the newest checkpoint of a run with this very configuration; begin it if there is none.
+    Checkpoints are plain data, which run no code when they are read."""
+
+    of_others: bool = False
+    """Go on with a run that another account has written, too."""
 
     overwrite: bool = False
     """Replace a run that is there."""
@@ -94,8 +98,13 @@ class Training(AgentArguments, ABC):
     def run(self, console: Console) -> None:
         """Train, and say where the run was written."""
         config = self.configuration()
-        with self.trainer(console) as train:
-            folder = self._begun_folder(config)
+        folder = RunFolder(self.output or RUNS / f"{config.algorithm}-{config.env_id}-{config.seed}")
+        if folder.path.exists() and not folder.path.is_dir():
+            raise FileExistsError(f"{folder.path} is no folder")
+        with self.trainer(console) as train, folder.locked():
+            self._begin(folder, config)
+            if self.resume and not folder.checkpoints():
+                console.print(f"No checkpoint yet in {folder.path}: it begins anew.", soft_wrap=True)
             try:
                 with bars(console) as bar, bar(f"training {config.algorithm}") as report:
                     result = train(config, folder, report)
@@ -141,13 +150,11 @@ class Training(AgentArguments, ABC):
         self.check(config, env)
         return config
 
-    def _begun_folder(self, config: RunConfig) -> RunFolder:
-        """Returns the run's folder, made, or found as a run to go on with; see `RunFolder.open`."""
-        folder = RunFolder(self.output or RUNS / f"{config.algorithm}-{config.env_id}-{config.seed}")
+    def _begin(self, folder: RunFolder, config: RunConfig) -> None:
+        """Make a run's folder, unless there is a run that can be gone on with; see `RunFolder.open`."""
         if not (self.resume and folder.exists):
             _check_not_replaced(config.start_from, folder)
-        folder.open(config, resume=self.resume, overwrite=self.overwrite)
-        return folder
+        folder.open(config, resume=self.resume, overwrite=self.overwrite, of_others=self.of_others)
 
 
 def _check_not_replaced(start_from: str | None, folder: RunFolder) -> None:

@@ -17,7 +17,7 @@ from autotrain_env.errors import check_whole, unknown_name
 
 @dataclass
 class Tune(AgentArguments):
-    """Tune hyperparameters with Optuna; the same command goes on with a study that was interrupted."""
+    """Tune hyperparameters with Optuna; the same command goes on with a study, beside others, too."""
 
     algorithm: tyro.conf.Positional[str] = tyro.MISSING
     """One of: ppo, a2c, dqn, sac, td3, maskable_ppo, recurrent_ppo, qrdqn, trpo, ars."""

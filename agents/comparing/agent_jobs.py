@@ -13,6 +13,7 @@ from agents.runs.progress import Reporter
 from autotrain_env.policies.evaluation import evaluate_policy
 from autotrain_env.policies.trained import load_policy
 from autotrain_env.process.log import read_rows
+from autotrain_env.schemas import number
 
 KEPT = ("train_steps", "score", "return", "rewinds", "reinits", "steps", "learning_rate")
 """Columns of an evaluation curve that records keep."""
@@ -45,7 +46,7 @@ class AgentJob(Job):
     @functools.cached_property
     def training(self) -> dict[str, Any]:
         """Returns the parts of the record that tell of training."""
-        curve = read_rows(self.run.evaluations, KEPT, whole=True)
+        curve = read_rows(self.run.evaluations, dict.fromkeys(KEPT, number()), whole=True)
         return {
             "learning_curve": [{name: point[name] for name in KEPT} for point in curve],
             "training": training_scores(self.run),

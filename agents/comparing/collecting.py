@@ -21,6 +21,7 @@ from agents.comparing.targets import TARGETS, Target, find_target
 from agents.runs.folder import RunFolder, as_plain
 from agents.runs.progress import Reporter, portion
 from autotrain_env.errors import check
+from autotrain_env.schemas import as_plain_name
 
 
 def parse_targets(names: Iterable[str]) -> tuple[Target, ...]:
@@ -63,7 +64,7 @@ def group_runs(folders: list[Path]) -> dict[str, list[RunFolder]]:
         seeds = [run.config().seed for run in runs]
         twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
         check(not twice, "runs", [str(run.path) for run in runs], f"of different seeds; twice: {twice}")
-        name = runs[0].path.resolve().name.removesuffix(f"-{seeds[0]}")
+        name = as_plain_name(runs[0].path.resolve().name.removesuffix(f"-{seeds[0]}"))
         check(
             name not in named, "runs", str(runs[0].path), "in folders named after their method, and -SEED"
         )

@@ -12,7 +12,7 @@ from agents.comparing.plan import OWN_TASKS, Plan
 from agents.comparing.records import Record, describe
 from agents.comparing.schedule_tuning import Environment, Results, Tuned
 from agents.comparing.targets import Target
-from agents.runs.folder import RunFolder, as_plain
+from agents.runs.folder import RunFolder, as_plain, portable
 from agents.runs.progress import Reporter
 from autotrain_env.envs.vector_env import AutoTrainVectorEnv
 from autotrain_env.errors import check
@@ -50,7 +50,7 @@ class Setting:
     def kwargs(self, env: dict[str, Any]) -> dict[str, Any]:
         """Returns arguments of the environment: a run's, then the target's tasks, then the plan's."""
         tasks = ("tasks", *TASK_FIELDS) if self.target is not OWN_TASKS else ()
-        kept = {name: value for name, value in env.items() if name not in tasks}
+        kept = {name: value for name, value in portable(env).items() if name not in tasks}
         return {**kept, **self.target.env, **self.plan.env}
 
     def baseline_env(self, **more: Any) -> tuple[str, dict[str, Any]]:
@@ -62,7 +62,7 @@ class Setting:
         """Returns id and arguments of the environment that agents were trained in."""
         env_id, env = self._env_of_first()
         own = self.plan.env if self.target is OWN_TASKS else {}
-        return as_plain({"id": env_id, **env, **own, "thresholdout": False})
+        return as_plain({"id": env_id, **portable(env), **own, "thresholdout": False})
 
     def _env_of_first(self) -> tuple[str, dict[str, Any]]:
         if self.first is None:
@@ -152,7 +152,8 @@ def described(env: Environment, results: Results, seconds: float, updates: int =
         updates: Updates that choosing took.
     """
     cost = {"updates_to_choose": updates, "seconds": seconds}
-    return {"chance": chance(env), "cost": cost, **describe(results, examples=False)}
+    backends = list(env.unwrapped.backends)  # type: ignore[attr-defined]
+    return {"chance": chance(env), "cost": cost, "backends": backends, **describe(results, examples=False)}
 
 
 def timed(play: Callable[..., Results], *arguments: Any, **named: Any) -> tuple[Results, float]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from agents.runs.folder import RunFolder
 from autotrain_env import __version__
 from autotrain_env.files import replace_file
+from autotrain_env.schemas import LARGEST_FILE, anything, read_json_lines, read_limited, structure, whole
 
 
 def note_look(path: Path, runs: Sequence[Path], targets: Sequence[str]) -> int:
@@ -21,7 +22,12 @@ def note_look(path: Path, runs: Sequence[Path], targets: Sequence[str]) -> int:
     Returns:
         How many looks there have been, this one included.
     """
-    looks = path.read_text().splitlines() if path.exists() else []
+    looks = []
+    if path.exists():
+        assert all(
+            read_json_lines(path, structure({"look": whole(1)}, others=anything))
+        )  # says what is damaged
+        looks = read_limited(path, LARGEST_FILE).decode().splitlines()
     policies = {run.name: RunFolder(run).policy_hash() for run in runs}
     look = {
         "look": len(looks) + 1,

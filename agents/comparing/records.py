@@ -10,7 +10,6 @@ import gzip
 import io
 import json
 import re
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -23,7 +22,30 @@ from agents.runs.folder import RunFolder, as_plain
 from autotrain_env import __version__
 from autotrain_env.errors import InvalidValueError, check
 from autotrain_env.files import replace_file
+from autotrain_env.process.config import MOST_SNAPSHOTS
 from autotrain_env.process.log import read_rows
+from autotrain_env.schemas import (
+    LARGEST_LINE,
+    MIB,
+    Kind,
+    anything,
+    column,
+    file_part,
+    flag,
+    gunzip_limited,
+    listed,
+    mapping,
+    number,
+    one_of,
+    optional,
+    parse_json,
+    plain_name,
+    read_json_lines,
+    read_limited,
+    structure,
+    text,
+    whole,
+)
 
 FILE = "records.jsonl.gz"
 SINGLE = "*.*.json"
@@ -60,6 +82,9 @@ PICTURED = (
     "stop",
     "diverged",
 )
+ACTIONS = ("lower the rate", "keep it", "raise it", "rewind", "re-init", "stop")
+"""What records say of actions."""
+LARGEST_PACKED, LARGEST_UNPACKED = 64 * MIB, 512 * MIB
 DIGITS = 6  # significant ones that are kept
 
 
@@ -85,6 +110,7 @@ class Record:
         training: Scores of the episodes of training, in the order in which they ended, in at most 300
             groups of equal size: `episodes` so far, and the mean `score` at their ends.
         examples: Histories of the episodes with the highest and the median initial rate.
+        backends: How the networks were computed, as the environment names it; empty where it was not kept.
     """
 
     method: str
@@ -101,6 +127,7 @@ class Record:
     learning_curve: list[dict[str, float]] = field(default_factory=list)
     training: dict[str, list[float]] = field(default_factory=dict)
     examples: list[dict[str, list[Any]]] = field(default_factory=list)
+    backends: list[str] = field(default_factory=list)
 
     @property
     def label(self) -> tuple[str, str]:
@@ -132,23 +159,88 @@ class Record:
             InvalidValueError: If it is damaged or of another format.
         """
         try:
-            parts = json.loads(content)
-            version = parts.pop("format")
-            parts.pop("version")
-            parts["columns"] = {name: np.array(values) for name, values in parts["columns"].items()}
-            parts["examples"] = [_renamed(example) for example in parts["examples"]]
-            record = cls(**parts)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InvalidValueError(f"{source} is no record: {error!r}") from error
-        check(version == RECORD_FORMAT, f"{source}: format", version, f"{RECORD_FORMAT}")
-        lengths = {len(values) for values in record.columns.values()}
-        check(len(lengths) == 1, f"{source}: columns", lengths, "of one length")
-        return record
+            found = parse_json(content, "it")
+            if isinstance(found, dict) and "format" in found:
+                check(found["format"] == RECORD_FORMAT, "format", found["format"], f"{RECORD_FORMAT}")
+            parts = _RECORD("content", found)
+            columns = parts["columns"]
+            _check_one_length("columns", columns)
+        except InvalidValueError as error:
+            raise InvalidValueError(f"{source} is no record: {error}") from error
+        return cls(**{name: value for name, value in parts.items() if name not in ("format", "version")})
 
 
-def _renamed(example: dict[str, Any]) -> dict[str, Any]:
-    """Returns an example with the holdout's answers under the name that histories have for them."""
-    return {ANSWER if name in ANSWER_NAMES else name: values for name, values in example.items()}
+def _check_one_length(field: str, columns: dict[str, Any]) -> None:
+    lengths = {name: len(values) for name, values in columns.items()}
+    check(len(set(lengths.values())) <= 1, field, lengths, "of one length")
+
+
+def _of_one_length(inner: Kind) -> Kind:
+    """Returns the kind of columns, lists or arrays by name, that all have one length."""
+
+    def kind(field: str, value: Any) -> dict[str, Any]:
+        columns = inner(field, value)
+        _check_one_length(field, columns)
+        return columns
+
+    return kind
+
+
+def _all_or_none(*names: str, others: Kind | None = None) -> Kind:
+    """Returns the kind of columns of finite numbers, as lists: all of these names, or none."""
+    full = _of_one_length(structure(dict.fromkeys(names, listed(number())), others=others))
+    return lambda field, value: {} if value == {} else full(field, value)
+
+
+def _example(field: str, value: Any) -> dict[str, list[Any]]:
+    """Returns an example, the holdout's answers under their name in histories; as a `Kind`."""
+    check(isinstance(value, dict), field, value, "an object")
+    named = {ANSWER if name in ANSWER_NAMES else name: values for name, values in value.items()}
+    example: dict[str, list[Any]] = _EXAMPLE(field, named)
+    widths = {len(row) for row in example["loss"]}
+    check(len(widths) == 1 and 0 not in widths, f"{field}.loss", example["loss"], "lists of one length")
+    _check_one_length(field, example)
+    return example
+
+
+def _flag_or_0(field: str, value: Any) -> Any:
+    whole(0, 1)(field, int(value) if isinstance(value, bool) else value)
+    return value
+
+
+_EXAMPLE: Kind = structure(
+    {
+        **dict.fromkeys(PICTURED, listed(number(missing=True), least=1)),
+        "updates": listed(number(0), least=1),
+        "loss": listed(listed(number(missing=True)), least=1),
+        "rewind": listed(whole(0, MOST_SNAPSHOTS), least=1),
+        **{name: listed(_flag_or_0, least=1) for name in ("reinit", "stop", "diverged")},
+    }
+)
+_NEEDED_COLUMNS = RECORD_COLUMNS[: RECORD_COLUMNS.index("updates") + 1]
+_RECORD: Kind = structure(
+    {
+        "format": one_of(RECORD_FORMAT),
+        "version": text(200),
+        "method": plain_name,
+        "kind": plain_name,
+        "seed": optional(whole(0)),
+        "target": file_part,
+        "setup": structure({"env": mapping(anything)}, others=anything),
+        "chance": number(0, 1),
+        "columns": structure(dict.fromkeys(_NEEDED_COLUMNS, column(object)), others=column(object)),
+    },
+    {
+        "cost": mapping(number(0)),
+        "chosen": mapping(number()),
+        "curve": _all_or_none("updates", "train_score", "score", "learning_rate"),
+        "actions": _all_or_none(*ACTIONS),
+        "learning_curve": listed(structure({"train_steps": number(0), "score": number()}, others=number())),
+        "training": _all_or_none("episodes", "score"),
+        "examples": listed(_example, 10),
+        "backends": listed(plain_name),
+    },
+)
 
 
 class RecordFile:
@@ -196,13 +288,11 @@ class RecordFile:
         """Returns the records of the file, and their lines, by name."""
         if not self.path.exists():
             return {}
-        try:
-            lines = gzip.decompress(self.path.read_bytes()).splitlines(keepends=True)
-        except (OSError, EOFError, zlib.error) as error:
-            raise InvalidValueError(f"{self.path} is damaged: {error}") from error
+        packed = read_limited(self.path, LARGEST_PACKED)
+        lines = gunzip_limited(packed, str(self.path), LARGEST_UNPACKED).splitlines(keepends=True)
         found = {}
-        for number, line in enumerate(lines, 1):
-            record = Record.parse(line, f"{self.path}, line {number},")
+        for at, line in enumerate(lines, 1):
+            record = Record.parse(line, f"{self.path}, line {at},")
             found[record.name] = (record, line)
         return found
 
@@ -212,7 +302,7 @@ def _sorting(name: str) -> list[str]:
 
 
 def _load_single(path: Path) -> Record:
-    return Record.parse(path.read_bytes(), str(path))
+    return Record.parse(read_limited(path, LARGEST_LINE), str(path))
 
 
 def load_records(paths: Iterable[Path]) -> list[Record]:
@@ -318,7 +408,8 @@ def training_scores(run: RunFolder, groups: int = 300) -> dict[str, list[float]]
         scores = [row["score"] for row in generations]
         each = generations[0]["episodes"] if generations else 1
     else:
-        rows = read_rows(run.decisions, ("terminated", "truncated", "score"), whole=run.finished)
+        needed = {"terminated": flag, "truncated": flag, "score": number()}
+        rows = read_rows(run.decisions, needed, whole=run.finished)
         scores = [row["score"] for row in rows if row["terminated"] or row["truncated"]]
     size = max(1, -(-len(scores) // groups))
     ends = range(size, len(scores) + 1, size)
@@ -330,7 +421,13 @@ def training_scores(run: RunFolder, groups: int = 300) -> dict[str, list[float]]
 
 def read_generations(run: RunFolder) -> list[dict[str, Any]]:
     """Returns the rows of a run's `generations.jsonl`."""
-    return list(read_rows(run.generations, ("episodes", "score"), whole=run.finished))
+    kinds = {"episodes": whole(1), "score": number(-1e100, 1e100)}
+    return list(read_json_lines(run.generations, structure(kinds, others=_report), whole=run.finished))
+
+
+def _report(field: str, value: Any) -> Any:
+    """Takes what a strategy reports of a generation, a number or a flag; as a `Kind`."""
+    return value if isinstance(value, bool) else number(-1e100, 1e100, missing=True)(field, value)
 
 
 def _mean_curve(histories: np.ndarray) -> dict[str, list[float]]:
@@ -364,8 +461,7 @@ def _shares_of_actions(histories: np.ndarray) -> dict[str, list[float]]:
     The shares of one step add up to the share of episodes that went on until then.
     """
     steps = max(len(history["updates"]) for history in histories) - 1
-    names = ("lower the rate", "keep it", "raise it", "rewind", "re-init", "stop")
-    counts = np.zeros((len(names), steps))
+    counts = np.zeros((len(ACTIONS), steps))
     for history in histories:
         factor = history["lr_factor"][1:]
         verbs = (history["stop"][1:], history["reinit"][1:], history["rewind"][1:] > 0)
@@ -373,7 +469,7 @@ def _shares_of_actions(histories: np.ndarray) -> dict[str, list[float]]:
         other = stop | reinit | rewind
         taken = (~other & (factor < 1), ~other & (factor == 1), ~other & (factor > 1), rewind, reinit, stop)
         counts[:, : len(stop)] += taken
-    return {name: (row / len(histories)).tolist() for name, row in zip(names, counts, strict=True)}
+    return {name: (row / len(histories)).tolist() for name, row in zip(ACTIONS, counts, strict=True)}
 
 
 def rounded(value: Any) -> Any:

@@ -58,6 +58,7 @@ def _target(
         "validation_size": 400 if dataset == "digits" else 500,
         "label_noise": noise,
         "classifier": network,
+        "batch_size": 64,
     }
     return Target(name, stage, group, env, episodes, num_envs)
 

@@ -39,15 +39,25 @@ from agents.runs.lifecycle import (
     Stopwatch,
     log_scalars,
     log_sizes,
-    read_state,
     truncate_logs,
-    write_state,
 )
+from agents.runs.plain import read_plain, write_plain
 from agents.runs.progress import Reporter
-from autotrain_env.errors import InvalidValueError, check, check_whole, unknown_name
+from autotrain_env.errors import check, check_whole, unknown_name
 from autotrain_env.evolution import ClassifierProblem, Cosine, EvolutionStrategy, ask, init, tell
 from autotrain_env.evolution.strategy import EvolutionState
 from autotrain_env.files import replace_file
+from autotrain_env.schemas import (
+    Kind,
+    anything,
+    conform,
+    mapping,
+    optional,
+    plain_name,
+    structure,
+    text,
+    whole,
+)
 from autotrain_env.viewing.style import as_image
 
 WEIGHTS_NAME, PICTURE_NAME = "classifier.safetensors", "curve.png"
@@ -148,6 +158,21 @@ class EvolveConfig(Configuration):
         check_whole("seed", self.seed, 0)
 
 
+_CONFIG: Kind = structure(
+    {
+        "dataset": plain_name,
+        "classifier": plain_name,
+        "seed": whole(0),
+        "generations": whole(1, 10**9),
+        "evaluation_generations": whole(1, 10**9),
+        "train_size": optional(whole(1)),
+        "validation_size": optional(whole(1)),
+        "hyperparameters": mapping(anything),
+        "versions": mapping(text(200)),
+    }
+)
+
+
 class EvolveFolder(RunFolder):
     """The folder of a run of `evolve`."""
 
@@ -160,11 +185,7 @@ class EvolveFolder(RunFolder):
             FileNotFoundError: If there is no run.
             InvalidValueError: If the file is damaged, or that of another kind of run.
         """
-        content = self._read_config()
-        try:
-            return EvolveConfig(**content)
-        except (TypeError, ValueError) as error:
-            raise InvalidValueError(f"{self.path / 'run.json'} is damaged: {error}") from error
+        return EvolveConfig(**conform(self._read_config(), _CONFIG, str(self.path / "run.json")))
 
 
 @dataclass(frozen=True)
@@ -342,7 +363,7 @@ class ClassifierEvolution:
 
         def write(folder: Path) -> None:
             sizes = log_sizes(self.logs)
-            write_state(folder, {"progress": progress, "sizes": sizes, "minutes": self.stopwatch.minutes})
+            write_plain(folder, {"progress": progress, "sizes": sizes, "minutes": self.stopwatch.minutes})
 
         self.folder.save_checkpoint(progress.search.generation, write)
 
@@ -424,8 +445,8 @@ def evolve_classifier(
         Interrupted: After Ctrl-C, once a checkpoint is saved.
     """
     run = ClassifierEvolution(config, folder, workers)
-    checkpoints = folder.checkpoints() if resume else []
-    state = read_state(checkpoints[-1]) if checkpoints else None
+    checkpoint = folder.newest_checkpoint() if resume else None
+    state = None if checkpoint is None else read_plain(checkpoint)
     if resume:
         truncate_logs(run.logs, state["sizes"] if state else {})
     with (

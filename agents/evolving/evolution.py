@@ -14,7 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 from agents.evolving.hyperparameters import begin_search, check_tasks, read_hyperparameters
 from agents.evolving.members import Generation, Outcome, Trial, without_memory
 from agents.evolving.workers import Workers
-from agents.runs.folder import RunConfig, RunFolder
+from agents.runs.folder import RunConfig, RunFolder, portable
 from agents.runs.lifecycle import (
     Interrupted,
     Interruption,
@@ -22,10 +22,9 @@ from agents.runs.lifecycle import (
     log_scalars,
     log_sizes,
     note_evaluation,
-    read_state,
     truncate_logs,
-    write_state,
 )
+from agents.runs.plain import read_state, write_plain
 from agents.runs.progress import Reporter
 from agents.runs.seeds import evolution_seed
 from autotrain_env.envs.vector_env import AutoTrainVectorEnv
@@ -90,7 +89,7 @@ class Evolution:
         self.spec = self.settings.describe_policy(
             env.single_observation_space,
             env.single_action_space,
-            environment={"id": config.env_id, "kwargs": config.env},
+            environment={"id": config.env_id, "kwargs": portable(config.env)},
             versions={name: config.versions[name] for name in ("autotrain-env", "torch")},
         )
         self.trial = Trial(
@@ -171,7 +170,7 @@ class Evolution:
         def write(folder: Path) -> None:
             sizes = log_sizes(_logs(self.folder))
             state = {"progress": progress, "sizes": sizes, "minutes": self.stopwatch.minutes}
-            write_state(folder, state)
+            write_plain(folder, state)
 
         self.folder.save_checkpoint(progress.env_steps, write)
 
@@ -207,8 +206,8 @@ def evolve(
         InvalidValueError: If something in the configuration is not allowed.
         Interrupted: After Ctrl-C, once a checkpoint is saved.
     """
-    checkpoints = folder.checkpoints() if resume else []
-    state = read_state(checkpoints[-1]) if checkpoints else None
+    checkpoint = folder.newest_checkpoint() if resume else None
+    state = None if checkpoint is None else read_state(checkpoint, config)
     if resume:  # before the run opens its log: what was written after the checkpoint is forgotten
         truncate_logs(_logs(folder), state["sizes"] if state else {})
     run = Evolution(config, folder, workers)

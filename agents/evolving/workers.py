@@ -7,8 +7,10 @@ That holds for equal versions of the libraries and one type of CPU.
 
 import importlib
 import multiprocessing
+import multiprocessing.connection
 import os
 import socket
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -83,6 +85,18 @@ class Serial:
         """Do nothing: there is nothing to end."""
 
 
+def end_with_parent() -> None:
+    """Let this worker end when the process that began it does, however that ends."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)  # nobody is left to whom anything could be said
+
+    threading.Thread(target=watch, name="end with parent", daemon=True).start()
+
+
 class Processes:
     """Worker processes on this machine; members of one that dies are evaluated by others.
 
@@ -96,7 +110,8 @@ class Processes:
 
     def _make_pool(self) -> ProcessPoolExecutor:
         # not forked: threads of torch do not survive that
-        return ProcessPoolExecutor(self.num_workers, multiprocessing.get_context("spawn"))
+        context = multiprocessing.get_context("spawn")
+        return ProcessPoolExecutor(self.num_workers, context, initializer=end_with_parent)
 
     def evaluate(self, trial: Trial[Any, OutcomeT], generation: Any, members: int) -> OutcomeT:
         """See `Workers.evaluate`.

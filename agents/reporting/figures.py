@@ -121,7 +121,7 @@ def plot_generations(rows: Sequence[Mapping[str, Any]]) -> Figure:
     shown = [(label, names) for label, names in panels if any(names[0] in row for row in rows)]
     figure = Figure(figsize=(SIZE[0], 1.6 * len(shown) + 0.4), dpi=100, layout="constrained")
     column = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
-    generations = [row["generation"] for row in rows]
+    generations = [row.get("generation", at) for at, row in enumerate(rows, 1)]
     for axes, (label, names) in zip(column, shown, strict=True):
         for name, colour in zip(names, COLOURS, strict=False):
             values = [row.get(name, np.nan) for row in rows]
@@ -146,7 +146,9 @@ def plot_progress(records: Sequence[Record], shown: Sequence[Label]) -> Figure:
     over_updates, over_seconds, rates = figure.subplots(3, 1)
     ends = []
     for label, colour in zip(shown, COLOURS * len(shown), strict=False):
-        found = methods[label]
+        found = [record for record in methods[label] if record.curve and record.curve["updates"]]
+        if not found:
+            continue
         longest = max((record.curve for record in found), key=lambda curve: len(curve["updates"]))
         updates = np.array(longest["updates"])
         padded = {
@@ -154,7 +156,7 @@ def plot_progress(records: Sequence[Record], shown: Sequence[Label]) -> Figure:
             for name in ("score", "learning_rate")
         }
         share = updates / max(updates[-1], 1.0)  # a policy may stop before the first update
-        seconds = np.mean([record.cost["seconds"] for record in found]) * share
+        seconds = np.mean([record.cost.get("seconds", 0.0) for record in found]) * share
         over_updates.plot(updates, 100 * padded["score"], color=colour, label=_name(label), linewidth=1.5)
         trained = seconds > 0
         over_seconds.plot(seconds[trained], 100 * padded["score"][trained], color=colour, linewidth=1.5)
@@ -162,7 +164,7 @@ def plot_progress(records: Sequence[Record], shown: Sequence[Label]) -> Figure:
         rates.plot(updates, padded["learning_rate"], color=colour, linewidth=1.5)
     for axes in (over_updates, over_seconds):
         axes.set_ylabel("validation\naccuracy [%]")
-        axes.set_ylim(min(ends) - 12, max(ends) + 2)
+        axes.set_ylim(min(ends, default=12) - 12, max(ends, default=98) + 2)
     if any(len(line.get_xdata()) for line in over_seconds.lines):
         over_seconds.set_xscale("log")
     over_seconds.set_xlabel("seconds for one network, all runs that it was chosen from included")
@@ -186,12 +188,13 @@ def _padded(values: Sequence[float], length: int) -> np.ndarray:
 
 def plot_actions(records: Sequence[Record], label: Label) -> Figure:
     """Draw how often a policy took each action, and when."""
-    found = by_method(records)[label]
-    steps = max(len(next(iter(record.actions.values()))) for record in found)
+    found = [record for record in by_method(records)[label] if record.actions]
+    steps = max((len(next(iter(record.actions.values()))) for record in found), default=0)
     shares = []
     for name in ACTION_COLOURS:
         rows = [np.asarray(record.actions[name], float) for record in found]
-        shares.append(np.mean([np.pad(row, (0, steps - len(row))) for row in rows], axis=0))
+        padded = [np.pad(row, (0, steps - len(row))) for row in rows]
+        shares.append(np.mean(padded, axis=0) if padded else np.zeros(0))
     figure, axes = _axes(f"actions of {_name(label)}", "env step", "share of episodes")
     axes.stackplot(
         np.arange(steps),

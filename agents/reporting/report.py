@@ -25,6 +25,7 @@ from agents.reporting.figures import (
 )
 from agents.reporting.summaries import (
     as_markdown,
+    backends_note,
     by_method,
     groups_as_markdown,
     numbers_of,
@@ -190,6 +191,7 @@ def _section(name: str, records: list[Record], output: Path) -> dict[str, Any]:
         "rows": rows,
         "figures": figures,
         "cost": _cost(rows[0]),
+        "backends": backends_note(rows),
     }
 
 

@@ -85,6 +85,7 @@ def _summary(
         "lead_of_first": dataclasses.asdict(compared.difference),
         "probability_that_first_is_better": dataclasses.asdict(compared.probability),
         "first_is": compared.verdict,
+        "backends": sorted({backend for record in found for backend in record.backends}),
     }
     if reference is not None:
         chance, one = np.full(episodes, found[0].chance), np.full(episodes, reference)
@@ -146,9 +147,22 @@ def _group_summary(
     }
 
 
+def backends_note(summaries: list[dict[str, Any]]) -> str:
+    """Returns a warning where the networks of one target were computed in different ways, or nothing."""
+    methods: dict[str, list[str]] = {}
+    for row in summaries:
+        methods.setdefault(" and ".join(row["backends"]) or "a backend not recorded", []).append(
+            row["method"]
+        )
+    if len(methods) < 2:
+        return ""
+    listed = "; ".join(f"by {backend}: {', '.join(names)}" for backend, names in methods.items())
+    return f"Networks were computed by different backends, which round differently: {listed}."
+
+
 def numbers_of(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     """Returns rows such as those of `summarize` as one table, nested numbers as columns of their own."""
-    return pd.json_normalize(list(rows), sep="_")
+    return pd.json_normalize([{**row, "backends": " ".join(row["backends"])} for row in rows], sep="_")
 
 
 def _percent(numbers: dict[str, float]) -> dict[str, float]:
@@ -233,6 +247,9 @@ def as_markdown(target: str, summaries: list[dict[str, Any]]) -> str:
         "gap: train − test. Updates: for a network, of all runs that it was chosen from, and once for "
         "tuning, or for training the policy."
     )
+    note = backends_note(summaries)
+    if note:
+        explained += f"\n\n{note}"
     return f"### {target}\n\n{explained}\n\n{_markdown(pd.concat(parts))}"
 
 

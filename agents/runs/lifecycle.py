@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import pickle
 import signal
 import threading
 import time
@@ -11,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 import gymnasium
 from torch.utils.tensorboard import SummaryWriter
 
@@ -21,10 +19,6 @@ from autotrain_env import AutoTrainConfig, AutoTrainVectorEnv
 from autotrain_env.errors import InvalidValueError
 from autotrain_env.policies.evaluation import evaluate_policy
 from autotrain_env.policies.trained import TrainedPolicy
-
-STATE_NAME = "state.pkl"
-STATE_FORMAT = 2
-"""Changes with what checkpoints hold, and where the classes live that they are made of."""
 
 
 class Interrupted(Exception):
@@ -45,42 +39,6 @@ class Stopwatch:
     def minutes(self) -> float:
         """Returns the minutes until now."""
         return (time.monotonic() - self.begin) / 60
-
-
-def write_state(checkpoint: Path, state: dict[str, Any]) -> None:
-    """Write what a checkpoint holds in `state.pkl`, its format before it.
-
-    Args:
-        checkpoint: Folder of the checkpoint.
-        state: Anything that can be pickled, by name.
-    """
-    with (checkpoint / STATE_NAME).open("wb") as file:
-        pickle.dump(STATE_FORMAT, file)
-        cloudpickle.dump(state, file)
-
-
-def read_state(checkpoint: Path) -> dict[str, Any]:
-    """Returns what a checkpoint holds in `state.pkl`.
-
-    Raises:
-        InvalidValueError: If it is damaged, or was written by a version that writes another format.
-    """
-    path = checkpoint / STATE_NAME
-    other = InvalidValueError(
-        f"{path} was made by another version of this project: go on with that version, or train anew with "
-        f"--overwrite"
-    )
-    try:
-        with path.open("rb") as file:
-            if pickle.load(file) != STATE_FORMAT:
-                raise other
-            return pickle.load(file)
-    except InvalidValueError:
-        raise
-    except (ModuleNotFoundError, AttributeError) as error:  # it names what is no longer there
-        raise other from error
-    except Exception as error:  # what a damaged pickle raises may be anything
-        raise InvalidValueError(f"{path} is damaged: {error!r}") from error
 
 
 def note_evaluation(
@@ -111,15 +69,47 @@ def note_evaluation(
 
 
 def log_sizes(logs: Iterable[Path]) -> dict[str, int]:
-    """Returns bytes in each log that exists, by its name."""
-    return {path.name: path.stat().st_size for path in logs if path.exists()}
+    """Returns bytes in each log that exists, by its name, which are on the disk when it returns."""
+    sizes = {}
+    for path in logs:
+        if path.exists():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+                sizes[path.name] = os.fstat(file.fileno()).st_size
+    return sizes
 
 
 def truncate_logs(logs: Iterable[Path], sizes: dict[str, int]) -> None:
-    """Forget rows that were written after the checkpoint: they will be written again."""
-    for path in logs:
+    """Forget rows that were written after the checkpoint: they will be written again.
+
+    Raises:
+        InvalidValueError: If a log is missing, or shorter than the checkpoint says, or does not end with a
+            row there; no log is changed then.
+    """
+    paths = list(logs)
+    for path in paths:
+        _check_log(path, sizes.get(path.name, 0))
+    for path in paths:
         if path.exists():
             os.truncate(path, sizes.get(path.name, 0))
+
+
+def _check_log(path: Path, size: int) -> None:
+    """Raise an `InvalidValueError` unless a log holds so many bytes, the last of which ends a row."""
+    found = path.stat().st_size if path.exists() else 0
+    if found < size:
+        state = f"is shorter ({found:,} bytes)" if path.exists() else "is missing, but is longer"
+        raise InvalidValueError(
+            f"{path} {state} than the newest checkpoint says ({size:,} bytes): put it back, or train anew "
+            f"with --overwrite"
+        )
+    if size:
+        with path.open("rb") as file:
+            file.seek(size - 1)
+            if file.read(1) != b"\n":
+                raise InvalidValueError(
+                    f"{path} is damaged: no row ends at byte {size:,}, where the newest checkpoint says so"
+                )
 
 
 def log_scalars(writer: SummaryWriter, prefix: str, values: Mapping[str, Any], steps: int) -> None:

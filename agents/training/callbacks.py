@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from agents.runs.folder import RunConfig, RunFolder
+from agents.runs.folder import RunConfig, RunFolder, portable
 from agents.runs.lifecycle import (
     Interrupted,
     Interruption,
@@ -14,10 +13,10 @@ from agents.runs.lifecycle import (
     config_of,
     log_sizes,
     note_evaluation,
-    write_state,
 )
+from agents.runs.plain import write_plain
 from agents.runs.progress import Reporter
-from agents.training.checkpoints import MONITORED, environments_of, random_state
+from agents.training.checkpoints import MONITORED, environments_of, model_state, random_state
 from agents.training.export import export_policy
 from autotrain_env import Curriculum
 from autotrain_env.errors import InvalidValueError
@@ -93,7 +92,7 @@ class Keeper(BaseCallback):
 
     def policy(self) -> TrainedPolicy:
         """Returns the policy as it is now."""
-        return export_policy(self.model, {"id": self.config.env_id, "kwargs": self.config.env})
+        return export_policy(self.model, {"id": self.config.env_id, "kwargs": portable(self.config.env)})
 
     def evaluate(self) -> dict[str, float]:
         """Play the development episodes and add a point to the curve; training's streams stay the same."""
@@ -109,21 +108,19 @@ class Keeper(BaseCallback):
         self.folder.save_checkpoint(self.model.num_timesteps, self._write_checkpoint)
 
     def _write_checkpoint(self, folder: Path) -> None:
-        model = self.model
-        model.save(folder / "model.zip")
-        if isinstance(model, OffPolicyAlgorithm):
-            model.save_replay_buffer(folder / "replay_buffer.pkl")
-        monitor, env = environments_of(model)
+        monitor, env = environments_of(self.model)
+        if self.config.start_from is not None:
+            self.policy().save(folder)  # says what layers the model has, as the hyperparameters do not
         state = {
+            "model": model_state(self.model),
             "env": env.env.state_dict(),
             "monitor": {name: getattr(monitor, name) for name in MONITORED},
-            "lstm_states": getattr(model, "_last_lstm_states", None),
-            "random": random_state(model),
+            "random": random_state(self.model),
             "curriculum": None if self.curriculum is None else self.curriculum.state_dict(),
             "sizes": log_sizes((self.folder.decisions, self.folder.evaluations)),
             "minutes": self.stopwatch.minutes,
         }
-        write_state(folder, state)
+        write_plain(folder, state)
 
 
 class CurriculumCallback(BaseCallback):

@@ -9,7 +9,8 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.runs.folder import RunConfig, RunFolder
-from agents.runs.lifecycle import config_of, read_state, truncate_logs
+from agents.runs.lifecycle import config_of, truncate_logs
+from agents.runs.plain import read_state
 from agents.runs.progress import Reporter
 from agents.runs.seeds import training_seed
 from agents.training.algorithms import check_action_space, find_algorithm
@@ -38,8 +39,8 @@ def train(
         InvalidValueError: If the algorithm cannot act in the environment.
         Interrupted: After Ctrl-C, once a checkpoint is saved.
     """
-    checkpoint = folder.checkpoints()[-1] if resume and folder.checkpoints() else None
-    state = None if checkpoint is None else read_state(checkpoint)
+    checkpoint = folder.newest_checkpoint() if resume else None
+    state = None if checkpoint is None else read_state(checkpoint, config)
     if resume:
         truncate_logs((folder.decisions, folder.evaluations), state["sizes"] if state else {})
     with closing(

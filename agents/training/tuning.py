@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import warnings
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -26,6 +27,11 @@ from autotrain_env.policies.evaluation import evaluate_policy, make_evaluation_e
 
 # Trials train with the last seeds of all, which no run should use.
 FIRST_TRIAL_SEED = MAX_SEEDS - 10_000
+
+# A process tells every so often that its trial is still at work; one that has told nothing for longer was
+# killed, and its trial counts as failed. So several processes can work on one study. [s]
+HEARTBEAT_INTERVAL, GRACE_PERIOD = 15, 90
+_LOCK_TIMEOUT = 60  # for which a process waits while another one writes [s]
 
 _SQLITE = b"SQLite format 3\0"  # at the head of such a file
 
@@ -143,7 +149,7 @@ class Study:
 
 
 def open_study(study: Study, storage: Path) -> optuna.Study:
-    """Begin a study, or go on with it.
+    """Begin a study, or go on with it, also beside other processes that are at work on it.
 
     Args:
         study: What it tries.
@@ -160,7 +166,7 @@ def open_study(study: Study, storage: Path) -> optuna.Study:
     try:
         made = optuna.create_study(
             study_name=f"{study.algorithm} {study.env_id}",
-            storage=f"sqlite:///{storage}",
+            storage=_open_storage(storage),
             pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
             direction="maximize",
             load_if_exists=True,
@@ -176,15 +182,24 @@ def open_study(study: Study, storage: Path) -> optuna.Study:
             text for name, text in zip(wanted, differences, strict=True) if wanted[name] != known.get(name)
         ]
         check(not differences, f"{storage}", "; ".join(differences), "a study begun alike (now, and then)")
-    # A sampler that begins anew must not repeat what it drew before.
-    made.sampler = optuna.samplers.TPESampler(seed=1000 * study.seed + len(made.trials))
-    for trial in made.get_trials(states=[TrialState.RUNNING]):
-        made.tell(trial.number, state=TrialState.FAIL)  # of a process that was killed
     return made
 
 
+def _open_storage(path: Path) -> optuna.storages.RDBStorage:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.storages.RDBStorage(
+            f"sqlite:///{path}",
+            engine_kwargs={"connect_args": {"timeout": _LOCK_TIMEOUT}},
+            heartbeat_interval=HEARTBEAT_INTERVAL,
+            grace_period=GRACE_PERIOD,
+        )
+
+
 def run_study(study: Study, made: optuna.Study, trials: int, report: Reporter) -> None:
-    """Try until so many trials are finished, pruned ones included.
+    """Try until so many trials are finished, pruned ones and those of other processes included.
+
+    Trials of others that are under way are not waited for: each of several processes may end one more.
 
     Args:
         study: What to try.
@@ -196,7 +211,35 @@ def run_study(study: Study, made: optuna.Study, trials: int, report: Reporter) -
     known = load_hyperparameters(study.algorithm, study.env_id)
     while (finished := len(finished_trials(made))) < trials:
         part = portion(report, finished, 1, trials)
-        made.optimize(lambda trial, part=part: _try(study, trial, known, part), n_trials=1)  # type: ignore[misc]
+        attempt = _Attempt(study, known, part)
+        try:
+            made.optimize(attempt, n_trials=1)
+        except Exception:
+            if not attempt.given_up:
+                raise
+
+
+class _Attempt:
+    """Makes one trial, and sees whether another process has given it up meanwhile.
+
+    As where a computer was asleep: the trial counts as failed, and Optuna lets nobody change that.
+
+    Args:
+        study: What to try.
+        known: Hyperparameters that are known.
+        report: Told how far it is.
+    """
+
+    def __init__(self, study: Study, known: dict[str, Any], report: Reporter) -> None:
+        self.study, self.known, self.report = study, known, report
+        self.given_up = False
+
+    def __call__(self, trial: Trial) -> float:
+        """Returns the score of a trial."""
+        try:
+            return _try(self.study, trial, self.known, self.report)
+        finally:
+            self.given_up = trial.study.trials[trial.number].state == TrialState.FAIL
 
 
 def finished_trials(made: optuna.Study) -> list[FrozenTrial]:
@@ -211,6 +254,8 @@ def suggest(algorithm: str, trial: Trial, known: dict[str, Any]) -> dict[str, An
 
 
 def _try(study: Study, trial: Trial, known: dict[str, Any], report: Reporter) -> float:
+    # Of the trial's own: processes side by side must not draw the same, nor one that begins anew.
+    trial.study.sampler = optuna.samplers.TPESampler(seed=1000 * study.seed + trial.number)
     hyperparameters = suggest(study.algorithm, trial, known)
     trial.set_user_attr("hyperparameters", hyperparameters)
     seed = FIRST_TRIAL_SEED + trial.number

@@ -8,7 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from autotrain_env.errors import InvalidTypeError, InvalidValueError, check_whole, warn
+from autotrain_env.errors import InvalidTypeError, InvalidValueError, check_whole, in_brief, warn
+
+MOST_CLASSES = 100_000
 
 
 def as_images(images: Any, argument: str) -> torch.Tensor:
@@ -55,7 +57,10 @@ def as_images(images: Any, argument: str) -> torch.Tensor:
 
 
 def _as_tensor(images: Any, argument: str) -> torch.Tensor:
-    array = np.asarray(images)
+    try:
+        array = np.asarray(images)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InvalidValueError(f"{argument}={in_brief(images)}: no array of numbers: {error}") from error
     if array.dtype.kind not in "biuf":
         raise InvalidTypeError(f"{argument}: dtype {array.dtype}; must be a numeric, real one")
     dtype = np.uint8 if array.dtype == np.uint8 else np.float32
@@ -80,7 +85,10 @@ def as_labels(labels: Any, argument: str, num_images: int) -> npt.NDArray[np.int
     """
     if isinstance(labels, torch.Tensor):
         labels = labels.detach().cpu().numpy()
-    array = np.asarray(labels)
+    try:
+        array = np.asarray(labels)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InvalidValueError(f"{argument}={in_brief(labels)}: no array of numbers: {error}") from error
     if array.dtype.kind not in "biu":
         raise InvalidTypeError(f"{argument}: dtype {array.dtype}; must be an integer one")
     if array.shape != (num_images,):
@@ -107,9 +115,16 @@ def check_classes(label_parts: list[npt.NDArray[np.int64]], num_classes: int | N
         InvalidValueError: If C is not an integer above 1, or a label lies outside 0 … C − 1.
     """
     given = num_classes is not None
+    for argument, part in zip(("labels", "test_labels"), label_parts, strict=False):
+        largest = int(part.max())
+        if largest >= MOST_CLASSES:
+            raise InvalidValueError(
+                f"{argument}: {largest} at position {int(part.argmax())}; classes are numbered from 0 on, "
+                f"and there are at most {MOST_CLASSES:,}"
+            )
     if num_classes is None:
         num_classes = max(2, 1 + max(int(part.max()) for part in label_parts))
-    check_whole("num_classes", num_classes, 2)
+    check_whole("num_classes", num_classes, 2, MOST_CLASSES)
     for argument, part in zip(("labels", "test_labels"), label_parts, strict=False):
         outside = (part < 0) | (part >= num_classes)
         if outside.any():

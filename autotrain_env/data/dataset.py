@@ -8,9 +8,9 @@ come in two parts. The *pool* is what the seed of a task divides into train, hol
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
 import weakref
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias
@@ -54,8 +54,9 @@ class Dataset:
     Copies and deep copies return the handle itself. How it pickles depends on where it comes from:
     a built-in set travels as its name and folder, a synthetic one as its arguments, a user's own
     through shared memory, which the receiving process maps without copying. That memory belongs
-    to the process that pickled the handle first and stays there until that process ends, and such
-    a pickle is of no use afterwards. Unpickled twice in one process, it is the same handle twice.
+    to the process that pickled the handle first and stays there until that process ends; afterwards
+    such a pickle can be read where the same data are registered, under any name
+    (`register_dataset`). Unpickled twice in one process, it is the same handle twice.
 
     Handles are made by `load_dataset`, `Dataset.from_arrays` and `synthetic`, not by the
     constructor.
@@ -205,23 +206,24 @@ class Dataset:
         )
 
     @functools.cached_property
+    def digest(self) -> str:
+        """Returns a hash of all that the data are: equal ones have the same in every process."""
+        kept = (self.num_classes, self.test_size, *self.default_sizes, *self.images.shape)
+        found = hashlib.blake2b(repr(kept).encode(), digest_size=12)
+        for array in (self.images.numpy(), self.labels):
+            found.update(np.ascontiguousarray(array).data)
+        return found.hexdigest()
+
+    @functools.cached_property
     def _recipe_of_shared(self) -> Recipe:
         """Returns how others make this handle from shared memory, where the first call puts its tensors."""
-        ticket = sharing.share(self.name, self.images, self.labels)
+        ticket = sharing.share(self.name, self.images, self.labels, self.digest)
         recipe = (
             _attach,
             (ticket, self.num_classes, self.test_size, self.default_sizes, self.from_bytes),
         )
         _HANDLES[recipe] = self
         return recipe
-
-    @functools.cached_property
-    def digest(self) -> str:
-        """Returns a checksum of all images and labels."""
-        checksum = 0
-        for array in (self.images.numpy(), self.labels):
-            checksum = zlib.crc32(array.data.cast("B"), checksum)
-        return f"{checksum:08x}"
 
     @functools.cached_property
     def _pixel_moments(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
@@ -250,11 +252,23 @@ def from_recipe(make: Callable[..., Dataset], *arguments: Any) -> Dataset:
 
     Returns:
         A handle that pickles as this call.
+
+    Raises:
+        SharedMemoryGoneError: If it was a user's own in a process that has ended, and the same data are
+            not registered in this one.
     """
     recipe = (make, arguments)
     handle = _HANDLES.get(recipe)
     if handle is None:
-        handle = _HANDLES[recipe] = replace(make(*arguments), recipe=recipe)
+        try:
+            handle = replace(make(*arguments), recipe=recipe)
+        except sharing.SharedMemoryGoneError as gone:
+            from autotrain_env.data.registry import registered_alike
+
+            handle = registered_alike(gone.ticket.digest)
+            if handle is None:
+                raise
+        _HANDLES[recipe] = handle
     return handle
 
 

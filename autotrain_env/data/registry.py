@@ -106,7 +106,8 @@ def register_dataset(
     """Make a data set known under a name, so that `dataset=name` finds it.
 
     A handle that was found by name keeps it when it is pickled: unless the receiving process has
-    registered that name itself, it knows the name from then on.
+    registered that name itself, it knows the name from then on. What was pickled by a process that has
+    ended, such as a checkpoint, can be read where the same data are registered.
 
     Args:
         name: The name; not that of a built-in set.
@@ -140,10 +141,25 @@ def is_built_in(name: str) -> bool:
 
 
 def _load_registered(name: str) -> Dataset:
+    return from_recipe(_rename, _registered_data(name), name)
+
+
+def _registered_data(name: str) -> Dataset:
+    """Returns what is registered under a name, as it was before it had the name."""
     data = _REGISTRY[name]
     if not isinstance(data, Dataset):
         data = _REGISTRY[name] = load_dataset(data())
-    return from_recipe(_rename, data, name)
+    return data
+
+
+def registered_alike(digest: str) -> Dataset | None:
+    """Returns a registered data set with the same data, or `None`; those not loaded yet are loaded last.
+
+    Args:
+        digest: That of the data; see `Dataset.digest`.
+    """
+    loaded_first = sorted(_REGISTRY, key=lambda name: not isinstance(_REGISTRY[name], Dataset))
+    return next((data for data in map(_registered_data, loaded_first) if data.digest == digest), None)
 
 
 def _rename(data: Dataset, name: str) -> Dataset:

@@ -122,6 +122,7 @@ class EpochSampler:
         self._drawn = np.empty((num_lanes, 0), np.int64)  # permutations; of each lane's those that follow:
         self._next = np.zeros(num_lanes, np.int64)  # the first item that was not handed out, and
         self._end = np.zeros(num_lanes, np.int64)  # where the last permutation ends
+        self.taken = np.zeros(num_lanes, np.int64)  # how many items were handed out
 
     def begin(self, lane: int, generator: np.random.Generator, items: npt.NDArray[np.int64]) -> None:
         """Begin a stream in a lane.
@@ -155,6 +156,7 @@ class EpochSampler:
                 self._refill(lane, count)
             start = self._next[lanes]
         self._next[lanes] = start + count
+        self.taken[lanes] += count
         num_lanes, room = self._drawn.shape
         # All stretches of so many items, a view: so they are copied whole, and not number by number.
         stretches = np.ndarray(
@@ -180,6 +182,15 @@ class EpochSampler:
         self._permute(generator, epochs)
         self._drawn[lane, : len(rest)] = rest
         self._next[lane], self._end[lane] = 0, end
+
+    def put_back(self, taken: npt.NDArray[np.int64]) -> None:
+        """Take items back, so that they come again: those that the last draw of each lane handed out.
+
+        Args:
+            taken: How many a lane had handed out before, int64, shape (N,).
+        """
+        self._next -= self.taken - taken
+        self.taken = taken.copy()
 
     def position(self, lane: int) -> StreamPosition:
         """Returns how far a lane's stream is, to be given to `go_to`."""

@@ -24,21 +24,40 @@ class Ticket(NamedTuple):
         block: Name of the block of shared memory.
         process: The process that it belongs to.
         images_shape: Shape of the images, (n, *image_shape).
+        digest: What tells these data from others, in processes that cannot map them.
     """
 
     name: str
     block: str
     process: int
     images_shape: tuple[int, ...]
+    digest: str
 
 
-def share(name: str, images: torch.Tensor, labels: npt.NDArray[np.int64]) -> Ticket:
+class SharedMemoryGoneError(RuntimeError):
+    """The process that shared a data set has ended, or runs on another machine.
+
+    Args:
+        ticket: What was to be mapped.
+    """
+
+    def __init__(self, ticket: Ticket) -> None:
+        super().__init__(
+            f"dataset {ticket.name!r}: process {ticket.process}, which pickled it, has ended or runs on "
+            "another machine, and its shared memory is gone. Register the same data in this process, under "
+            "any name (autotrain_env.register_dataset), and read this again."
+        )
+        self.ticket = ticket
+
+
+def share(name: str, images: torch.Tensor, labels: npt.NDArray[np.int64], digest: str) -> Ticket:
     """Copy images and labels to shared memory, where they stay until this process ends.
 
     Args:
         name: What messages call the data set.
         images: Images, float32, on the CPU, shape (n, *image_shape).
         labels: Labels, shape (n,).
+        digest: What tells these data from others.
 
     Returns:
         The ticket for `attach`.
@@ -54,7 +73,7 @@ def share(name: str, images: torch.Tensor, labels: npt.NDArray[np.int64]) -> Tic
     shared_images, shared_labels = _map(block, tuple(images.shape))
     shared_images.copy_(images)
     shared_labels[:] = labels
-    return Ticket(name, block.name, os.getpid(), tuple(images.shape))
+    return Ticket(name, block.name, os.getpid(), tuple(images.shape), digest)
 
 
 def attach(ticket: Ticket) -> tuple[torch.Tensor, npt.NDArray[np.int64]]:
@@ -67,16 +86,12 @@ def attach(ticket: Ticket) -> tuple[torch.Tensor, npt.NDArray[np.int64]]:
         Images and labels, not copied.
 
     Raises:
-        RuntimeError: If the process that shared them has ended.
+        SharedMemoryGoneError: If the process that shared them has ended.
     """
     try:
         block = _open(ticket.block)
     except FileNotFoundError:
-        raise RuntimeError(
-            f"dataset {ticket.name!r}: process {ticket.process}, which pickled it, has ended "
-            "or runs on another machine, and its shared memory is gone. Load or register the "
-            "data in this process instead (load_dataset, register_dataset)."
-        ) from None
+        raise SharedMemoryGoneError(ticket) from None
     return _map(block, ticket.images_shape)
 
 

@@ -9,10 +9,12 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from autotrain_env.data.arrays import MOST_CLASSES
 from autotrain_env.data.dataset import TEST_FRACTION, Dataset, from_recipe
-from autotrain_env.errors import check, check_whole, unknown_name
+from autotrain_env.errors import check, check_name, check_number, check_whole
 
 _TEACHER_WIDTH = 32
+_MOST_NUMBERS = 10**9
 
 
 def synthetic(
@@ -59,14 +61,16 @@ def synthetic(
     Raises:
         InvalidValueError: If an argument is out of its range or `kind` is unknown.
     """
-    if kind not in SYNTHETIC_KINDS:
-        raise unknown_name("kind", kind, SYNTHETIC_KINDS)
-    check_whole("seed", seed, 0)
-    check_whole("num_classes", num_classes, 2)
-    check_whole("num_features", num_features, 1)
-    check_whole("size", size, 4)
-    check(0 <= difficulty <= 1, "difficulty", difficulty, "in [0, 1]")
-    check_whole("components", components, 1)
+    check_name("kind", kind, SYNTHETIC_KINDS)
+    check_whole("seed", seed, 0, 2**64 - 1)
+    check_whole("num_classes", num_classes, 2, MOST_CLASSES)
+    check_whole("num_features", num_features, 1, _MOST_NUMBERS)
+    check_whole("size", size, 4, _MOST_NUMBERS)
+    check_number("difficulty", difficulty, lambda number: 0 <= number <= 1, "in [0, 1]")
+    check_whole("components", components, 1, _MOST_NUMBERS)
+    few = max(size, num_classes * components) * num_features <= _MOST_NUMBERS
+    allowed = f"so that vectors and centres are at most {_MOST_NUMBERS:,} numbers"
+    check(few, "(size, num_features)", (size, num_features), allowed)
     return from_recipe(_make, kind, seed, num_classes, num_features, size, float(difficulty), components)
 
 

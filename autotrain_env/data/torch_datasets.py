@@ -9,13 +9,14 @@ import numpy as np
 import torch
 import torch.utils.data
 
+from autotrain_env.data.arrays import MOST_CLASSES
 from autotrain_env.data.dataset import Dataset
-from autotrain_env.errors import InvalidTypeError, InvalidValueError
+from autotrain_env.errors import InvalidTypeError, InvalidValueError, in_brief
 
 
 def brief(value: object, limit: int = 80) -> str:
     """Show a value in a message, cut where it is long."""
-    text = f"{type(value).__name__} {' '.join(repr(value).split())}"
+    text = f"{type(value).__name__} {' '.join(in_brief(value).split())}"
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
@@ -35,6 +36,9 @@ def from_torch_dataset(data: torch.utils.data.Dataset[Any]) -> Dataset:
                 f"{tuple(image.shape)} and {image.dtype}, item 0 one of shape "
                 f"{tuple(images[0].shape)} and {images[0].dtype}"
             )
+    largest = max(labels, key=abs)
+    if abs(largest) > MOST_CLASSES:
+        raise InvalidValueError(f"dataset={brief(data)}: label {in_brief(largest)} is none of a class")
     return Dataset.from_arrays(torch.stack(images), np.array(labels, dtype=np.int64))
 
 

@@ -9,17 +9,22 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils.seeding import np_random
 from torch import nn
 
+from autotrain_env.envs.keyboard import keys_to_action
+from autotrain_env.envs.time_limit import truncation_within, with_time_limit
 from autotrain_env.errors import InvalidTypeError, unknown_name
 from autotrain_env.process.actions import check_actions
 from autotrain_env.process.config import make_config
 from autotrain_env.process.core import AutoTrainCore
 from autotrain_env.process.observations import observation_space
+from autotrain_env.process.record import History
 from autotrain_env.process.situation import Situation
 from autotrain_env.process.tasks import Task
-from autotrain_env.viewing.run import render_rgb
+from autotrain_env.viewing.frames import Scales, render_rgb
 from autotrain_env.viewing.text import render_ansi
+from autotrain_env.viewing.window import Window, can_open_window
 
-RENDER_MODES = ("ansi", "rgb_array")
+RENDER_MODES = ("ansi", "human", "rgb_array")
+RENDER_FPS = 4
 
 
 class AutoTrainEnv(gymnasium.Env[np.ndarray, Any]):
@@ -107,17 +112,21 @@ class AutoTrainEnv(gymnasium.Env[np.ndarray, Any]):
     Row 0 is a network of the task's own initialisation scheme. `reset` makes no update.
 
     ## Episode end
-    Terminated by stop, or when the budget is spent. Truncated only where `truncate_after=` is given.
+    Terminated by stop, or when the budget is spent. Truncated only where `truncate_after=` is given, or
+    `max_episode_steps=`, which is the same.
 
     ## Information
     `info` holds at every step: `score` (on the reward's split), `train_score`, `holdout_answer` (what
     Thresholdout said, 0 to 1), `learning_rate`, `lr_factor` (what it changed by), `updates`,
     `holdout_queries`, `holdout_exhausted`, `diverged`, `rewind` (distance really rewound),
-    `rewind_impossible`, `reinit`, `stop`, `action` in words, `reward_terms`. At the end also
-    `test_accuracy`, `test_balanced_accuracy` (the mean over the classes of the share that is classified
-    rightly) and `test_loss` of the last weights, `best_holdout_test_accuracy`,
-    `best_holdout_test_balanced_accuracy` and `best_holdout_test_loss` of those with the best guarded
-    holdout answer, and `history`: arrays with one entry per decision, the reset first.
+    `rewind_impossible`, `reinit`, `stop`, `action` as a number (-1 reset, 0 go on, 1 rewind, 2 re-init,
+    3 stop), `reward_terms`. At the end also `test_accuracy`, `test_balanced_accuracy` (the mean over the
+    classes of the share that is classified rightly) and `test_loss` of the last weights,
+    `best_holdout_test_accuracy`, `best_holdout_test_balanced_accuracy` and `best_holdout_test_loss` of
+    those with the best guarded holdout answer.
+
+    `env.unwrapped.history()` returns the episode so far: arrays with one entry per decision, the reset
+    first, with actions in words. `history_in_info=True` puts it into the last `info`, too.
 
     ## Arguments
     Those of `autotrain_env.AutoTrainConfig`, as keywords of `gymnasium.make`.
@@ -127,20 +136,30 @@ class AutoTrainEnv(gymnasium.Env[np.ndarray, Any]):
     | `AutoTrainPrototype-v0` | factors 0.9, 1, 1.1; `sign` reward on holdout; no Thresholdout | 3 H + 2 |
     | `AutoTrainRISA-v0` | no rewind; `risa` reward | 7 |
     | `AutoTrainContinuous-v0` | continuous actions | Box of H + 3 |
+    | `AutoTrainFlat-v0` | flat observations | 5 H + 2 |
+    | `AutoTrainContinuousFlat-v0` | continuous actions, flat observations | Box of H + 3 |
+
+    The last two are for software that takes an id and no arguments.
 
     ## Version history
     * v0: first version.
 
     Args:
-        render_mode: `"ansi"` for text, `"rgb_array"` for a picture of the run so far, `None` for neither.
+        render_mode: `"ansi"` for text, `"rgb_array"` for a picture of the run so far, `"human"` for a
+            window that shows it after every reset and step (with pygame), `None` for none of them.
+        max_episode_steps: Another name of `truncate_after`; of the two the smaller one counts.
         kwargs: Arguments of `AutoTrainConfig`.
     """
 
-    metadata = {"render_modes": list(RENDER_MODES), "render_fps": 4}
+    metadata = {"render_modes": list(RENDER_MODES), "render_fps": RENDER_FPS}
 
-    def __init__(self, render_mode: str | None = None, **kwargs: Any) -> None:
-        self.config = make_config(kwargs)
+    def __init__(
+        self, render_mode: str | None = None, max_episode_steps: int | None = None, **kwargs: Any
+    ) -> None:
+        self.config = make_config(with_time_limit(kwargs, max_episode_steps))
         self.render_mode = check_render_mode(render_mode)
+        self._window = Window("AutoTrain", RENDER_FPS) if render_mode == "human" else None
+        self.metadata = self.metadata | {"render_modes": usable_render_modes()}
         self.core = AutoTrainCore(self.config, num_envs=1)
         self.observation_space = observation_space(
             self.config.num_snapshots, self.config.history_length, self.config.observation_layout
@@ -165,10 +184,12 @@ class AutoTrainEnv(gymnasium.Env[np.ndarray, Any]):
         """
         options = check_options(options, ("task",))
         task = check_task(options.get("task"))
+        self.core.truncate_after = truncation_within(self, self.config.truncate_after)
         ahead = copy.deepcopy(self.np_random) if seed is None else np_random(seed)[0]
         info = self.core.reset(np.array([0]), [draw_episode_seed(ahead)], [task])
         super().reset(seed=seed)  # only now: a task that does not fit must leave everything as it was
         draw_episode_seed(self.np_random)  # the same number
+        self._show()
         return self.core.observation()[0], first_lane(info)
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
@@ -190,6 +211,7 @@ class AutoTrainEnv(gymnasium.Env[np.ndarray, Any]):
             raise ResetNeeded("step() was called before reset(), or after the end of the episode")
         checked = check_actions(self.action_space, action)
         result = self.core.step(self.core.decode(checked[None]))
+        self._show()
         return (
             self.core.observation()[0],
             float(result.reward[0]),
@@ -206,9 +228,32 @@ class AutoTrainEnv(gymnasium.Env[np.ndarray, Any]):
         """
         return self.core.action_masks()[0]
 
+    def get_keys_to_action(self) -> dict[str, Any]:
+        """Returns the action of every key, for `gymnasium.utils.play`.
+
+        The digits choose a factor of the learning rate; `q`, `w`, `e`, … rewind by one env step, two,
+        three, …, also together with a digit; `n` re-initialises, `x` stops. No key trains on at the same
+        rate.
+
+        Raises:
+            InvalidTypeError: If actions set the rate itself.
+        """
+        return keys_to_action(self.core.action_type)
+
     def situation(self) -> Situation:
         """Returns what policies decide on, arrays over one lane; the environment must have been reset."""
         return self.core.situation()
+
+    def history(self) -> History:
+        """Returns what the episode was so far: arrays by name, one entry per decision, the reset first.
+
+        What there is, is said in `autotrain_env.process.record.COLUMNS`: `action` in words, `updates`,
+        `learning_rate`, `loss` (shape (rows, K)), `score` and others. It is there until the next `reset`.
+
+        Raises:
+            ResetNeeded: If no episode has begun.
+        """
+        return lane_history(self.core, 0)
 
     @property
     def backends(self) -> tuple[str, ...]:
@@ -246,18 +291,26 @@ class AutoTrainEnv(gymnasium.Env[np.ndarray, Any]):
         """Draw the run so far.
 
         Returns:
-            Text (`"ansi"`), or a picture, uint8, shape (height, width, 3); `None` without a render mode.
+            Text (`"ansi"`), or a picture, uint8, shape (height, width, 3); `None` for a window, and without
+            a render mode.
 
         Raises:
             ResetNeeded: If no episode has begun.
         """
-        if self.render_mode is None:
-            return None
-        return render_lane(self.core, 0, self.render_mode)
+        if self.render_mode in ("ansi", "rgb_array"):
+            return render_lane(self.core, 0, self.render_mode)
+        self._show()
+        return None
+
+    def _show(self) -> None:
+        if self._window is not None:
+            self._window.show(render_lane(self.core, 0, "rgb_array"))
 
     def close(self) -> None:
-        """Close the MDP log."""
+        """Close the MDP log, and the window."""
         self.core.close()
+        if self._window is not None:
+            self._window.close()
 
 
 def render_lane(core: AutoTrainCore, lane: int, render_mode: str) -> Any:
@@ -274,9 +327,36 @@ def render_lane(core: AutoTrainCore, lane: int, render_mode: str) -> Any:
     Raises:
         ResetNeeded: If no episode has begun.
     """
+    history = lane_history(core, lane)
+    return render_ansi(history) if render_mode == "ansi" else render_rgb(history, _scales(core, lane))
+
+
+def _scales(core: AutoTrainCore, lane: int) -> Scales:
+    return Scales(
+        int(core.lineage.budget[lane]),
+        core.config.lr_bounds,
+        core.config.num_snapshots,
+        int(core.lineage.num_classes[lane]),
+        core.config.score,
+        core.config.reward_split,
+    )
+
+
+def lane_history(core: AutoTrainCore, lane: int) -> History:
+    """Returns what a lane's episode was so far.
+
+    Args:
+        core: The core that plays it.
+        lane: Number of the lane.
+
+    Raises:
+        InvalidValueError: If there is no such lane.
+        ResetNeeded: If no episode has begun.
+    """
+    history = core.history_of(lane)
     if core.episodes[lane] is None:
-        raise ResetNeeded("render() was called before reset()")
-    return (render_ansi if render_mode == "ansi" else render_rgb)(core.history.of(lane))
+        raise ResetNeeded("there is no run before reset()")
+    return history
 
 
 def check_render_mode(render_mode: str | None) -> str | None:
@@ -288,6 +368,11 @@ def check_render_mode(render_mode: str | None) -> str | None:
     if render_mode is not None and render_mode not in RENDER_MODES:
         raise unknown_name("render_mode", render_mode, RENDER_MODES)
     return render_mode
+
+
+def usable_render_modes() -> list[str]:
+    """Returns the render modes that can be used here, which Gymnasium's checker tries; see `Window`."""
+    return [mode for mode in RENDER_MODES if mode != "human" or can_open_window()]
 
 
 def check_options(options: dict[str, Any] | None, known: tuple[str, ...]) -> dict[str, Any]:

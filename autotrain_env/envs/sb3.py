@@ -33,9 +33,9 @@ class AutoTrainVecEnv(VecEnv):
 
     def __init__(self, env: AutoTrainVectorEnv) -> None:
         self.env = env
-        self.metadata = env.metadata
         self._actions: np.ndarray | None = None
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
+        self.metadata |= {name: value for name, value in env.metadata.items() if name != "render_modes"}
 
     def reset(self) -> np.ndarray:
         """Begin new episodes in all lanes, and return their observations, float32, shape (N, …)."""
@@ -171,4 +171,6 @@ def make_sb3_env(env_id: str = "AutoTrain-v0", num_envs: int = 64, **kwargs: Any
         **kwargs,
     )
     assert isinstance(env, AutoTrainVectorEnv)
-    return VecMonitor(AutoTrainVecEnv(env))
+    monitored = VecMonitor(AutoTrainVecEnv(env))
+    monitored.metadata = monitored.venv.metadata  # of which VecEnvs around others keep the modes alone
+    return monitored

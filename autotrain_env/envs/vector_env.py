@@ -12,21 +12,26 @@ from gymnasium.vector.utils import batch_space
 from torch import nn
 
 from autotrain_env.envs.env import (
-    RENDER_MODES,
+    RENDER_FPS,
     check_options,
     check_render_mode,
     check_task,
     draw_episode_seed,
+    lane_history,
     render_lane,
+    usable_render_modes,
 )
+from autotrain_env.envs.time_limit import with_time_limit
 from autotrain_env.errors import InvalidTypeError, check, unknown_name
 from autotrain_env.process.actions import Decisions, check_actions
 from autotrain_env.process.config import make_config
 from autotrain_env.process.core import AutoTrainCore
 from autotrain_env.process.descriptions import check_same
 from autotrain_env.process.observations import observation_space
+from autotrain_env.process.record import History
 from autotrain_env.process.situation import Situation
 from autotrain_env.process.tasks import Task
+from autotrain_env.viewing.window import Window, tile
 
 
 class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
@@ -45,8 +50,9 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
     Args:
         num_envs: Number of lanes (N).
         autoreset_mode: An `AutoresetMode`, or its value.
-        render_mode: `"ansi"` for text, `"rgb_array"` for pictures, `None` for neither.
-        max_episode_steps: Another name of `truncate_after`.
+        render_mode: `"ansi"` for text, `"rgb_array"` for pictures, `"human"` for a window that shows all
+            lanes, `None` for none of them.
+        max_episode_steps: Another name of `truncate_after`; of the two the smaller one counts.
         kwargs: Arguments of `AutoTrainConfig`.
     """
 
@@ -58,24 +64,17 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         max_episode_steps: int | None = None,
         **kwargs: Any,
     ) -> None:
-        if max_episode_steps is not None:
-            given = kwargs.setdefault("truncate_after", max_episode_steps)
-            check(
-                given == max_episode_steps,
-                "max_episode_steps",
-                max_episode_steps,
-                f"the same as truncate_after={given}, of which it is another name",
-            )
-        self.config = make_config(kwargs)
+        self.config = make_config(with_time_limit(kwargs, max_episode_steps))
         self.num_envs = num_envs
         modes = {mode.value: mode for mode in AutoresetMode}
         if autoreset_mode not in (*modes, *AutoresetMode):
             raise unknown_name("autoreset_mode", autoreset_mode, modes)
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.render_mode = check_render_mode(render_mode)
+        self._window = Window("AutoTrain", RENDER_FPS) if render_mode == "human" else None
         self.metadata = {
-            "render_modes": list(RENDER_MODES),
-            "render_fps": 4,
+            "render_modes": usable_render_modes(),
+            "render_fps": RENDER_FPS,
             "autoreset_mode": self.autoreset_mode,
         }
         self.core = AutoTrainCore(self.config, num_envs)
@@ -155,6 +154,7 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         # Only now: a task that does not fit must leave everything as it was.
         for lane, (generator, lane_seed) in zip(lanes.tolist(), seeded, strict=True):
             self._generators[lane], self._seeds[lane] = generator, lane_seed
+        self._show()
         return self.core.observation(), with_masks(info, _mask(self.num_envs, lanes))
 
     def _reset_mask(self, mask: Any) -> np.ndarray:
@@ -230,6 +230,7 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
                 reset_info = self._reset_lanes(np.flatnonzero(ended_before))
                 info = _merge(info, reset_info, ended_before)
                 terminated, truncated = terminated & ~ended_before, truncated & ~ended_before
+        self._show()
         return self.core.observation(), result.reward, terminated, truncated, info
 
     def _check_started(self) -> None:
@@ -281,6 +282,21 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
             InvalidValueError: If there is no such level.
         """
         self.core.set_task_level(level)
+
+    def history(self, lane: int) -> History:
+        """Returns what a lane's episode was so far, as `AutoTrainEnv.history` does.
+
+        A lane that has been reset has begun its next episode: where lanes reset by themselves,
+        `history_in_info=True` hands the whole episode over at its end.
+
+        Args:
+            lane: Number of the lane.
+
+        Raises:
+            InvalidValueError: If there is no such lane.
+            ResetNeeded: If it was never reset.
+        """
+        return lane_history(self.core, lane)
 
     @property
     def backends(self) -> tuple[str, ...]:
@@ -350,14 +366,24 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         self._seeds = list(state["seeds"])
 
     def render(self) -> tuple[Any, ...] | None:
-        """Draw the runs so far: a text or a picture for every lane; `None` without a render mode."""
-        if self.render_mode is None:
-            return None
-        return tuple(render_lane(self.core, lane, self.render_mode) for lane in range(self.num_envs))
+        """Draw the runs so far: a text or a picture for every lane; `None` where a window shows them."""
+        if self.render_mode in ("ansi", "rgb_array"):
+            return self._drawn(self.render_mode)
+        self._show()
+        return None
+
+    def _drawn(self, render_mode: str) -> tuple[Any, ...]:
+        return tuple(render_lane(self.core, lane, render_mode) for lane in range(self.num_envs))
+
+    def _show(self) -> None:
+        if self._window is not None and None not in self.core.episodes:
+            self._window.show(tile(self._drawn("rgb_array")))
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Close the MDP log."""
+        """Close the MDP log, and the window."""
         self.core.close()
+        if self._window is not None:
+            self._window.close()
 
 
 def _mask(num_envs: int, lanes: np.ndarray) -> np.ndarray:

@@ -63,7 +63,8 @@ class CMAES:
             "randn": _Normals(seed),
         }
         start = parameters.detach().double().cpu().numpy()
-        return CMAState(self, parameters, cma.CMAEvolutionStrategy(start, self.perturbation_std, options))
+        library = cma.CMAEvolutionStrategy(start, self.perturbation_std, options)
+        return CMAState(self, parameters.detach().clone(), seed, library)
 
 
 class _Normals:
@@ -84,24 +85,37 @@ class CMAState:
 
     Args:
         strategy: The strategy that is followed.
-        like: A tensor of the parameters' dtype and device.
+        start: The initial mean.
+        seed: Seed of all noise.
         library: Pycma's own state, which is copied before it changes.
         generation: How many generations were told.
         asked: The members that are being evaluated, float64, shape (n, d).
         report: Figures of the last generation, see `EvolutionState`.
+        told: Fitness of the members of every generation, float64, each of shape (population_size,): what a
+            copy elsewhere is made of, since all else follows from it.
     """
 
     strategy: CMAES
-    like: Tensor
+    start: Tensor
+    seed: int
     library: Any
     generation: int = 0
     asked: np.ndarray | None = None
     report: Mapping[str, Any] = field(default_factory=dict)
+    told: tuple[np.ndarray, ...] = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Returns how others make this state: not of the library's own, but by telling it the same."""
+        return replayed, (self.strategy, self.start, self.seed, self.told, self.asked is not None)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "CMAState":
+        """Returns the state itself, of which nothing changes."""
+        return self
 
     @property
     def parameters(self) -> Tensor:
         """Returns the mean of the search distribution, shape (d,)."""
-        return torch.from_numpy(np.array(self.library.mean)).to(self.like)
+        return torch.from_numpy(np.array(self.library.mean)).to(self.start)
 
     @property
     def population_size(self) -> int:
@@ -120,7 +134,7 @@ class CMAState:
         check(self.asked is None, "ask()", "called twice", "followed by tell()")
         library = copy.deepcopy(self.library)
         asked = np.array(library.ask())
-        return torch.from_numpy(asked).to(self.like), replace(self, library=library, asked=asked)
+        return torch.from_numpy(asked).to(self.start), replace(self, library=library, asked=asked)
 
     def tell(self, fitness: Any, behaviors: Any = None) -> "CMAState":
         """Learn from the members' fitness; see `EvolutionState.tell`."""
@@ -128,7 +142,8 @@ class CMAState:
             raise InvalidValueError("tell() was called without ask(): there is no generation to tell of")
         check(behaviors is None, "behaviors", behaviors, "None without novelty")
         values = check_fitness(fitness, self.population_size)
-        after = replace(self, asked=None, generation=self.generation + 1)
+        told = (*self.told, values.numpy().copy())
+        after = replace(self, asked=None, generation=self.generation + 1, told=told)
         report = describe_fitness(values)
         if not values.isfinite().any():
             return replace(after, report={**report, "skipped": True})
@@ -137,3 +152,21 @@ class CMAState:
         report["std"] = float(library.sigma)
         report["update_norm"] = float(np.linalg.norm(library.mean - self.library.mean))
         return replace(after, library=library, report=report)
+
+
+def replayed(
+    strategy: CMAES, start: Tensor, seed: int, told: tuple[np.ndarray, ...], is_asked: bool
+) -> CMAState:
+    """Returns the state that a search is in after some generations.
+
+    Args:
+        strategy: The strategy that is followed.
+        start: The initial mean.
+        seed: Seed of all noise.
+        told: Fitness of the members of every generation.
+        is_asked: Whether the next generation is being evaluated.
+    """
+    state = strategy.init(start, seed)
+    for fitness in told:
+        state = state.ask()[1].tell(fitness)
+    return state.ask()[1] if is_asked else state

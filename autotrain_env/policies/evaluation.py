@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from autotrain_env.envs.vector_env import AutoTrainVectorEnv
 from autotrain_env.errors import InvalidTypeError, check, check_whole
 from autotrain_env.policies.protocol import Policy
-from autotrain_env.process.record import FINAL_COLUMNS
+from autotrain_env.process.record import FINAL_COLUMNS, History
 
 
 def make_evaluation_env(env_id: str, num_envs: int, **kwargs: Any) -> VectorEnv[Any, Any, Any]:
@@ -62,7 +62,7 @@ def evaluate_policy(
     | `initial_learning_rate`, `learning_rate` | of the task (within the bounds), and at the end |
     | `rewinds`, `reinits`, `divergences` | how many (a divergence lasts until it is left) |
     | `stopped` | whether it ended by stop |
-    | `history` | what `info["history"]` holds (object), only where asked for |
+    | `history` | what the environment's `history` returns (object), only where asked for |
 
     Args:
         env: An `AutoTrainVectorEnv` in autoreset mode `DISABLED`. It is left with all lanes ended.
@@ -109,7 +109,7 @@ def evaluate_policy(
         returns += reward
         ended = ran & ~state.running
         for lane in np.flatnonzero(ended & ~surplus).tolist():
-            rows[episode[lane]] = _episode_row(info, lane, returns[lane])
+            rows[episode[lane]] = _episode_row(info, lane, returns[lane], vector_env.history(lane))
         episode[ended] += num_envs
         due = ended & (episode < episodes)
         if progress is not None:
@@ -138,8 +138,7 @@ def _check_env(env: VectorEnv[Any, Any, Any]) -> AutoTrainVectorEnv:
     return vector_env
 
 
-def _episode_row(info: dict[str, Any], lane: int, episode_return: float) -> dict[str, Any]:
-    past = info["history"][lane]
+def _episode_row(info: dict[str, Any], lane: int, episode_return: float, past: History) -> dict[str, Any]:
     healthy = ~past["diverged"][:-1] | (past["rewind"][1:] > 0) | past["reinit"][1:]  # before training
     return {
         **{name: info[name][lane] for name in FINAL_COLUMNS},

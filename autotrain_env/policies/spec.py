@@ -1,7 +1,7 @@
 """What a policy is made of: the content of `policy.json`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import gymnasium
@@ -9,8 +9,21 @@ import numpy as np
 from gymnasium import spaces
 from torch import nn
 
-from autotrain_env.errors import check, check_whole, unknown_name
+from autotrain_env.errors import check, check_name, check_number, check_whole, unknown_name
 from autotrain_env.process.observations import NUM_METRICS
+from autotrain_env.schemas import (
+    Kind,
+    anything,
+    column,
+    flag,
+    listed,
+    mapping,
+    number,
+    one_of,
+    structure,
+    text,
+    whole,
+)
 
 POLICY_FORMAT = 1
 """Version of the content of `policy.json`."""
@@ -19,6 +32,10 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "fl
 LAYERS = ("linear", "lstm", "gru", "state_attention", "normalize", *ACTIVATIONS)
 RECURRENT = {"lstm": 2, "gru": 1}
 """Kinds of recurrent layers, and how many arrays the state of each is made of."""
+WIDEST, MOST_LAYERS, MOST_DIMENSIONS = 2**16, 100, 8
+"""Width of a layer, number of layers and dimensions of an observation at most."""
+_OBSERVATION_BOUND = 1e9
+_IN_WORDS = {"in": "input", "out": "output"}
 
 
 @dataclass(frozen=True)
@@ -57,8 +74,7 @@ class PolicySpec:
 
     def __post_init__(self) -> None:
         """Check that layers follow on each other and fit the spaces."""
-        if self.head not in HEADS:
-            raise unknown_name("head", self.head, HEADS)
+        check_name("head", self.head, HEADS)
         discrete = self.head in HEADS[:3]
         check(
             isinstance(self.action_space, spaces.Discrete) == discrete,
@@ -69,16 +85,18 @@ class PolicySpec:
         for name in ("environment", "versions"):
             check(isinstance(getattr(self, name), Mapping), name, getattr(self, name), "an object")
         check(isinstance(self.masked, bool), "masked", self.masked, "True or False")
-        check(0 <= self.exploration <= 1, "exploration", self.exploration, "in [0, 1]")
+        check_number("exploration", self.exploration, lambda share: 0 <= share <= 1, "in [0, 1]")
         width = int(np.prod(self.observation_space.shape))
         for layer in self.layers:
             kind = layer.get("type")
+            for name in ("size", "in", "out", "hidden", "rows", "windows", "width", "heads"):
+                if name in layer:
+                    check_whole(f"{kind} layer's {_IN_WORDS.get(name, name)}", layer[name], 1, WIDEST)
             if kind == "normalize":
                 check(layer["size"] == width, "normalize layer's size", layer["size"], f"{width}")
             elif kind == "linear" or kind in RECURRENT:
                 check(layer["in"] == width, f"{kind} layer's input", layer["in"], f"{width}")
                 width = layer["out" if kind == "linear" else "hidden"]
-                check_whole(f"{kind} layer's output", width, 1)
             elif kind == "state_attention":
                 check(
                     layer["rows"] * layer["windows"] * NUM_METRICS == width,
@@ -86,8 +104,6 @@ class PolicySpec:
                     (layer["rows"], layer["windows"]),
                     f"{width} numbers with {NUM_METRICS} metrics",
                 )
-                check_whole("state_attention layer's width", layer["width"], 1)
-                check_whole("state_attention layer's heads", layer["heads"], 1)
                 check(layer["width"] % layer["heads"] == 0, "heads", layer["heads"], "a divisor of width")
                 width = layer["rows"] * layer["width"]
             elif kind not in ACTIVATIONS:
@@ -130,23 +146,15 @@ class PolicySpec:
             content: The content of `policy.json`.
 
         Raises:
-            InvalidValueError: If the format is another, or a value is not allowed.
-            KeyError: If an entry is missing.
+            InvalidValueError: If the format is another, an entry is missing, or a value is not allowed.
         """
-        check(content["format"] == POLICY_FORMAT, "format", content["format"], f"{POLICY_FORMAT}")
-        known = ("format", *(entry.name for entry in fields(cls)))
-        for name in content:
-            if name not in known:
-                raise unknown_name("entry", name, known)
+        if isinstance(content, Mapping) and "format" in content:
+            one_of(POLICY_FORMAT)("format", content["format"])
+        checked = _CONTENT("content", content)
         return cls(
-            observation_space=cast(spaces.Box, _space_from_json(content["observation_space"])),
-            action_space=_space_from_json(content["action_space"]),
-            layers=content["layers"],
-            head=content["head"],
-            masked=content["masked"],
-            exploration=content["exploration"],
-            environment=content["environment"],
-            versions=content["versions"],
+            observation_space=cast(spaces.Box, _space("observation_space", checked["observation_space"])),
+            action_space=_space("action_space", checked["action_space"]),
+            **{name: checked[name] for name in _CONTENT_OF_SPEC},
         )
 
 
@@ -158,11 +166,82 @@ def _space_as_json(space: gymnasium.Space[Any]) -> dict[str, Any]:
     return {"type": "Box", "dtype": str(space.dtype), "shape": list(space.shape), **bounds}
 
 
-def _space_from_json(content: Mapping[str, Any]) -> Any:
-    if content["type"] == "Discrete":
-        return spaces.Discrete(content["n"], start=content["start"])
-    if content["type"] != "Box":
-        raise unknown_name("space", content["type"], ("Discrete", "Box"))
-    dtype = np.dtype(content["dtype"])
-    low, high = (np.array(content[name], dtype).reshape(content["shape"]) for name in ("low", "high"))
-    return spaces.Box(low, high, dtype=dtype.type)
+_BOX: Kind = structure(
+    {
+        "type": one_of("Box"),
+        "dtype": one_of("float32", "float64"),
+        "shape": listed(whole(1, WIDEST), MOST_DIMENSIONS, least=1),
+        "low": anything,  # nested lists, as the shape says
+        "high": anything,
+    }
+)
+_DISCRETE: Kind = structure(
+    {"type": one_of("Discrete"), "n": whole(1, WIDEST), "start": whole(-WIDEST, WIDEST)}
+)
+
+
+def _space(field: str, content: Any) -> Any:
+    """Returns the space that a part of a `policy.json` stands for; as a `Kind`."""
+    kinds = {"Box": _BOX, "Discrete": _DISCRETE}
+    kind = content.get("type") if isinstance(content, Mapping) else None
+    if not (isinstance(kind, str) and kind in kinds):
+        raise unknown_name("space", kind, kinds)
+    checked = kinds[kind](field, content)
+    if kind == "Discrete":
+        return spaces.Discrete(checked["n"], start=checked["start"])
+    shape, dtype = tuple(checked["shape"]), np.dtype(checked["dtype"])
+    check(int(np.prod(shape)) <= WIDEST, f"{field}.shape", shape, f"of at most {WIDEST:,} numbers")
+    low, high = (_bound(f"{field}.{name}", checked[name], shape) for name in ("low", "high"))
+    check(bool((low <= high).all()), f"{field}.low", checked["low"], "nowhere above high")
+    return spaces.Box(low.astype(dtype), high.astype(dtype), dtype=dtype.type)
+
+
+def _bound(field: str, values: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns nested lists of numbers as an array of a shape."""
+    flat = [values]
+    for size in shape:
+        fits = all(isinstance(part, list) and len(part) == size for part in flat)
+        check(fits, field, values, f"numbers in lists of shape {shape}")
+        flat = [entry for part in flat for entry in part]
+    array = column()(field, flat).reshape(shape)
+    check(
+        bool((np.abs(array) <= _OBSERVATION_BOUND).all()), field, values, f"at most {_OBSERVATION_BOUND:g}"
+    )
+    return array
+
+
+_SIZE = whole(1, WIDEST)
+_LAYERS_FIELDS: dict[str, dict[str, Kind]] = {
+    "linear": {"in": _SIZE, "out": _SIZE},
+    "lstm": {"in": _SIZE, "hidden": _SIZE},
+    "gru": {"in": _SIZE, "hidden": _SIZE},
+    "state_attention": {"rows": _SIZE, "windows": _SIZE, "width": _SIZE, "heads": _SIZE},
+    "normalize": {"size": _SIZE},
+    **{name: {} for name in ACTIVATIONS},
+}
+
+
+def _layer(field: str, content: Any) -> Any:
+    """Returns a layer of a `policy.json`, checked; as a `Kind`."""
+    check(isinstance(content, Mapping), field, content, "an object")
+    check_name("layer", content.get("type"), LAYERS)
+    kind = content["type"]
+    return structure({"type": one_of(kind), **_LAYERS_FIELDS[kind]})(field, content)
+
+
+_CONTENT_OF_SPEC: dict[str, Kind] = {
+    "layers": listed(_layer, MOST_LAYERS),
+    "head": one_of(*HEADS),
+    "masked": flag,
+    "exploration": number(0, 1),
+    "environment": mapping(anything),
+    "versions": mapping(text(200)),
+}
+_CONTENT: Kind = structure(
+    {
+        "format": one_of(POLICY_FORMAT),
+        "observation_space": anything,
+        "action_space": anything,
+        **_CONTENT_OF_SPEC,
+    }
+)

@@ -13,7 +13,6 @@ from typing import Any, cast
 
 import gymnasium
 import numpy as np
-import safetensors
 import safetensors.torch
 import torch
 from gymnasium import spaces
@@ -26,8 +25,11 @@ from autotrain_env.policies.spec import RECURRENT, PolicySpec
 from autotrain_env.process.actions import ACTION_TYPES, ActionType, Decisions
 from autotrain_env.process.config import AutoTrainConfig
 from autotrain_env.process.situation import Situation
+from autotrain_env.schemas import MIB, parse_json, read_limited, read_tensors
 
 JSON_NAME, WEIGHTS_NAME = "policy.json", "policy.safetensors"
+LARGEST_JSON, LARGEST_WEIGHTS = 4 * MIB, 1024 * MIB
+"""Bytes of the two files at most."""
 RecurrentState = tuple[np.ndarray, ...]
 """State of a recurrent layer: hidden state, and for an lstm its cell, each of shape (n, hidden)."""
 PRETRAINED = {"many": Path(__file__).parent / "pretrained" / "many"}
@@ -49,14 +51,14 @@ class TrainedPolicy:
     def __init__(self, spec: PolicySpec, weights: Mapping[str, Tensor], deterministic: bool = True) -> None:
         self.spec = spec
         self.deterministic = deterministic
-        with torch.device("meta"):  # no memory yet: a description may ask for any amount
-            self.network = PolicyNetwork(spec)
+        self.network = _make_network(spec)
         _check_weights(self.network.state_dict(), weights)
         self.network.load_state_dict(
             {name: tensor.clone() for name, tensor in weights.items()}, assign=True
         )
         self.network.eval()
         self.generator = torch.Generator().manual_seed(0)
+        self._last: tuple[Tensor, Tensor | None] | None = None  # numbers for the head, and the mask
         self._state: RecurrentState | None = None
         self._starts: np.ndarray | None = None
 
@@ -113,7 +115,9 @@ class TrainedPolicy:
         )
         values, state = self._forward(batch, state, episode_start)
         if self.spec.head in ("categorical", "values", "quantiles"):
-            actions = self._choose(values, self._mask(mask, len(batch)), deterministic)
+            possible = self._mask(mask, len(batch))
+            self._last = values, possible
+            actions = self._choose(values, possible, deterministic)
         else:
             check(mask is None, "mask", mask, "None where actions are continuous")
             actions = self._continuous(values, deterministic)
@@ -138,6 +142,19 @@ class TrainedPolicy:
         before = tuple(torch.from_numpy(part.astype(np.float32)) for part in state)
         values, after = self.network(observation, before)
         return values, tuple(part.numpy() for part in after)
+
+    @property
+    def last_probabilities(self) -> np.ndarray | None:
+        """Returns the probability of each action at the last choice, shape (n, actions).
+
+        It is `None` before the first one, and where the head gives no probabilities.
+        """
+        if self._last is None or self.spec.head != "categorical":
+            return None
+        values, possible = self._last
+        if possible is not None:
+            values = values.masked_fill(~possible, -torch.inf)
+        return values.softmax(1).numpy()
 
     def _mask(self, mask: np.ndarray | None, count: int) -> Tensor | None:
         if mask is None:
@@ -201,6 +218,14 @@ class TrainedPolicy:
             check(found == wanted, f"env.{name}", described, f"{allowed}: the policy was trained for that")
         self.check_meaning(action_type)
 
+    def environment_arguments(self) -> dict[str, Any] | None:
+        """Returns arguments of the environment that it was trained in; `None` where it does not say."""
+        environment = self.spec.environment
+        registered = gymnasium.registry.get(str(environment.get("id")))
+        if registered is None or not isinstance(environment.get("kwargs"), Mapping):
+            return None
+        return {**registered.kwargs, **environment["kwargs"]}
+
     def check_meaning(self, action_type: ActionType) -> None:
         """Check that actions mean what they meant in training.
 
@@ -211,11 +236,9 @@ class TrainedPolicy:
         Raises:
             InvalidValueError: If they mean something else.
         """
-        environment = self.spec.environment
-        registered = gymnasium.registry.get(str(environment.get("id")))
-        if registered is None or not isinstance(environment.get("kwargs"), Mapping):
+        given = self.environment_arguments()
+        if given is None:
             return
-        given = {**registered.kwargs, **environment["kwargs"]}
         names = {entry.name for kind in ACTION_TYPES.values() for entry in fields(kind)}  # type: ignore[arg-type]
         names |= {"action_type", "num_snapshots"}
         trained = AutoTrainConfig(
@@ -290,20 +313,29 @@ def load_policy(folder: str | PathLike[str], *, deterministic: bool = True) -> T
                 f"{path} is missing: a policy is a folder with {JSON_NAME} and {WEIGHTS_NAME}, or one of "
                 f"{', '.join(map(repr, PRETRAINED))}, which come with the package"
             )
+    content = parse_json(read_limited(json_path, LARGEST_JSON), str(json_path))
     try:
-        spec = PolicySpec.from_json(json.loads(json_path.read_bytes()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InvalidValueError(f"{json_path} is no description of a policy: {error!r}") from error
-    try:
-        weights = safetensors.torch.load(weights_path.read_bytes())
-    except safetensors.SafetensorError as error:
-        raise InvalidValueError(f"{weights_path} is no safetensors file: {error}") from error
-    try:
-        for name, tensor in weights.items():
-            check(bool(tensor.isfinite().all()), f"weights[{name!r}]", "NaN or infinite", "finite")
-        return TrainedPolicy(spec, weights, deterministic)
-    except ValueError as error:
-        raise InvalidValueError(f"{weights_path} does not fit {json_path}: {error}") from error
+        spec = PolicySpec.from_json(content)
+    except InvalidValueError as error:
+        raise InvalidValueError(f"{json_path} is no description of a policy: {error}") from error
+
+    def fits(found: Mapping[str, Tensor]) -> None:
+        try:
+            _check_weights(_make_network(spec).state_dict(), found)
+        except InvalidValueError as error:
+            raise InvalidValueError(f"{weights_path} does not fit {json_path}: {error}") from error
+
+    weights = read_tensors(weights_path, LARGEST_WEIGHTS, fits)
+    for name, tensor in weights.items():
+        finite = bool(tensor.isfinite().all())
+        check(finite, f"{weights_path} does not fit: weights[{name!r}]", "NaN or infinite", "finite")
+    return TrainedPolicy(spec, weights, deterministic)
+
+
+def _make_network(spec: PolicySpec) -> PolicyNetwork:
+    """Returns a network without memory: a description may ask for any amount."""
+    with torch.device("meta"):
+        return PolicyNetwork(spec)
 
 
 def _check_weights(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:

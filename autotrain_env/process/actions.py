@@ -14,7 +14,14 @@ from typing import Any, ClassVar
 import numpy as np
 from gymnasium import spaces
 
-from autotrain_env.errors import InvalidTypeError, InvalidValueError, check, unknown_name
+from autotrain_env.errors import (
+    InvalidTypeError,
+    InvalidValueError,
+    check,
+    check_name,
+    check_number,
+    in_brief,
+)
 
 REINIT_THRESHOLD = 0.9  # of a continuous action
 STOP_THRESHOLD = 0.95
@@ -272,9 +279,9 @@ class ContinuousActions(ActionType):
     def __post_init__(self) -> None:
         """Check the factor and the way of sampling."""
         factor = self.max_lr_factor
-        check(1 < factor < math.inf, "max_lr_factor", factor, "finite and above 1")
-        if self.rewind_sampling not in REWIND_SAMPLINGS:
-            raise unknown_name("rewind_sampling", self.rewind_sampling, REWIND_SAMPLINGS)
+        check_number("max_lr_factor", factor, lambda number: 1 < number < math.inf, "finite and above 1")
+        object.__setattr__(self, "max_lr_factor", float(factor))
+        check_name("rewind_sampling", self.rewind_sampling, REWIND_SAMPLINGS)
 
     def space(self) -> spaces.Space[Any]:
         """Returns the space of one lane's action."""
@@ -338,7 +345,9 @@ class LearningRateActions(ActionType):
         """Turn actions into decisions; see `ActionType.decode`."""
         low, high = np.log(self.lr_bounds)
         share = (actions[:, 0].astype(np.float64) + 1) / 2
-        return Decisions.set_rate(np.exp(low + share * (high - low)))
+        # Rounding may leave the bounds, and beyond those of floats there is nothing.
+        with np.errstate(over="ignore", under="ignore"):
+            return Decisions.set_rate(np.exp(low + share * (high - low)).clip(*self.lr_bounds))
 
 
 ACTION_TYPES: dict[str, type[ActionType]] = {
@@ -364,20 +373,29 @@ def check_actions(space: spaces.Space[Any], actions: Any) -> np.ndarray:
     """
     try:
         given = np.asarray(actions)
-    except ValueError as error:
-        raise InvalidValueError(f"action={actions!r} is not an array of shape {space.shape}") from error
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InvalidValueError(
+            f"action={in_brief(actions)} is not an array of shape {space.shape}"
+        ) from error
     dtype = space.dtype
     assert dtype is not None
     if given.dtype == object or not np.can_cast(given.dtype, dtype, casting="same_kind"):
         raise InvalidTypeError(
-            f"action={actions!r} has dtype {given.dtype}; the action space needs {dtype}"
+            f"action={in_brief(actions)} has dtype {given.dtype}; the action space needs {dtype}"
         )
     if given.shape != space.shape:
-        raise InvalidValueError(f"action={actions!r} has shape {given.shape}; it must be {space.shape}")
-    converted = given.astype(dtype)
+        raise InvalidValueError(
+            f"action={in_brief(actions)} has shape {given.shape}; it must be {space.shape}"
+        )
+    with np.errstate(over="ignore"):  # what is infinite then is outside
+        converted = given.astype(dtype)
     if not space.contains(converted):
-        raise InvalidValueError(f"action={actions!r} is outside the action space {space}")
+        raise InvalidValueError(f"action={in_brief(actions)} is outside the action space {space}")
     return converted
+
+
+ACTION_NUMBERS = {"reset": -1, "train": 0, "rewind": 1, "reinit": 2, "stop": 3}
+"""What was done in a step, as a number, whatever the type of actions; `train` is neither of the others."""
 
 
 @dataclass(frozen=True)
@@ -404,6 +422,13 @@ class Executed:
         """Returns what was done where nothing was, in each of `count` lanes."""
         flags = np.zeros((3, count), bool)
         return cls(np.ones(count), np.zeros(count, np.int64), *flags)
+
+    def numbers(self) -> np.ndarray:
+        """Returns what was done by `ACTION_NUMBERS`, int64, shape (N,)."""
+        done = np.where(self.rewind > 0, ACTION_NUMBERS["rewind"], ACTION_NUMBERS["train"])
+        done[self.reinit] = ACTION_NUMBERS["reinit"]
+        done[self.stop] = ACTION_NUMBERS["stop"]
+        return done
 
     def in_words(self) -> np.ndarray:
         """Returns strings (object), shape (N,), such as `"rewind 2, lr x0.8"`."""

@@ -8,19 +8,35 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
+import numpy as np
 import torch
 
 from autotrain_env.data.registry import is_built_in, load_dataset
-from autotrain_env.errors import InvalidTypeError, InvalidValueError, check, check_whole, unknown_name
+from autotrain_env.errors import (
+    InvalidTypeError,
+    InvalidValueError,
+    as_number,
+    check,
+    check_at_least_0,
+    check_flag,
+    check_name,
+    check_number,
+    check_whole,
+    in_brief,
+    shortened,
+    unknown_argument,
+    unknown_name,
+)
 from autotrain_env.process.actions import ACTION_TYPES, ActionType
 from autotrain_env.process.descriptions import describe
 from autotrain_env.process.lineage import SCORES
-from autotrain_env.process.observations import OBSERVATION_LAYOUTS
-from autotrain_env.process.rewards import Baseline, RewardSettings
+from autotrain_env.process.observations import NUM_METRICS, OBSERVATION_LAYOUTS
+from autotrain_env.process.rewards import LARGEST, Baseline, RewardSettings
 from autotrain_env.process.task_distributions import (
     Curriculum,
     Sampler,
     TaskDistribution,
+    as_classifiers,
     as_task_distribution,
     possible_values,
 )
@@ -37,7 +53,34 @@ _OF_FILES = (
     "download",
     "log_path",
 )  # arguments that say where files lie, and change no episode
+_INITIAL_RATE, _CLASSIFIER, _OPTIMIZER = "'initial_learning_rate'", "'classifier'", "'optimizer'"
+_BUDGET, _TRUNCATION = "'budget' [updates]", "'truncate_after' [env steps]"
+
+OTHER_WORDS = {
+    "learning_rate": _INITIAL_RATE,
+    "lr": _INITIAL_RATE,
+    "initial_lr": _INITIAL_RATE,
+    **dict.fromkeys(("model", "module", "network", "net", "architecture", "policy"), _CLASSIFIER),
+    **dict.fromkeys(("hidden_sizes", "hidden", "layers", "units", "dropout"), _CLASSIFIER),
+    **dict.fromkeys(("momentum", "weight_decay", "betas", "eps", "optim"), _OPTIMIZER),
+    **dict.fromkeys(("epochs", "num_epochs", "updates", "total_steps", "max_steps"), _BUDGET),
+    **dict.fromkeys(("env_steps", "time_limit", "max_env_steps"), _TRUNCATION),
+    **dict.fromkeys(("data", "images", "labels", "num_classes", "classes"), "'dataset'"),
+    "test_size": "Dataset.from_arrays(..., test_images=..., test_labels=...)",
+    "metric": "'score'",
+    "noise": "'label_noise'",
+    "seed": "reset(seed=...), which decides all that is random, or 'split_seed'",
+    "options": "reset(options=...)",
+    "task": "'tasks', or reset(options={\"task\": ...})",
+    "num_envs": "gymnasium.make_vec(..., num_envs=...)",
+    "autoreset_mode": "gymnasium.make_vec(..., autoreset_mode=...)",
+}
+"""What users mean by words of other software."""
+
 TASK_FIELDS = tuple(f.name for f in dataclasses.fields(Task))
+FLAGS = ("train_on_holdout", "download", "reinit", "stop", "thresholdout", "history_in_info")
+MOST_INNER_STEPS, MOST_SNAPSHOTS, MOST_NUMBERS = 100_000, 10_000, 10_000_000
+"""Largest T and H, and numbers in an observation: what takes more memory than there is says so first."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +108,7 @@ class AutoTrainConfig:
             says of built-in datasets, and for 0 with your own data, of which presets say nothing.
         classifier: Architecture; see `Task`.
         optimizer: Update rule; see `Task`.
-        batch_size: Images in a minibatch.
+        batch_size: Images in a minibatch; by default 64, or a quarter of the train part if that is less.
         initial_learning_rate: Learning rate at the start of an episode.
         initialization: Scheme of the first network.
         budget: Updates per episode, a multiple of `inner_steps`.
@@ -109,6 +152,8 @@ class AutoTrainConfig:
         baseline: For the `baseline` preset: the recorded curve `(updates, scores)` to be measured against,
             a mapping from `Task` to such curves, or a function from `Task` to one.
         truncate_after: Env steps after which an episode is truncated; `None` for never.
+        history_in_info: Whether the last `info` of an episode holds its `history`, too; not for clients
+            that stack `info` over steps or lanes.
         backend: How networks are computed side by side: `"native"` (compiled code), `"stacked"` or
             `"looped"` (torch), or `"auto"` for native where it can be had.
         device: Device that holds the networks, such as `"cpu"` or `"cuda"`.
@@ -118,8 +163,7 @@ class AutoTrainConfig:
 
     Raises:
         InvalidValueError: If a value is not allowed.
-        TypeError: If a value is of another kind; it is an `InvalidTypeError` where a name or an object is
-            asked for.
+        InvalidTypeError: If a value is of another kind where a name or an object is asked for.
     """
 
     inner_steps: int = 20
@@ -174,6 +218,7 @@ class AutoTrainConfig:
     baseline: Baseline | None = None
     truncate_after: int | None = None
 
+    history_in_info: bool = False
     backend: str = "auto"
     device: str = "cpu"
     dtype: str = "float32"
@@ -184,11 +229,13 @@ class AutoTrainConfig:
         self._check_sizes()
         self._check_choices()
         self._check_rates()
+        self._check_files()
         for kind in (*ACTION_TYPES.values(), RewardSettings):  # each checks its own arguments
             self._gather(kind)
         check_device(self.device)
         if self.dataset is not None and not isinstance(self.dataset, (str, Sampler)):
             object.__setattr__(self, "dataset", load_dataset(self.dataset))
+        object.__setattr__(self, "classifier", as_classifiers(self.classifier))
         if self.num_rewinds is None:
             object.__setattr__(self, "num_rewinds", self.num_snapshots)
         for level in self.task_distribution.levels:
@@ -196,13 +243,20 @@ class AutoTrainConfig:
                 self.check_budget(budget)
 
     def _check_sizes(self) -> None:
-        for name in ("inner_steps", "history_length", "num_snapshots"):
-            check_whole(name, getattr(self, name), 1)
+        check_whole("inner_steps", self.inner_steps, 1, MOST_INNER_STEPS)
+        check_whole("history_length", self.history_length, 1)
+        check_whole("num_snapshots", self.num_snapshots, 1, MOST_SNAPSHOTS)
         check(
             self.inner_steps % self.history_length == 0,
             "history_length",
             self.history_length,
             f"a divisor of inner_steps={self.inner_steps}",
+        )
+        check(
+            self.num_snapshots * self.history_length * NUM_METRICS <= MOST_NUMBERS,
+            "(num_snapshots, history_length)",
+            (self.num_snapshots, self.history_length),
+            f"so that an observation has at most {MOST_NUMBERS:,} numbers",
         )
         if self.num_rewinds is not None:
             check_whole("num_rewinds", self.num_rewinds, 1)
@@ -229,20 +283,33 @@ class AutoTrainConfig:
             ("backend", BACKENDS),
             ("dtype", tuple(DTYPES)),
         ):
-            if getattr(self, name) not in known:
-                raise unknown_name(name, getattr(self, name), known)
+            check_name(name, getattr(self, name), known)
+        for name in FLAGS:
+            check_flag(name, getattr(self, name))
 
     def _check_rates(self) -> None:
         for name in ("lr_bounds", "lr_factors"):
-            object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
+            object.__setattr__(self, name, _as_numbers(name, getattr(self, name)))
         rate = self.reinit_learning_rate
         if isinstance(rate, str):
             if rate not in ("keep", "initial"):
                 raise unknown_name("reinit_learning_rate", rate, ("keep", "initial", "a number"))
         else:
-            check(0 < rate < math.inf, "reinit_learning_rate", rate, '"keep", "initial" or above 0')
+            allowed = '"keep", "initial" or above 0'
+            check(as_number(rate) is not None, "reinit_learning_rate", rate, allowed)
+            check_number("reinit_learning_rate", rate, lambda number: 0 < number < math.inf, allowed)
+        for name in ("thresholdout_threshold", "thresholdout_sigma"):
+            check_at_least_0(name, getattr(self, name), LARGEST)
+        check_at_least_0("rewind_noise", self.rewind_noise, LARGEST)
         for name in ("thresholdout_threshold", "thresholdout_sigma", "rewind_noise"):
-            check(0 <= getattr(self, name) < math.inf, name, getattr(self, name), "finite, at least 0")
+            object.__setattr__(self, name, float(getattr(self, name)))
+
+    def _check_files(self) -> None:
+        for name in ("data_root", "log_path"):
+            value = getattr(self, name)
+            is_path = value is None or (isinstance(value, (str, PathLike)) and "\0" not in str(value))
+            if not is_path:
+                raise InvalidTypeError(f"{name}={in_brief(value)} must be a path, or None")
 
     def check_budget(self, budget: int) -> None:
         """Check that an episode's budget is a multiple of `inner_steps`.
@@ -305,20 +372,41 @@ class AutoTrainConfig:
         return kind(**{entry.name: getattr(self, entry.name) for entry in dataclasses.fields(kind)})
 
 
-def check_device(device: str) -> None:
+def _as_numbers(argument: str, values: Any) -> tuple[float, ...]:
+    """Returns numbers as a tuple of floats.
+
+    Raises:
+        InvalidValueError: If they are something else.
+    """
+    listed = (
+        isinstance(values, (tuple, list, np.ndarray)) and np.ndim(values) == 1
+        if values is not None
+        else False
+    )
+    numbers = [as_number(value) for value in values] if listed else [None]
+    check(None not in numbers and len(numbers) <= 10_000, argument, values, "numbers, in a tuple or list")
+    return tuple(number for number in numbers if number is not None)
+
+
+def check_device(device: Any) -> None:
     """Check that a device is there.
 
     Args:
-        device: Name of the device, such as `"cpu"` or `"cuda:0"`.
+        device: Name of the device, such as `"cpu"` or `"cuda:0"`, or a `torch.device`.
 
     Raises:
-        InvalidValueError: If it is not.
+        InvalidTypeError: If it is neither.
+        InvalidValueError: If it is not there, or holds no numbers (`"meta"`).
     """
+    if not isinstance(device, (str, torch.device)):
+        raise InvalidTypeError(f"device={in_brief(device)} must be the name of a device")
     try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=device).cpu().numpy()
+    except (RuntimeError, AssertionError, ImportError, ValueError) as error:
         there = "cpu" + (", cuda" if torch.cuda.is_available() else "")
-        raise InvalidValueError(f"device={device!r} is not there (there is: {there}): {error}") from error
+        raise InvalidValueError(
+            f"device={in_brief(device)} is not there (there is: {there}): {shortened(str(error))}"
+        ) from error
 
 
 def make_config(arguments: dict[str, Any]) -> AutoTrainConfig:
@@ -331,14 +419,12 @@ def make_config(arguments: dict[str, Any]) -> AutoTrainConfig:
         The configuration, checked.
 
     Raises:
-        InvalidTypeError: If a name is unknown; the nearest known one is named.
+        InvalidTypeError: If a name is unknown; those near it are named.
         InvalidValueError: If a value is not allowed; see `AutoTrainConfig`.
     """
     known = [f.name for f in dataclasses.fields(AutoTrainConfig)]
     for name in arguments:
         if name not in known:
-            # Begins as Python's own message does: torchrl reads it, and tries again without the argument.
-            raise InvalidTypeError(
-                f"unexpected keyword argument {name!r}: {unknown_name('argument', name, known)}"
-            )
+            also = (*known, "render_mode", "max_episode_steps")
+            raise unknown_argument(name, also, OTHER_WORDS, "autotrain_env.AutoTrainConfig")
     return AutoTrainConfig(**arguments)

@@ -1,26 +1,47 @@
 """The batched decision process: N networks in training, decided on once per env step."""
 
 import copy
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch import nn
 
 from autotrain_env.errors import check, check_whole
-from autotrain_env.process.actions import Decisions, Executed
+from autotrain_env.process.actions import ACTION_NUMBERS, Decisions, Executed
 from autotrain_env.process.config import AutoTrainConfig
 from autotrain_env.process.descriptions import check_same
 from autotrain_env.process.episodes import Episode, EpisodeMaker, stream
 from autotrain_env.process.lanes import Lanes, StepResult
 from autotrain_env.process.lineage import Lineage
 from autotrain_env.process.log import MDPLog
-from autotrain_env.process.record import EpisodeHistory, StepRecord
+from autotrain_env.process.record import EpisodeHistory, History, StepRecord
 from autotrain_env.process.rewards import Transition, baseline_at, reward_terms
+from autotrain_env.process.rollback import BeforeStep
 from autotrain_env.process.situation import Situation
 from autotrain_env.process.stacks import Evaluated, Stacks
 from autotrain_env.process.tasks import Task
 from autotrain_env.process.thresholdout import Thresholdout
 from autotrain_env.training.initialization import schemes_for_rows
+
+
+@dataclass(frozen=True)
+class _TrainedLanes:
+    """What T updates have brought.
+
+    Args:
+        lanes: Lanes whose updates were counted, int64, shape (n,).
+        good: Those of them that were trained and are finite, int64, shape (m,).
+        losses: Mean log loss of every minibatch [nats], float64, shape (m, T).
+        accuracies: Accuracy on every minibatch, float64, shape (m, T).
+        found: What the networks make of the parts that are measured.
+    """
+
+    lanes: np.ndarray
+    good: np.ndarray
+    losses: np.ndarray
+    accuracies: np.ndarray
+    found: Evaluated
 
 
 class AutoTrainCore:
@@ -45,6 +66,7 @@ class AutoTrainCore:
         check_whole("num_envs", num_envs, 1)
         self.config = config
         self.num_envs = num_envs
+        self.truncate_after = config.truncate_after
         self.maker = EpisodeMaker(config)
         self.reward_weights = config.reward_settings().weights()
         self.action_type = config.make_action_type()
@@ -103,6 +125,7 @@ class AutoTrainCore:
         episodes = [self.maker.make(seed, task) for seed, task in zip(episode_seeds, given, strict=True)]
         for lane, episode in zip(lanes.tolist(), episodes, strict=True):
             self.stacks.place(lane, episode)
+        self.maker.forget_unused(self.stacks.episodes)
         self.lanes.begin(lanes, episode_seeds)
         self.lineage.begin(
             lanes,
@@ -114,8 +137,7 @@ class AutoTrainCore:
         self._draw_networks(lanes, self._num_initial_rows(), measure=True)
         self._keep_best(lanes)
         self.history.clear(lanes)
-        executed, words = Executed.nothing(self.num_envs), np.full(self.num_envs, "reset", dtype=object)
-        record = self._record(executed, words, np.zeros(self.num_envs), self._no_reward())
+        record = self._record(None, np.zeros(self.num_envs), self._no_reward())
         self.history.append(lanes, record)
         return record.info()
 
@@ -153,6 +175,9 @@ class AutoTrainCore:
     def step(self, decisions: Decisions) -> StepResult:
         """Carry out one decision in every lane that runs.
 
+        Where a network cannot be trained or evaluated (an error of a user's module, too little memory, an
+        interruption), everything is as it was before, and the error is passed on.
+
         Args:
             decisions: Arrays over all N lanes; lanes that have ended ignore theirs.
 
@@ -168,13 +193,19 @@ class AutoTrainCore:
         lanes = ran.nonzero()[0]
         decisions.check(ran)
         score, updates = state.score.copy(), self.lineage.updates.copy()
-        executed = self._prepare(decisions, ran)
-        diverged = self.lineage.diverged.copy()
-        self._train((ran & ~executed.stop).nonzero()[0])
+        before = BeforeStep(state, self.lineage, self.stacks, decisions, ran)
+        try:
+            executed = self._prepare(decisions, ran)
+            diverged = self.lineage.diverged.copy()
+            trained = self._train((ran & ~executed.stop).nonzero()[0])
+        except BaseException:
+            before.restore()
+            raise
+        self._keep(trained)
         self._end_episodes(lanes, executed.stop)
         terms = self._reward_terms(score, updates, ran, self.lineage.diverged & ~diverged)
         reward = sum(terms.values(), np.zeros(self.num_envs))
-        record = self._record(executed, executed.in_words(), reward, terms)
+        record = self._record(executed, reward, terms)
         self.history.append(lanes, record)
         ended = (ran & ~state.running).nonzero()[0]
         final = self._final(ended) if len(ended) else {}
@@ -215,8 +246,8 @@ class AutoTrainCore:
                 self.stacks.add_noise(lane, self.config.rewind_noise, episode.noise_generator)
         return distance
 
-    def _train(self, lanes: np.ndarray) -> None:
-        """Make T updates in each lane, measure, and move the rows on."""
+    def _train(self, lanes: np.ndarray) -> _TrainedLanes:
+        """Make T updates in each lane, and measure."""
         lineage = self.lineage
         lineage.spend(lanes)
         healthy = lanes[~lineage.diverged[lanes]]
@@ -224,12 +255,18 @@ class AutoTrainCore:
         finite &= np.isfinite(losses).all(1)
         found = self.stacks.evaluate(healthy[finite], losses=lineage.needs_losses)
         finite[finite] = found.finite
-        good = healthy[finite]
-        if len(good) < len(lanes):
-            self._contain(np.setdiff1d(lanes, good))
-        train, holdout = self._take_scores(good, found.take(found.finite))
+        return _TrainedLanes(
+            lanes, healthy[finite], losses[finite], accuracies[finite], found.take(found.finite)
+        )
+
+    def _keep(self, trained: _TrainedLanes) -> None:
+        """Move the rows on: what was measured becomes row 0."""
+        good = trained.good
+        if len(good) < len(trained.lanes):
+            self._contain(np.setdiff1d(trained.lanes, good))
+        train, holdout = self._take_scores(good, trained.found)
         self.stacks.snapshot(good)
-        lineage.push_trained(good, losses[finite], accuracies[finite], train, holdout)
+        self.lineage.push_trained(good, trained.losses, trained.accuracies, train, holdout)
         self._keep_best(good)
 
     def _contain(self, lanes: np.ndarray) -> None:
@@ -251,8 +288,8 @@ class AutoTrainCore:
         state = self.lanes
         state.steps[lanes] += 1
         state.terminated[lanes] = (stop | (self.lineage.updates >= self.lineage.budget))[lanes]
-        if self.config.truncate_after is not None:
-            over = state.steps >= self.config.truncate_after
+        if self.truncate_after is not None:
+            over = state.steps >= self.truncate_after
             state.truncated[lanes] = (over & ~state.terminated)[lanes]
         state.running &= ~(state.terminated | state.truncated)
 
@@ -293,15 +330,28 @@ class AutoTrainCore:
         return scores
 
     def _record(
-        self, executed: Executed, words: np.ndarray, reward: np.ndarray, terms: dict[str, np.ndarray]
+        self, executed: Executed | None, reward: np.ndarray, terms: dict[str, np.ndarray]
     ) -> StepRecord:
-        """Returns what this step was, or the beginning: arrays that go on changing, to be used at once."""
+        """Returns what this step was, or the beginning: arrays that go on changing, to be used at once.
+
+        Args:
+            executed: What was done; `None` for a beginning.
+            reward: Reward of the step, shape (N,).
+            terms: Terms of the reward, each of shape (N,).
+        """
         state, lineage = self.lanes, self.lineage
+        words = np.full(self.num_envs, "reset", dtype=object)
+        numbers = np.full(self.num_envs, ACTION_NUMBERS["reset"])
+        if executed is None:
+            executed = Executed.nothing(self.num_envs)
+        else:
+            words, numbers = executed.in_words(), executed.numbers()
         values = {
             "episode_seed": state.episode_seed,
             "lane": np.arange(self.num_envs),
             "step": state.steps,
             "action": words,
+            "action_number": numbers,
             "learning_rate": lineage.learning_rate,
             **vars(executed),
             "updates": lineage.updates,
@@ -320,7 +370,7 @@ class AutoTrainCore:
         return StepRecord(values, terms)
 
     def _final(self, lanes: np.ndarray) -> dict[str, np.ndarray]:
-        """Test the last and the best-on-holdout weights, and add the whole history.
+        """Test the last and the best-on-holdout weights, and add the whole history where it is asked for.
 
         Returns:
             Arrays of shape (N,) by name, true of the lanes given.
@@ -331,9 +381,10 @@ class AutoTrainCore:
             for name, values in tested.items():
                 final[f"{prefix}test_{name}"] = np.zeros(self.num_envs)
                 final[f"{prefix}test_{name}"][lanes] = values
-        final["history"] = np.full(self.num_envs, None, dtype=object)
-        for lane in lanes.tolist():
-            final["history"][lane] = self.history.of(lane)
+        if self.config.history_in_info:
+            final["history"] = np.full(self.num_envs, None, dtype=object)
+            for lane in lanes.tolist():
+                final["history"][lane] = self.history.of(lane)
         return final
 
     # --- views and copies ---
@@ -383,6 +434,18 @@ class AutoTrainCore:
         episodes = self.stacks.episodes_of(np.arange(self.num_envs))
         generators = [episode.action_generator for episode in episodes]
         return self.action_type.decode(actions, self.lineage.rewindable(), generators)
+
+    def history_of(self, lane: int) -> History:
+        """Returns what a lane's episode was so far, one row per decision, the state at reset first.
+
+        Args:
+            lane: Number of the lane, which must have been reset.
+
+        Raises:
+            InvalidValueError: If there is no such lane.
+        """
+        check(0 <= lane < self.num_envs, "lane", lane, f"from 0 to {self.num_envs - 1}")
+        return self.history.of(lane)
 
     def task(self, lane: int) -> Task:
         """Returns the task of a lane's current episode."""

@@ -20,7 +20,8 @@ def describe(value: Any) -> str:
     belongs to it.
     """
     if isinstance(value, Dataset):
-        return f"{value!r} with digest {value.digest}"
+        size = f"{value.pool_size:,} + {value.test_size:,} test images"  # under whatever name
+        return f"Dataset({size} of shape {value.image_shape}) with digest {value.digest}"
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         entries = ((entry.name, getattr(value, entry.name)) for entry in dataclasses.fields(value))
         return f"{type(value).__name__}({', '.join(f'{name}={describe(part)}' for name, part in entries)})"

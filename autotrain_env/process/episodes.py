@@ -24,6 +24,9 @@ from autotrain_env.training.classifiers import MLP
 GROUPS = ("stack", "training", "evaluation", "test")
 """What lanes can be computed together for; episodes number the groups of lanes that can."""
 
+DEFAULT_BATCH_SIZE = 64
+MOST_GROUPS = 1024  # that are remembered
+
 _STREAMS = {
     "task": 0,
     "initialization": 1,
@@ -56,6 +59,7 @@ class Episode:
     dataset: Dataset
     split: Split
     architecture: Architecture
+    batch_size: int
     groups: tuple[int, ...]  # by `GROUPS`: equal for lanes that can be computed together
     offset: int  # of the dataset in the pool
     evaluation_index: np.ndarray  # in the pool: train subset, holdout and validation together, int32
@@ -93,11 +97,17 @@ class EpisodeMaker:
         self.config = config
         self.distribution = config.task_distribution
         self.task_level = 0
-        self.datasets: dict[int, list[Dataset]] = {}  # by number of features, in pool order
+        # By number of features, in pool order; a number is a gap of so many images.
+        self.datasets: dict[int, list[Dataset | int]] = {}
         self._pools: dict[int, Tensor] = {}
         self._architectures: dict[Hashable, Architecture] = {}
-        self._groups: dict[Hashable, int] = {}  # numbers, since they are compared at every step
+        self._trainable: set[tuple[Architecture, int]] = set()  # minibatches that have been tried
+        # Numbers, since they are compared at every step; a key's second entry is the architecture.
+        self._groups: dict[tuple[Any, ...], int] = {}
+        self._next_group = 0
+        self._own: tuple[Dataset, ...] = ()  # of the distribution, which stay
         self._check_distribution()
+        self._own_architectures = tuple(self._architectures)
 
     def set_task_level(self, level: int) -> None:
         """Set the curriculum's level for episodes that begin from now on.
@@ -116,19 +126,63 @@ class EpisodeMaker:
         """Returns the position of a dataset's first image in the pool of its number of features."""
         datasets = self.datasets.setdefault(dataset.num_features, [])
         if dataset not in datasets:
-            datasets.append(dataset)
+            _put(datasets, dataset)
             self._pools.pop(dataset.num_features, None)
         before = itertools.takewhile(lambda other: other is not dataset, datasets)
-        return sum(len(other.labels) for other in before)
+        return sum(map(_length, before))
 
     def pool(self, num_features: int) -> Tensor:
         """Returns all images that have so many features, in the chosen dtype, shape (total, features)."""
         if num_features not in self._pools:
-            datasets = tuple(self.datasets[num_features])
-            self._pools[num_features] = image_pool(
-                datasets, self.config.torch_dtype, torch.device(self.config.device)
-            )[0]
+            parts = self.datasets[num_features]
+            datasets = tuple(part for part in parts if isinstance(part, Dataset))
+            dtype, device = self.config.torch_dtype, torch.device(self.config.device)
+            if len(datasets) == len(parts):
+                self._pools[num_features] = image_pool(datasets, dtype, device)[0]
+            else:
+                gap = torch.zeros(1, num_features, dtype=dtype, device=device)
+                self._pools[num_features] = torch.cat(
+                    [
+                        gap.expand(part, -1)
+                        if isinstance(part, int)
+                        else part.images.flatten(1).to(device, dtype)
+                        for part in parts
+                    ]
+                )
         return self._pools[num_features]
+
+    def forget_unused(self, episodes: list[Episode | None]) -> None:
+        """Let go of what tasks that were given brought with them, once no lane plays them any more.
+
+        Args:
+            episodes: The lanes' current episodes.
+        """
+        current = [episode for episode in episodes if episode is not None]
+        used = {id(episode.dataset) for episode in current} | {id(dataset) for dataset in self._own}
+        for num_features, parts in list(self.datasets.items()):
+            if all(isinstance(part, int) or id(part) in used for part in parts):
+                continue
+            self._pools.pop(num_features, None)
+            self.datasets[num_features] = _joined(
+                [part if isinstance(part, int) or id(part) in used else len(part.labels) for part in parts]
+            )
+        self._forget_shapes(current)
+
+    def _forget_shapes(self, current: list[Episode]) -> None:
+        """Let go of networks' shapes and of groups of lanes; see `forget_unused`."""
+        if len(self._architectures) > len(self._own_architectures) + len(current):
+            shapes = {id(episode.architecture) for episode in current}
+            self._architectures = {
+                key: architecture
+                for key, architecture in self._architectures.items()
+                if key in self._own_architectures or id(architecture) in shapes
+            }
+            kept = {id(architecture) for architecture in self._architectures.values()}
+            self._groups = {key: number for key, number in self._groups.items() if id(key[1]) in kept}
+            self._trainable = {tried for tried in self._trainable if id(tried[0]) in kept}
+        if len(self._groups) > MOST_GROUPS:
+            numbers = {number for episode in current for number in episode.groups}
+            self._groups = {key: number for key, number in self._groups.items() if number in numbers}
 
     def make(self, seed: int, task: Task | None) -> Episode:
         """Returns a new episode.
@@ -145,12 +199,14 @@ class EpisodeMaker:
             task = self.distribution.sample(stream(seed, "task"), self.task_level)
         config.check_budget(task.budget)
         dataset = self._load(task)
-        split = split_dataset(dataset, self._sizes(task, dataset), task.split_seed, task.label_noise)  # type: ignore[arg-type]
+        split_sizes = self._sizes(task, dataset)
+        batch_size = _batch_size(task, split_sizes)
+        split = split_dataset(dataset, split_sizes, task.split_seed, task.label_noise)  # type: ignore[arg-type]
         if config.train_on_holdout:
             split = split.with_holdout_in_train()
         offset = self._pool_offset(dataset)
         subset = split.train_subset
-        architecture = self._architecture(task, dataset)
+        architecture = self._architecture(task, dataset, batch_size)
         parts = (split.train_index[subset], split.holdout_index, split.validation_index)
         sizes = (len(parts[0]), len(parts[1]), len(parts[2]))
         return Episode(
@@ -159,7 +215,8 @@ class EpisodeMaker:
             dataset=dataset,
             split=split,
             architecture=architecture,
-            groups=self._group_numbers(task, dataset, architecture, sizes),
+            batch_size=batch_size,
+            groups=self._group_numbers(task, dataset, architecture, batch_size, sizes),
             offset=offset,
             evaluation_index=np.concatenate(parts) + np.int32(offset),
             evaluation_labels=np.concatenate(
@@ -175,26 +232,38 @@ class EpisodeMaker:
         task: Task,
         dataset: Dataset,
         architecture: Architecture,
+        batch_size: int,
         evaluation_sizes: tuple[int, int, int],
     ) -> tuple[int, ...]:
         stack = (architecture, task.optimizer.kind)  # type: ignore[union-attr]
         alike = {
             "stack": None,
-            "training": task.batch_size,
+            "training": batch_size,
             "evaluation": evaluation_sizes,
             "test": len(dataset.labels) - dataset.pool_size,
         }
         keys = [(name, *stack, alike[name]) for name in GROUPS]
-        return tuple(self._groups.setdefault(key, len(self._groups)) for key in keys)
+        return tuple(self._group(key) for key in keys)
 
-    def _architecture(self, task: Task, dataset: Dataset) -> Architecture:
+    def _group(self, key: tuple[Any, ...]) -> int:
+        """Returns the number of a group, which no other has had."""
+        if key not in self._groups:
+            self._groups[key] = self._next_group
+            self._next_group += 1
+        return self._groups[key]
+
+    def _architecture(self, task: Task, dataset: Dataset, batch_size: int) -> Architecture:
         # What flattens its images serves images and feature vectors alike.
         flat = isinstance(task.classifier, MLP)
         image_shape = (dataset.num_features,) if flat else dataset.image_shape
         shape = (task.classifier, image_shape, dataset.num_classes)
         if shape not in self._architectures:
             self._architectures[shape] = Architecture(*shape)  # type: ignore[arg-type]
-        return self._architectures[shape]
+        architecture = self._architectures[shape]
+        if (architecture, batch_size) not in self._trainable:
+            architecture.check_batch_size(batch_size)
+            self._trainable.add((architecture, batch_size))
+        return architecture
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the images, which are shared."""
@@ -215,8 +284,9 @@ class EpisodeMaker:
                 given = {n: v for n, v in zip(names, values, strict=True) if v is not None}
                 task = Task(**given)
                 dataset = self._load(task)
-                self._sizes(task, dataset)
-                self._architecture(task, dataset)
+                self._own = (*self._own, *[dataset] * (dataset not in self._own))
+                sizes = self._sizes(task, dataset)
+                self._architecture(task, dataset, _batch_size(task, sizes))
 
     def _load(self, task: Task) -> Dataset:
         return load_dataset(task.dataset, self.config.data_root, self.config.download)
@@ -235,7 +305,7 @@ class EpisodeMaker:
             f"at most {dataset.pool_size} in all, which is what {dataset.name!r} has beside its test part",
         )
         check(
-            task.batch_size <= sizes.train,
+            _batch_size(task, sizes) <= sizes.train,
             "batch_size",
             task.batch_size,
             f"at most train_size={sizes.train}",
@@ -243,7 +313,41 @@ class EpisodeMaker:
         return sizes
 
 
+def _batch_size(task: Task, sizes: SplitSizes) -> int:
+    """Returns the images in a minibatch: so many that an epoch of a small set is several updates."""
+    if task.batch_size is not None:
+        return task.batch_size
+    return min(DEFAULT_BATCH_SIZE, max(1, sizes.train // 4))
+
+
 def _slices(sizes: tuple[int, int, int]) -> tuple[slice, slice, slice]:
     """Returns where parts of given sizes are that stand one after the other."""
     first, second, third = itertools.accumulate(sizes)
     return slice(0, first), slice(first, second), slice(second, third)
+
+
+def _length(part: Dataset | int) -> int:
+    """Returns how many images a part of a pool has room for."""
+    return part if isinstance(part, int) else len(part.labels)
+
+
+def _put(parts: list[Dataset | int], dataset: Dataset) -> None:
+    """Put a data set into the first gap of a pool that is large enough, or else at its end."""
+    wanted = len(dataset.labels)
+    for at, part in enumerate(parts):
+        if isinstance(part, int) and part >= wanted:
+            parts[at : at + 1] = [dataset, part - wanted] if part > wanted else [dataset]
+            return
+    parts.append(dataset)
+
+
+def _joined(parts: list[Dataset | int]) -> list[Dataset | int]:
+    """Returns the parts of a pool with adjacent gaps made one, and none at the end."""
+    joined: list[Dataset | int] = []
+    for part in parts:
+        before = joined[-1] if joined else None
+        if isinstance(part, int) and isinstance(before, int):
+            joined[-1] = before + part
+        else:
+            joined.append(part)
+    return joined[:-1] if joined and isinstance(joined[-1], int) else joined

@@ -17,6 +17,10 @@ SCORES = ("accuracy", "balanced_accuracy", "neg_log_loss")
 """What can be maximised; `Lineage.scores`, `to_unit`, `chance` and `needs_losses` say what each is."""
 
 
+SMALLEST, LARGEST = np.finfo(np.float64).tiny, np.finfo(np.float64).max
+"""What a rate is said to have changed by at least and at most."""
+
+
 class Lineage:
     """Rates, scores, flags and rows of N lanes.
 
@@ -174,9 +178,12 @@ class Lineage:
             base = np.where(reinit[lanes], after_reinit, base)
         factor = decisions.lr_factor[lanes]
         given = decisions.learning_rate
-        self.learning_rate[lanes] = self.clamp(base * factor if given is None else given[lanes])
-        scaled = self.learning_rate[lanes] == before * factor
-        return np.where(scaled, factor, self.learning_rate[lanes] / before)
+        # A product beyond the numbers there are is held to the bounds as any other.
+        with np.errstate(over="ignore", under="ignore"):
+            self.learning_rate[lanes] = self.clamp(base * factor if given is None else given[lanes])
+            scaled = self.learning_rate[lanes] == before * factor
+            changed = np.clip(self.learning_rate[lanes] / before, SMALLEST, LARGEST)
+        return np.where(scaled, factor, changed)
 
     def spend(self, lanes: np.ndarray) -> None:
         """Count an env step's updates, made or skipped, in the given lanes (int64, shape (n,))."""
@@ -281,7 +288,9 @@ class Lineage:
         """Average over each of the K windows of an env step: (n, T) to (n, K)."""
         per_window = self.inner_steps // self.history_length
         windows = values.reshape(len(values), self.history_length, per_window)
-        return np.add.reduce(windows, axis=2) / per_window
+        with np.errstate(over="ignore"):
+            means = np.add.reduce(windows, axis=2) / per_window
+        return np.minimum(means, LARGEST)
 
     def _trained_rows(self, lanes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Make rows of lanes whose env step is over, (n, K, M), and the updates in their lineages, (n,)."""

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -10,6 +10,7 @@ from typing import Any, TextIO
 
 from autotrain_env.errors import InvalidValueError, check
 from autotrain_env.process.record import log_columns
+from autotrain_env.schemas import Kind, anything, parse_json, read_json_lines, structure
 
 
 class MDPLog:
@@ -21,15 +22,18 @@ class MDPLog:
     Args:
         path: The file.
         reward_terms: Names of the reward terms.
+        further: Names of columns beyond those of `record.COLUMNS`.
 
     Raises:
         InvalidValueError: If the ending is not known or the file has other columns.
         OSError: If the file cannot be written.
     """
 
-    def __init__(self, path: str | PathLike[str], reward_terms: tuple[str, ...]) -> None:
+    def __init__(
+        self, path: str | PathLike[str], reward_terms: tuple[str, ...], further: tuple[str, ...] = ()
+    ) -> None:
         self.path = Path(path)
-        self.columns = log_columns(reward_terms)
+        self.columns = (*log_columns(reward_terms), *further)
         check(self.path.suffix in (".jsonl", ".csv"), "log_path", str(path), "a .jsonl or .csv file")
         try:
             self._file: TextIO = self.path.open("a+", newline="", encoding="utf-8")
@@ -84,12 +88,14 @@ class MDPLog:
         self.close()
 
 
-def read_rows(path: Path, names: Iterable[str] = (), *, whole: bool = False) -> Iterator[dict[str, Any]]:
-    """Yields the rows of a file with a JSON object in each line.
+def read_rows(
+    path: Path, needed: Mapping[str, Kind] | None = None, *, whole: bool = False
+) -> Iterator[dict[str, Any]]:
+    """Returns an iterator over the rows of a file with a JSON object in each line.
 
     Args:
         path: The file.
-        names: What every row must hold.
+        needed: What every row must hold: kinds of values by name.
         whole: Whether nobody writes it any more; otherwise a last line without an end, of a process that
             is still at work or was killed, is left out if it is not a row yet.
 
@@ -97,26 +103,14 @@ def read_rows(path: Path, names: Iterable[str] = (), *, whole: bool = False) -> 
         FileNotFoundError: If there is no such file.
         InvalidValueError: If a line is damaged; the message names the file and the line.
     """
-    names = set(names)
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                row = json.loads(line)
-            except ValueError as error:  # UnicodeDecodeError is one, too
-                if not (whole or line.endswith(b"\n")):
-                    return
-                raise InvalidValueError(f"{path} is damaged in line {number}: {error}") from error
-            if not (isinstance(row, dict) and names <= set(row)):
-                wanted = f"an object with {', '.join(sorted(names))}" if names else "an object"
-                raise InvalidValueError(f"{path} is damaged in line {number}: it must hold {wanted}")
-            yield row
+    return read_json_lines(path, structure(needed or {}, others=anything), whole=whole)
 
 
 def _json_names(line: str) -> tuple[str, ...]:
     """Returns the names in a line of JSON, none where it is something else."""
     try:
-        row = json.loads(line)
-    except ValueError:
+        row = parse_json(line, "line")
+    except InvalidValueError:
         return ()
     return tuple(row) if isinstance(row, dict) else ()
 

@@ -24,6 +24,8 @@ class Column:
         meaning: What it is, with its unit.
         places: Places that show it: in `info`, in histories, in the MDP log.
         per_window: Whether there is a value for each of the K windows; the log shows the last one's.
+
+    What `info` shows is numbers alone: clients stack them over steps and lanes.
     """
 
     name: str
@@ -37,7 +39,8 @@ COLUMNS = (
     Column("episode_seed", np.int64, "number that, with the task, names the episode", (LOG,)),
     Column("lane", np.int64, "lane that played it", (LOG,)),
     Column("step", np.int64, "env steps since the episode began, from 1", (LOG,)),
-    Column("action", object, "what was done, in words"),
+    Column("action", object, "what was done, in words", (HISTORY, LOG)),
+    Column("action_number", np.int64, "what was done, by `ACTION_NUMBERS`", (INFO,)),
     Column("learning_rate", np.float64, "rate of this step's updates"),
     Column("lr_factor", np.float64, "what the rate changed by in this step"),
     Column("rewind", np.int64, "distance really rewound [env steps]"),
@@ -67,7 +70,7 @@ FINAL_COLUMNS = {
     "best_holdout_test_balanced_accuracy": "of those",
     "best_holdout_test_loss": "of those [nats]",
 }
-"""What is said at the end of an episode alone, beside `history`; the log has the first."""
+"""What is said at the end of an episode alone; the log has the first."""
 
 
 def columns_of(place: str) -> list[Column]:
@@ -75,7 +78,12 @@ def columns_of(place: str) -> list[Column]:
     return [column for column in COLUMNS if place in column.places]
 
 
-_INFO_NAMES = tuple(column.name for column in columns_of(INFO))
+def info_name(column: Column) -> str:
+    """Returns the name of a column in `info`, which has no room for words beside numbers."""
+    return column.name.removesuffix("_number")
+
+
+_INFO_NAMES = tuple((column.name, info_name(column)) for column in columns_of(INFO))
 
 
 def log_columns(reward_terms: tuple[str, ...]) -> tuple[str, ...]:
@@ -97,9 +105,11 @@ class StepRecord:
     reward_terms: Mapping[str, np.ndarray]
 
     def info(self) -> dict[str, Any]:
-        """Returns information by name: fresh arrays of shape (N,), and a dictionary of reward terms."""
-        values = self.values
-        shown: dict[str, Any] = {name: values[name].copy() for name in _INFO_NAMES}
+        """Returns information by name: fresh arrays of shape (N,), and a dictionary of reward terms.
+
+        There, `action` is the action's number.
+        """
+        shown: dict[str, Any] = {shown_as: self.values[name].copy() for name, shown_as in _INFO_NAMES}
         return shown | {"reward_terms": dict(self.reward_terms)}
 
     def log_rows(self, lanes: np.ndarray, final: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
@@ -129,6 +139,17 @@ class History(UserDict[str, np.ndarray]):
     Not a `dict`: Gymnasium's vector environments would stack its columns over lanes, whose episodes differ
     in length.
     """
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        """Returns whether the other one has the same columns, NaN where this one has."""
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return self.keys() == other.keys() and all(
+            np.array_equal(column, other[name], equal_nan=column.dtype.kind == "f")
+            for name, column in self.items()
+        )
 
 
 class EpisodeHistory:

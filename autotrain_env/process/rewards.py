@@ -10,7 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from autotrain_env.errors import check, unknown_name
+from autotrain_env.errors import (
+    InvalidTypeError,
+    as_number,
+    check,
+    check_at_least_0,
+    check_callable,
+    check_name,
+    check_number,
+    in_brief,
+    unknown_name,
+)
 from autotrain_env.process.tasks import Task
 
 Curve = tuple[Any, Any]
@@ -45,6 +55,9 @@ class Transition:
     baseline_before: np.ndarray
     baseline: np.ndarray
 
+
+LARGEST, LARGEST_SCORE = 1e20, 1e6
+"""Largest weight of a term, and score of a recorded run: so rewards are finite in float32, too."""
 
 TermWeights = dict[str, float | None]
 """Weights of terms by name; `None` stands for 1 / budget."""
@@ -103,17 +116,36 @@ class RewardSettings:
     def __post_init__(self) -> None:
         """Check every value."""
         for name in ("inter_reward", "final_reward_scale", "divergence_penalty", "time_cost"):
-            check(0 <= getattr(self, name) < math.inf, name, getattr(self, name), "finite, at least 0")
+            check_at_least_0(name, getattr(self, name), LARGEST)
         if self.step_cost is not None:
-            check(0 <= self.step_cost < math.inf, "step_cost", self.step_cost, "finite, at least 0")
+            check_at_least_0("step_cost", self.step_cost, LARGEST)
         if isinstance(self.reward, str):
-            if self.reward not in REWARD_PRESETS:
-                raise unknown_name("reward", self.reward, REWARD_PRESETS)
+            check_name("reward", self.reward, REWARD_PRESETS)
+        elif not isinstance(self.reward, Mapping):
+            raise InvalidTypeError(
+                f"reward={in_brief(self.reward)} must be a preset's name, or a mapping from names of terms "
+                f"to weights"
+            )
         else:
             for name, weight in self.reward.items():
                 if name not in REWARD_TERMS:
                     raise unknown_name("reward", name, REWARD_TERMS)
-                check(math.isfinite(weight), f"reward[{name!r}]", weight, "finite")
+                check_number(f"reward[{name!r}]", weight, math.isfinite, "finite")
+                check(abs(weight) <= LARGEST, f"reward[{name!r}]", weight, f"at most {LARGEST:g} in size")
+        self._check_baseline()
+
+    def _check_baseline(self) -> None:
+        """Check what the reward is measured against, as far as that can be without a task."""
+        given = self.baseline
+        if isinstance(given, (tuple, list)):
+            check_curve(given)
+        elif callable(given):
+            check_callable("baseline", given, 1)
+        elif not (given is None or isinstance(given, Mapping)):
+            raise InvalidTypeError(
+                f"baseline={in_brief(given)} must be (updates, scores), a mapping from tasks to such "
+                f"curves, or a function from a task to one"
+            )
         check(
             "baseline_improvement" not in self.weights() or self.baseline is not None,
             "baseline",
@@ -131,7 +163,11 @@ class RewardSettings:
             weights["divergence"] = self.divergence_penalty
         if self.time_cost:
             weights["time_cost"] = self.time_cost
-        return {name: weights[name] for name in REWARD_TERMS if name in weights}
+        return {name: _as_float(weights[name]) for name in REWARD_TERMS if name in weights}
+
+
+def _as_float(weight: float | None) -> float | None:
+    return None if weight is None else float(weight)
 
 
 def reward_terms(transition: Transition, weights: TermWeights, budget: np.ndarray) -> dict[str, np.ndarray]:
@@ -163,16 +199,34 @@ def check_curve(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         InvalidValueError: If lengths differ, updates do not rise or something is not finite.
     """
-    updates, scores = (np.asarray(part, dtype=float) for part in curve)
+    allowed = "(updates, scores): equal lengths, finite, updates rising"
+    check(isinstance(curve, (tuple, list)) and len(curve) == 2, "baseline", curve, allowed)
+    updates, scores = (_as_column(part) for part in curve)
     good = (
         updates.ndim == 1
         and updates.shape == scores.shape
         and len(updates) > 0
-        and bool(np.all(np.diff(updates) > 0))
+        and bool((updates[1:] > updates[:-1]).all())
         and bool(np.isfinite(updates).all() and np.isfinite(scores).all())
     )
-    check(good, "baseline", curve, "(updates, scores): equal lengths, finite, updates rising")
+    check(good, "baseline", curve, allowed)
+    check(
+        bool((np.abs(scores) <= LARGEST_SCORE).all()),
+        "baseline",
+        curve,
+        f"of scores of at most {LARGEST_SCORE:g} in size",
+    )
     return updates, scores
+
+
+def _as_column(values: Any) -> np.ndarray:
+    """Returns numbers as float64; one NaN where they are something else."""
+    if isinstance(values, (tuple, list)) and any(as_number(value) is None for value in values):
+        return np.array([math.nan])
+    try:
+        return np.asarray(values, dtype=float)
+    except (TypeError, ValueError):
+        return np.array([math.nan])
 
 
 def baseline_curve(source: Baseline | None, task: Task) -> tuple[np.ndarray, np.ndarray] | None:

@@ -122,7 +122,7 @@ class Stacks:
         old, key = self.episodes[lane], episode.groups[0]
         if old is None or old.groups[0] != key:
             if old is not None:
-                self.stacks[old.groups[0]].release(int(self.slot[lane]))
+                self._release(old.groups[0], int(self.slot[lane]))
             if key not in self.stacks:
                 self.stacks[key] = self._make_stack(episode)
             at_least = len(self.slot) if len(self.stacks) == 1 else 1
@@ -144,6 +144,13 @@ class Stacks:
             self.evaluation_labels = np.pad(self.evaluation_labels, ((0, 0), (0, more)))
         self.evaluation_index[lane, :count] = episode.evaluation_index
         self.evaluation_labels[lane, :count] = episode.evaluation_labels
+
+    def _release(self, key: int, slot: int) -> None:
+        """Take a slot back; a stack in which no lane is left goes, for its kind may never come again."""
+        stack = self.stacks[key]
+        stack.release(slot)
+        if len(stack.free) == len(stack.state):
+            del self.stacks[key]
 
     def _make_stack(self, episode: Episode) -> LaneStack:
         config = self.config
@@ -230,6 +237,11 @@ class Stacks:
                 self.positions[lane] = self.positions[lane][far:]
                 self.sampler.go_to(lane, self.positions[lane][0])
 
+    def restore_newest(self, lanes: np.ndarray) -> None:
+        """Make the current state of lanes (int64, shape (n,)) that of their newest snapshot."""
+        for group in self._grouped(lanes, "stack"):
+            group.stack.rewind(group.slots, np.zeros(len(group.slots), np.int64))
+
     def keep_best(self, lanes: np.ndarray) -> None:
         """Remember the current weights of lanes (int64, shape (n,)) as their best."""
         for group in self._grouped(lanes, "stack"):
@@ -292,7 +304,7 @@ class Stacks:
 
     def _draw_batches(self, group: _Group) -> np.ndarray:
         """Draw an env step's minibatches: positions in the pool and labels, int32, (n, T, B, 2)."""
-        inner_steps, batch_size = self.config.inner_steps, group.first.task.batch_size
+        inner_steps, batch_size = self.config.inner_steps, group.first.batch_size
         drawn = self.sampler.draw(group.lanes, inner_steps * batch_size)
         return drawn.view(np.int32).reshape(len(drawn), inner_steps, batch_size, 2)
 
@@ -328,7 +340,7 @@ class Stacks:
                         evaluation.correct[:, part], labels[:, part], group.first.dataset.num_classes
                     )
                 if evaluation.losses is not None:
-                    loss[number, group.at] = evaluation.losses[:, part].mean(1, dtype=np.float64)
+                    loss[number, group.at] = _mean(evaluation.losses[:, part])
         return Evaluated(accuracy, accuracy if balanced is None else balanced, loss, finite)
 
     def test(self, lanes: np.ndarray, diverged: np.ndarray, *, best: bool) -> dict[str, np.ndarray]:
@@ -361,7 +373,7 @@ class Stacks:
             accuracy[at] = np.where(usable, _share(evaluation.correct), accuracy[at])
             found = balanced_accuracy(evaluation.correct, labels, group.first.dataset.num_classes)
             balanced[at] = np.where(usable, found, balanced[at])
-            losses = evaluation.losses.mean(1, dtype=np.float64)
+            losses = _mean(evaluation.losses)
             loss[at] = np.where(usable & np.isfinite(losses), losses, loss[at])
         return {"accuracy": accuracy, "balanced_accuracy": balanced, "loss": loss}
 
@@ -369,3 +381,9 @@ class Stacks:
 def _share(correct: np.ndarray) -> np.ndarray:
     """Returns the share of right answers, bool, shape (n, E), of each network, float64, shape (n,)."""
     return np.add.reduce(correct.view(np.uint8), axis=1, dtype=np.int32) / correct.shape[1]
+
+
+def _mean(losses: np.ndarray) -> np.ndarray:
+    """Returns means over images, float64, shape (n,); infinite where numbers do not reach."""
+    with np.errstate(over="ignore"):
+        return losses.mean(1, dtype=np.float64)

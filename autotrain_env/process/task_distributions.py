@@ -8,8 +8,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from autotrain_env.errors import check, look_up
+from autotrain_env.errors import InvalidTypeError, as_number, check, in_brief, look_up
 from autotrain_env.process.tasks import Task
+from autotrain_env.training.classifiers import Classifier, as_classifier
 from autotrain_env.training.optimizers import SGD
 
 
@@ -28,6 +29,30 @@ class Sampler(Protocol):
         """
 
 
+def _check_bounds(low: object, high: object, allowed: str) -> None:
+    for name, value in (("low", low), ("high", high)):
+        check(as_number(value) is not None, name, value, "a number")
+    finite = math.isfinite(low) and math.isfinite(high)  # type: ignore[arg-type]
+    check(finite and low <= high, "(low, high)", (low, high), allowed)  # type: ignore[operator]
+
+
+def _as_tuple(argument: str, values: Any, allowed: str) -> tuple[Any, ...]:
+    """Returns values as a tuple.
+
+    Raises:
+        InvalidTypeError: If there is no list of them.
+        InvalidValueError: If there is none.
+    """
+    try:
+        found = None if isinstance(values, (str, bytes)) else tuple(values)
+    except TypeError:
+        found = None
+    if found is None:
+        raise InvalidTypeError(f"{argument}={in_brief(values)} must be a list with {allowed}")
+    check(len(found) > 0, argument, found, allowed)
+    return found
+
+
 @dataclass(frozen=True)
 class LogUniform:
     """A number whose logarithm is uniform.
@@ -42,12 +67,8 @@ class LogUniform:
 
     def __post_init__(self) -> None:
         """Check the bounds."""
-        check(
-            0 < self.low <= self.high < math.inf,
-            "(low, high)",
-            (self.low, self.high),
-            "0 < low <= high",
-        )
+        _check_bounds(self.low, self.high, "0 < low <= high")
+        check(self.low > 0, "(low, high)", (self.low, self.high), "0 < low <= high")
 
     def sample(self, generator: np.random.Generator) -> float:
         """Draw one value."""
@@ -68,12 +89,8 @@ class Uniform:
 
     def __post_init__(self) -> None:
         """Check the bounds."""
-        check(
-            -math.inf < self.low <= self.high < math.inf,
-            "(low, high)",
-            (self.low, self.high),
-            "low <= high",
-        )
+        _check_bounds(self.low, self.high, "low <= high")
+        check(self.high - self.low < math.inf, "(low, high)", (self.low, self.high), "not so far apart")
 
     def sample(self, generator: np.random.Generator) -> float:
         """Draw one value."""
@@ -92,8 +109,7 @@ class Choice:
 
     def __post_init__(self) -> None:
         """Check that there is something to choose."""
-        object.__setattr__(self, "values", tuple(self.values))
-        check(len(self.values) > 0, "values", self.values, "at least one value")
+        object.__setattr__(self, "values", _as_tuple("values", self.values, "at least one value"))
 
     def sample(self, generator: np.random.Generator) -> Any:
         """Draw one value."""
@@ -125,7 +141,7 @@ class TaskDistribution:
     label_noise: Any = None
     classifier: Any = "mlp"
     optimizer: Any = "momentum"
-    batch_size: Any = 64
+    batch_size: Any = None
     initial_learning_rate: Any = field(default_factory=lambda: LogUniform(1e-3, 10.0))
     initialization: Any = "kaiming_uniform"
     budget: Any = 600
@@ -137,6 +153,7 @@ class TaskDistribution:
 
     def __post_init__(self) -> None:
         """Check every value by making the tasks that hold it."""
+        object.__setattr__(self, "classifier", as_classifiers(self.classifier))
         for name, value in self._fields().items():
             for candidate in possible_values(value):
                 Task(**{name: candidate})
@@ -172,6 +189,15 @@ class TaskDistribution:
         return dataclasses.replace(self, **fields)
 
 
+def as_classifiers(value: Any) -> Any:
+    """Returns what a field `classifier` was given, functions that make networks as classifiers."""
+    if isinstance(value, Choice):
+        return Choice(tuple(map(as_classifiers, value.values)))
+    if callable(value) and not isinstance(value, (Sampler, Classifier, str)):
+        return as_classifier(value)
+    return value
+
+
 def possible_values(value: Any) -> list[Any]:
     """Returns the values that a field of a distribution can take, as far as they can be listed."""
     if isinstance(value, Choice):
@@ -199,8 +225,14 @@ class Curriculum:
 
     def __post_init__(self) -> None:
         """Check the levels and shares."""
-        object.__setattr__(self, "levels", tuple(self.levels))
-        check(len(self.levels) > 0, "levels", self.levels, "at least one TaskDistribution")
+        object.__setattr__(
+            self, "levels", _as_tuple("levels", self.levels, "at least one TaskDistribution")
+        )
+        for level in self.levels:
+            if not isinstance(level, TaskDistribution):
+                raise InvalidTypeError(f"levels={in_brief(self.levels)} must be TaskDistributions")
+        for name in ("demote_at", "promote_at"):
+            check(as_number(getattr(self, name)) is not None, name, getattr(self, name), "a number")
         check(
             0 <= self.demote_at < self.promote_at <= 1,
             "(demote_at, promote_at)",

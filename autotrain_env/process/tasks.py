@@ -8,7 +8,7 @@ from torch import nn
 
 from autotrain_env.data.dataset import Dataset
 from autotrain_env.data.registry import is_built_in
-from autotrain_env.errors import InvalidTypeError, check, check_whole, unknown_name
+from autotrain_env.errors import InvalidTypeError, check_name, check_number, check_whole, in_brief
 from autotrain_env.training.classifiers import Classifier, as_classifier
 from autotrain_env.training.initialization import initialization_names
 from autotrain_env.training.optimizers import Optimizer, as_optimizer
@@ -19,6 +19,10 @@ BUILT_IN_LABEL_NOISE = 0.2  # where a task does not say: the built-in tasks are 
 def is_users_own(dataset: str | Dataset) -> bool:
     """Returns whether a dataset, or what stands under a name, is a user's own."""
     return not (dataset.built_in if isinstance(dataset, Dataset) else is_built_in(dataset))
+
+
+MOST_UPDATES = 10**9
+"""Largest budget: a year and more of updates of one network."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Task:
             `Classifier`, or a function that makes an `nn.Module`.
         optimizer: A name (`"sgd"`, `"momentum"`, `"nesterov"`, `"rmsprop"`, `"adam"`, `"adamw"`) or an
             `Optimizer`.
-        batch_size: Images in a minibatch.
+        batch_size: Images in a minibatch; `None` for 64, or a quarter of the train part if that is less.
         initial_learning_rate: Learning rate at the start; clipped to the environment's bounds.
         initialization: Scheme of the first network (`"kaiming_uniform"`, `"xavier_normal"`, …); see
             `autotrain_env.training.initialization.INITIALIZATIONS`.
@@ -54,7 +58,7 @@ class Task:
     label_noise: float | None = None
     classifier: str | Classifier | Callable[[], nn.Module] = "mlp"
     optimizer: str | Optimizer = "momentum"
-    batch_size: int = 64
+    batch_size: int | None = None
     initial_learning_rate: float = 0.1
     initialization: str = "kaiming_uniform"
     budget: int = 600
@@ -65,22 +69,23 @@ class Task:
         object.__setattr__(self, "optimizer", as_optimizer(self.optimizer))
         if not isinstance(self.dataset, (str, Dataset)):
             raise InvalidTypeError(
-                f"dataset={self.dataset!r} must be a name or a Dataset in a Task; "
+                f"dataset={in_brief(self.dataset)} must be a name or a Dataset in a Task; "
                 "autotrain_env.load_dataset makes a Dataset of your own data"
             )
         if self.label_noise is None:
             object.__setattr__(
                 self, "label_noise", 0.0 if is_users_own(self.dataset) else BUILT_IN_LABEL_NOISE
             )
-        if self.initialization not in initialization_names():
-            raise unknown_name("initialization", self.initialization, initialization_names())
-        for name in ("train_size", "holdout_size", "validation_size"):
+        check_name("initialization", self.initialization, initialization_names())
+        for name in ("train_size", "holdout_size", "validation_size", "batch_size"):
             if getattr(self, name) is not None:
                 check_whole(name, getattr(self, name), 1)
-        check_whole("split_seed", self.split_seed, 0)
-        check_whole("batch_size", self.batch_size, 1)
-        check_whole("budget", self.budget, 1)
-        noise = self.label_noise
-        check(noise is not None and 0 <= noise <= 1, "label_noise", noise, "in [0, 1]")
-        rate = self.initial_learning_rate
-        check(math.isfinite(rate) and rate > 0, "initial_learning_rate", rate, "finite and above 0")
+        check_whole("split_seed", self.split_seed, 0, 2**64 - 1)
+        check_whole("budget", self.budget, 1, MOST_UPDATES)
+        check_number("label_noise", self.label_noise, lambda number: 0 <= number <= 1, "in [0, 1]")
+        check_number(
+            "initial_learning_rate",
+            self.initial_learning_rate,
+            lambda number: 0 < number < math.inf,
+            "finite and above 0",
+        )

@@ -117,6 +117,16 @@ class Thresholdout:
         row[_AHEAD - used :] = generator.laplace(size=used)
         self._next[lane] = 0
 
+    def generator(self, lane: int) -> np.random.Generator:
+        """Returns a copy of a lane's stream, for `set_generator`."""
+        generator = self._generators[lane]
+        assert generator is not None, f"lane {lane} never began"
+        return copy.deepcopy(generator)
+
+    def set_generator(self, lane: int, generator: np.random.Generator) -> None:
+        """Let a lane's stream be what it was before."""
+        self._generators[lane] = generator
+
     def copy_lane(self, source: int, target: int) -> None:
         """Copy everything of lane `source` to lane `target`."""
         for array in (self.queries, self.disagreements, self._noisy_threshold, self._noise, self._next):

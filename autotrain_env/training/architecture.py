@@ -4,6 +4,7 @@ import copy
 import math
 import pickle
 import random
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from autotrain_env.errors import InvalidTypeError, InvalidValueError, check
-from autotrain_env.training.classifiers import _NO_RANDOMNESS, BUILT_IN, Classifier
+from autotrain_env.training.classifiers import BUILT_IN, Classifier
 from autotrain_env.training.initialization import INITIALIZATIONS, MODULE_DEFAULT
 from autotrain_env.training.lane_checks import (
     check_alike,
@@ -23,6 +24,12 @@ from autotrain_env.training.lane_checks import (
     check_steady,
 )
 from autotrain_env.training.layout import Layout, kept_tensors, trained_tensors
+from autotrain_env.training.module_checks import (
+    NO_RANDOMNESS,
+    check_batch_of_one,
+    check_module,
+    check_trains,
+)
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,7 @@ class Architecture:
         no floats.
         """
         template = self._build(0)
+        check_module(template)
         try:
             template = copy.deepcopy(template)  # a factory may give the same module at every call
         except RuntimeError as error:
@@ -86,8 +94,18 @@ class Architecture:
         for other in others:
             self._check_layout(other)
         self._check_output()
+        check_trains(self.classifier, template, self.image_shape, self.num_classes)
         if not isinstance(self.classifier, BUILT_IN):
             self._check_lanes(others)
+
+    def check_batch_size(self, batch_size: int) -> None:
+        """Check that networks can be trained on minibatches of so many images.
+
+        Raises:
+            InvalidValueError: If they cannot.
+        """
+        if batch_size == 1:
+            check_batch_of_one(self.classifier, self.template, self.image_shape)
 
     def _check_layout(self, network: nn.Module) -> None:
         found, own = Layout.of_module(network), (self.parameter_layout, self.buffer_layout)
@@ -118,9 +136,7 @@ class Architecture:
                 f"classifier={self.classifier!r} returns shape {shape} for 2 images; expected {expected}"
             )
         if draws:
-            raise InvalidValueError(
-                f"classifier={self.classifier!r} draws random numbers: {_NO_RANDOMNESS}"
-            )
+            raise InvalidValueError(f"classifier={self.classifier!r} draws random numbers: {NO_RANDOMNESS}")
 
     def _check_lanes(self, others: list[nn.Module]) -> None:
         """Check that nothing is lost of a network where lanes have parameters and buffers alone."""
@@ -224,11 +240,14 @@ class Architecture:
         return torch.cat([tensor.detach().float().flatten() for tensor in tensors.values()]).numpy()
 
 
+_SEEDING = threading.RLock()
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed the global random streams of torch, NumPy and Python for a while."""
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
+    """Seed the global random streams of torch, NumPy and Python for a while, one thread at a time."""
+    with _SEEDING, torch.random.fork_rng(devices=[]):
+        python, numpy = random.getstate(), np.random.get_state()
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)
         random.seed(seed)

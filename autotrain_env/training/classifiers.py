@@ -1,20 +1,35 @@
 """Classifiers: descriptions of architectures, by which networks are built."""
 
 import math
+import numbers
+import pickle
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import cloudpickle
 import torch
 from torch import nn
 
-from autotrain_env.errors import InvalidTypeError, InvalidValueError, check, unknown_name
-
-_NO_RANDOMNESS = (
-    "layers that draw random numbers are not supported, since lanes must not share a random stream"
+from autotrain_env.errors import (
+    InvalidTypeError,
+    InvalidValueError,
+    check,
+    check_callable,
+    in_brief,
+    unknown_name,
 )
+
+_LARGEST_LAYER, _MOST_LAYERS = 2**20, 1000
+
+
+def _check_sizes(argument: str, sizes: Any, least: int) -> None:
+    listed = isinstance(sizes, (tuple, list)) and least <= len(sizes) <= _MOST_LAYERS
+    whole = listed and all(isinstance(s, numbers.Integral) and not isinstance(s, bool) for s in sizes)
+    check(whole and all(size > 0 for size in sizes), argument, sizes, "positive whole numbers")
+    check(all(s <= _LARGEST_LAYER for s in sizes), argument, sizes, f"at most {_LARGEST_LAYER:,} each")
 
 
 class Classifier(ABC):
@@ -40,9 +55,8 @@ class MLP(Classifier):
 
     def __post_init__(self) -> None:
         """Check the sizes."""
-        object.__setattr__(self, "hidden_sizes", tuple(self.hidden_sizes))
-        positive = all(isinstance(size, int) and size > 0 for size in self.hidden_sizes)
-        check(positive, "hidden_sizes", self.hidden_sizes, "positive whole numbers")
+        _check_sizes("hidden_sizes", self.hidden_sizes, least=0)
+        object.__setattr__(self, "hidden_sizes", tuple(map(int, self.hidden_sizes)))
 
     def sizes(self, image_shape: tuple[int, ...], num_classes: int) -> tuple[int, ...]:
         """Returns the units of every layer, from the flattened image to the classes."""
@@ -71,9 +85,8 @@ class CNN(Classifier):
 
     def __post_init__(self) -> None:
         """Check the sizes."""
-        object.__setattr__(self, "channels", tuple(self.channels))
-        positive = all(isinstance(size, int) and size > 0 for size in self.channels)
-        check(positive and len(self.channels) > 0, "channels", self.channels, "positive whole numbers")
+        _check_sizes("channels", self.channels, least=1)
+        object.__setattr__(self, "channels", tuple(map(int, self.channels)))
 
     def sizes(self, image_shape: tuple[int, ...], num_classes: int) -> tuple[int, ...]:
         """Returns the maps of every stage, from the image's channels on, then the number of classes."""
@@ -131,10 +144,27 @@ class Custom(Classifier):
         network = self.factory()
         if not isinstance(network, nn.Module):
             raise InvalidTypeError(f"classifier: the factory returned {network!r}, not a torch.nn.Module")
-        for name, module in network.named_modules():
-            if isinstance(module, nn.modules.dropout._DropoutNd):
-                raise InvalidValueError(f"classifier: layer {name!r} is {module}: {_NO_RANDOMNESS}")
         return network
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the factory by value where it has no name that others know, such as a lambda."""
+        try:
+            content = cloudpickle.dumps(self.factory)
+        except Exception as error:  # what it holds on to may raise anything
+            raise InvalidTypeError(
+                f"classifier={in_brief(self.factory)} cannot be pickled: {error}. Give a function that "
+                f"holds on to plain values alone, or one defined in a module"
+            ) from error
+        return _unpickled, (content,)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Custom":
+        """Returns the architecture itself, since nothing in it changes."""
+        return self
+
+
+def _unpickled(content: bytes) -> Custom:
+    """Returns the architecture whose factory was pickled by value."""
+    return Custom(pickle.loads(content))
 
 
 BUILT_IN = (MLP, CNN, ResNet18)
@@ -163,15 +193,16 @@ def as_classifier(classifier: str | Classifier | Callable[[], nn.Module]) -> Cla
         if classifier in CLASSIFIERS:
             return CLASSIFIERS[classifier]
         if re.fullmatch(r"mlp(-[1-9]\d*)+", classifier):
-            return MLP(tuple(int(size) for size in classifier.split("-")[1:]))
+            return MLP(tuple(int(size[:20]) for size in classifier.split("-")[1:]))
         raise unknown_name("classifier", classifier, [*CLASSIFIERS, "mlp-200-100-50"])
     if isinstance(classifier, Classifier):
         return classifier
     if isinstance(classifier, nn.Module) or not callable(classifier):
         raise InvalidTypeError(
-            f"classifier={classifier!r} must be a name, an autotrain_env.Classifier or a function that "
-            "makes a torch.nn.Module"
+            f"classifier={in_brief(classifier)} must be a name, an autotrain_env.Classifier or a function "
+            "that makes a torch.nn.Module"
         )
+    check_callable("classifier", classifier, 0)
     return Custom(classifier)
 
 

@@ -248,7 +248,10 @@ class LoopedNetwork(ModuleNetwork):
             with torch.enable_grad():
                 logits, new_buffers = self._call(leaves, kept, lane_images)
                 loss = nn.functional.cross_entropy(logits, labels[lane], reduction="none")
-                lane_gradients = torch.autograd.grad(loss.mean(), list(leaves.values()))
+                # What a minibatch does not use gets zeros.
+                lane_gradients = torch.autograd.grad(
+                    loss.mean(), list(leaves.values()), materialize_grads=True
+                )
             for name, gradient in zip(leaves, lane_gradients, strict=True):
                 _accumulate(gradients[name][at], gradient[None], None if decay is None else decay[at])
             for name, buffer in new_buffers.items():

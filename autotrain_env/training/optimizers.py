@@ -5,7 +5,6 @@ a count of updates. Lanes may differ in momentum, too. The update rules are thos
 the tests hold them to.
 """
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
 from dataclasses import dataclass, fields
@@ -15,7 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autotrain_env.errors import check, look_up
+from autotrain_env.errors import as_number, check, check_at_least_0, check_flag, check_number, look_up
+
+_LARGEST = 1e30  # in float32, too
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,14 @@ class Optimizer(ABC):
 
     def __post_init__(self) -> None:
         """Check the values that every rule shares."""
-        check(0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, "finite, at least 0")
+        check_at_least_0("weight_decay", self.weight_decay, _LARGEST)
         if self.max_grad_norm is not None:
-            check(self.max_grad_norm > 0, "max_grad_norm", self.max_grad_norm, "above 0, or None")
+            check_number("max_grad_norm", self.max_grad_norm, lambda number: number > 0, "above 0, or None")
+            object.__setattr__(self, "max_grad_norm", min(float(self.max_grad_norm), _LARGEST))
+        for entry in fields(self):
+            number = as_number(getattr(self, entry.name))
+            if number is not None:
+                object.__setattr__(self, entry.name, number)
 
     @property
     @abstractmethod
@@ -119,6 +125,10 @@ class Optimizer(ABC):
         """
 
 
+def _check_decay(argument: str, value: object) -> None:
+    check_number(argument, value, lambda number: 0 <= number < 1, "in [0, 1)")
+
+
 @dataclass(frozen=True)
 class SGD(Optimizer):
     """Stochastic gradient descent, plain, with momentum, or with Nesterov momentum.
@@ -136,7 +146,8 @@ class SGD(Optimizer):
     def __post_init__(self) -> None:
         """Check the values."""
         super().__post_init__()
-        check(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
+        _check_decay("momentum", self.momentum)
+        check_flag("nesterov", self.nesterov)
         check(
             not self.nesterov or self.momentum > 0,
             "momentum",
@@ -187,8 +198,10 @@ class RMSprop(Optimizer):
     def __post_init__(self) -> None:
         """Check the values."""
         super().__post_init__()
-        check(0 <= self.alpha < 1, "alpha", self.alpha, "in [0, 1)")
-        check(self.eps > 0, "eps", self.eps, "above 0")
+        _check_decay("alpha", self.alpha)
+        check_number(
+            "eps", self.eps, lambda number: 0 < number <= _LARGEST, f"above 0, at most {_LARGEST:g}"
+        )
 
     @property
     def num_accumulators(self) -> int:
@@ -222,9 +235,11 @@ class Adam(Optimizer):
     def __post_init__(self) -> None:
         """Check the values."""
         super().__post_init__()
-        check(0 <= self.beta1 < 1, "beta1", self.beta1, "in [0, 1)")
-        check(0 <= self.beta2 < 1, "beta2", self.beta2, "in [0, 1)")
-        check(self.eps > 0, "eps", self.eps, "above 0")
+        _check_decay("beta1", self.beta1)
+        _check_decay("beta2", self.beta2)
+        check_number(
+            "eps", self.eps, lambda number: 0 < number <= _LARGEST, f"above 0, at most {_LARGEST:g}"
+        )
 
     @property
     def num_accumulators(self) -> int:

@@ -1,12 +1,12 @@
 """Networks of all lanes that share an architecture and a kind of optimiser, with their snapshots."""
 
-import warnings
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from autotrain_env.errors import warn
 from autotrain_env.training.architecture import Architecture
 from autotrain_env.training.engine import Evaluation, Trained, make_engine
 from autotrain_env.training.optimizers import Optimizer
@@ -70,11 +70,10 @@ class LaneStack:
             self.architecture, self.optimizer, self.backend, self.state.dtype, self.device
         )
         if self.engine.backend != before:
-            warnings.warn(
+            warn(
                 f"these networks were computed by the backend {before!r} and go on by "
                 f"{self.engine.backend!r}, which rounds differently: results will not be those of an "
-                "undisturbed run",
-                stacklevel=2,
+                "undisturbed run"
             )
 
     @property

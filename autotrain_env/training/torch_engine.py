@@ -179,7 +179,7 @@ class TorchEngine(Engine):
         chunk = min(max(1, _CHUNK_BYTES // image_bytes), indices.shape[1])
         lanes_per_block = 256
         if self.device.type == "cpu":
-            lanes_per_block = max(torch.get_num_threads(), _EVALUATION_BYTES // (chunk * image_bytes))
+            lanes_per_block = max(1, _EVALUATION_BYTES // (chunk * image_bytes))
         blocks = []
         for at in _even_blocks(len(slots), lanes_per_block):
             parts = [
@@ -269,13 +269,9 @@ def _blocks(count: int, size: int) -> Iterator[slice]:
 
 
 def _even_blocks(count: int, size: int) -> Iterator[slice]:
-    """Yields blocks of about equal size, at most `size`; whole multiples of the threads where possible."""
-    threads = torch.get_num_threads()
-    if size > threads:
-        size -= size % threads
+    """Yields blocks of about equal size, at most `size`."""
     number = math.ceil(count / size)
-    even = math.ceil(count / number)
-    return _blocks(count, min(size, math.ceil(even / threads) * threads))
+    return _blocks(count, math.ceil(count / number))
 
 
 def _join(parts: list[Evaluation], axis: int) -> Evaluation:

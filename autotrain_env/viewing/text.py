@@ -14,7 +14,8 @@ def render_ansi(history: Mapping[str, np.ndarray]) -> str:
     steps, rewinds = len(history["updates"]) - 1, np.count_nonzero(history["rewind"])
     reinits = np.count_nonzero(history["reinit"])
     state = "  DIVERGED" if last["diverged"] else ""
-    scores = (f"{name} {last[key]:.3f}" for name, key in _SCORE_COLUMNS)
+    scores = (f"{name} {last[key]:.3f}" for name, key in _SCORE_COLUMNS if np.isfinite(last[key]))
+    judged = history["score"] if np.isfinite(last["score"]) else history["holdout_answer"]
     return "\n".join(
         (
             f"step {steps}, {last['updates']} updates: {last['action']}{state}",
@@ -22,7 +23,7 @@ def render_ansi(history: Mapping[str, np.ndarray]) -> str:
             f"rewinds {rewinds}   re-inits {reinits}",
             "   ".join(scores),
             f"loss   {sparkline(np.log(np.maximum(history['loss'].mean(1), 1e-12)))}",
-            f"score  {sparkline(history['score'])}",
+            f"score  {sparkline(judged)}",
         )
     )
 
@@ -34,8 +35,12 @@ def sparkline(values: np.ndarray) -> str:
     """Draw numbers as a line of small bars, the lowest number the lowest bar.
 
     Args:
-        values: Numbers, shape (n,); where there are more than `SPARKLINE_WIDTH`, neighbours are averaged.
+        values: Numbers, shape (n,). Those that are missing (NaN) are left out; where there are more than
+            `SPARKLINE_WIDTH`, neighbours are averaged.
     """
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return ""
     if len(values) > SPARKLINE_WIDTH:
         values = np.array([part.mean() for part in np.array_split(values, SPARKLINE_WIDTH)])
     low, high = values.min(), values.max()

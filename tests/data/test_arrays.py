@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from autotrain_env import Dataset, SplitSizes, load_dataset
+from autotrain_env.errors import InvalidValueError
 from tests.helpers import rows, user_arrays
 
 IMAGES, LABELS = user_arrays()
@@ -211,3 +212,16 @@ def test_wrong_user_data_are_reported_by_argument_and_value(
 ):
     with pytest.raises(error, match=message):
         Dataset.from_arrays(**{"images": IMAGES, "labels": LABELS, **arguments})
+
+
+@pytest.mark.parametrize("label", [2**40, 2**62, 100_000])
+@pytest.mark.parametrize("kind", ["arrays", "torch"])
+def test_a_label_that_is_none_of_a_class_is_named(label: int, kind: str):
+    """Counting classes up to it would take all memory."""
+    images, labels = np.zeros((30, 3), np.float32), np.arange(30) % 3
+    labels[7] = label
+    data: Any = (images, labels)
+    if kind == "torch":
+        data = torch.utils.data.TensorDataset(torch.from_numpy(images), torch.from_numpy(labels))
+    with pytest.raises(InvalidValueError, match=rf"label.*{label}"):
+        load_dataset(data)

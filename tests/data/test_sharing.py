@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import autotrain_env
-from autotrain_env import Dataset
-from autotrain_env.data import sharing
+from autotrain_env import Dataset, SplitSizes, load_dataset, register_dataset
+from autotrain_env.data import registry, sharing
 from tests.helpers import user_arrays
 
 # Reads a stranger's handle, then sends its own to child processes, and prints the blocks it has owned.
@@ -155,7 +155,7 @@ def test_user_data_pickle_to_a_ticket_and_come_back_as_the_very_same_handle():
 
 def test_what_is_shared_comes_back_bit_for_bit():
     handle = Dataset.from_arrays(*user_arrays(size=7, shape=(1, 5, 3)))
-    images, labels = sharing.attach(sharing.share("mine", handle.images, handle.labels))
+    images, labels = sharing.attach(sharing.share("mine", handle.images, handle.labels, "0a"))
     assert images.dtype == handle.images.dtype and labels.dtype == handle.labels.dtype
     np.testing.assert_array_equal(images.numpy(), handle.images.numpy())
     np.testing.assert_array_equal(labels, handle.labels)
@@ -169,3 +169,119 @@ def test_too_little_shared_memory_is_reported_before_it_is_used(monkeypatch: pyt
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(OSError, match="'custom': 4.0 MB of shared memory .* 1.0 MB are free"):
         pickle.dumps(handle)
+
+
+# A process that ends: writes the state of an environment on data of its own, and what comes next.
+CHECKPOINT = """
+import pickle, sys
+import gymnasium, numpy as np
+from autotrain_env import load_dataset, register_dataset
+
+sys.path.insert(0, sys.argv[1])
+from mine import arrays, play
+
+path, kind, task = sys.argv[2:]
+if kind == "handle":
+    data = load_dataset(arrays())
+elif kind == "loader":
+    register_dataset("mine", arrays)
+    data = "mine"
+else:
+    register_dataset("mine", load_dataset(arrays()))
+    data = "mine"
+envs = gymnasium.make_vec("AutoTrain-v0", num_envs=2, dataset=data, budget=60)
+envs.reset(seed=3)
+envs.step([4, 2])
+with open(path, "wb") as file:
+    pickle.dump(envs.unwrapped.state_dict() if task == "state" else envs.unwrapped, file)
+print(play(envs))
+"""
+RESUME = """
+import pickle, sys
+import gymnasium, numpy as np
+from autotrain_env import load_dataset, register_dataset
+
+sys.path.insert(0, sys.argv[1])
+from mine import arrays, play
+
+path, kind, task = sys.argv[2:]
+register_dataset("other", "synthetic")
+try:
+    pickle.load(open(path, "rb"))
+except RuntimeError as error:
+    assert "Register the same data" in str(error) and "register_dataset" in str(error), error
+else:
+    raise AssertionError("data of a process that has ended")
+if kind == "handle":
+    register_dataset("by another name", load_dataset(arrays()))
+    data = "by another name"
+elif kind == "loader":
+    register_dataset("mine", arrays)
+    data = "mine"
+else:
+    register_dataset("mine", arrays())
+    data = "mine"
+envs = state = pickle.load(open(path, "rb"))
+if task == "state":
+    envs = gymnasium.make_vec("AutoTrain-v0", num_envs=2, dataset=data, budget=60)
+    envs.reset()
+    envs.unwrapped.load_state_dict(state)
+print(play(envs))
+"""
+MINE = """
+import numpy as np
+
+def arrays():
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 3, 400)
+    return generator.standard_normal((400, 6)) + labels[:, None], labels
+
+def play(envs):
+    return [envs.step([a, b])[0].tobytes().hex()[:4000] for a, b in ((2, 0), (7, 2), (2, 2), (2, 3))]
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "task"), [("registered", "state"), ("loader", "environment"), ("handle", "state")]
+)
+def test_a_checkpoint_with_own_data_goes_on_in_a_new_process(tmp_path: Path, kind: str, task: str):
+    """After the data were registered, as the message says, with the same bits."""
+    (tmp_path / "mine.py").write_text(MINE)
+    printed = []
+    for script in (CHECKPOINT, RESUME):
+        arguments = [str(tmp_path), str(tmp_path / "checkpoint.pickle"), kind, task]
+        done = subprocess.run(
+            [sys.executable, "-c", script, *arguments],
+            cwd=Path(autotrain_env.__file__).parents[1],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        printed.append(done.stdout)
+    assert printed[0] == printed[1] != ""
+
+
+def test_other_data_under_the_same_name_are_not_taken_for_a_checkpoints(monkeypatch: pytest.MonkeyPatch):
+    images, labels = user_arrays()
+    handle = Dataset.from_arrays(images, labels)
+    recipe = handle.__reduce__()
+    function, (make, ticket, *more) = recipe
+    gone = ticket._replace(block="psm_of_another_time")
+    others = {
+        "images": (images + 1e-6, labels, {}),
+        "labels": (images, np.roll(labels, 1), {}),
+        "classes": (images, labels, {"num_classes": 9}),
+        "sizes": (images, labels, {"default_sizes": (20, 10, 10)}),
+    }
+    monkeypatch.setattr(registry, "_REGISTRY", {})
+    for name, (other_images, other_labels, kwargs) in others.items():
+        if "default_sizes" in kwargs:
+            kwargs = {"default_sizes": SplitSizes(*kwargs["default_sizes"])}
+        register_dataset(name, Dataset.from_arrays(other_images, other_labels, **kwargs))
+    with pytest.raises(RuntimeError, match="Register the same data"):
+        function(make, gone, *more)
+    register_dataset("custom", (images, labels))
+    found = function(make, gone, *more)
+    assert found.digest == handle.digest and function(make, gone, *more) is found
+    assert load_dataset("custom").images is found.images

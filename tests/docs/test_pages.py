@@ -20,6 +20,7 @@ DOCS = ROOT / "docs"
 PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.M | re.S)
 
+NEEDS_OTHERS = ("trainers.md",)  # software of the extra `clients`
 WITH_PYTHON = [page for page in PAGES if BLOCK.search((DOCS / page).read_text())]
 
 
@@ -32,7 +33,10 @@ def test_the_pages_with_python_are_found():
     assert len(WITH_PYTHON) >= 7
 
 
-@pytest.mark.parametrize("page", WITH_PYTHON)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(p, marks=pytest.mark.clients) if p in NEEDS_OTHERS else p for p in WITH_PYTHON],
+)
 def test_its_python_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"__name__": "page"}

@@ -183,6 +183,7 @@ def test_the_table_covers_every_argument_that_can_be_wrong():
         "train_on_holdout",
         "baseline",
         "log_path",
+        "history_in_info",
     }
     assert set(AutoTrainConfig.__dataclass_fields__) - covered == others
 
@@ -190,8 +191,6 @@ def test_the_table_covers_every_argument_that_can_be_wrong():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"num_snapshot": 3}, unknown("argument", "num_snapshot", "num_snapshots")),
-        ({"learning_rate": 3}, "argument='learning_rate' is not a known name; the nearest known one is '"),
         ({"tasks": 7}, "tasks=7 must be a name, a TaskDistribution or a Curriculum"),
         ({"dataset": 7}, "dataset=.*7: must be a name, a Dataset, a tuple"),
         ({"classifier": nn.Linear(8, 4)}, r"classifier=Linear\(.*\) must be a name, .* or a function that"),
@@ -204,6 +203,40 @@ def test_an_argument_of_the_wrong_kind_is_a_type_error(kwargs: dict[str, Any], m
         gymnasium.make("AutoTrain-v0", **tiny(**kwargs))
 
 
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("learning_rate", "'initial_learning_rate'"),
+        ("lr", "'initial_learning_rate'"),
+        ("num_snapshot", "'num_snapshots'"),
+        ("batchsize", "'batch_size'"),
+        ("batch", "'batch_size'"),
+        ("label_noice", "'label_noise'"),
+        ("Dataset", "'dataset'"),
+        ("initialisation", "'initialization'"),
+        ("render_mod", "'render_mode'"),
+        ("max_episode_step", "'max_episode_steps'"),
+        ("reward_scale", "'final_reward_scale'"),
+        ("model", "'classifier'"),
+        ("momentum", "'optimizer'"),
+        ("epochs", "'budget'"),
+        ("seed", "reset(seed=...)"),
+        ("test_size", "test_images"),
+        ("frobnicate", None),
+    ],
+)
+@pytest.mark.parametrize("make", [gymnasium.make, gymnasium.make_vec])
+def test_an_unknown_keyword_names_what_is_near(make: Any, name: str, near: str | None):
+    with pytest.raises(TypeError, match="unexpected keyword argument") as caught:
+        make("AutoTrain-v0", **tiny(**{name: 3}))
+    text = str(caught.value).split(" was raised from")[0]
+    if near is None:
+        assert "did you mean" not in text
+    else:
+        assert near in text.split("did you mean")[1].split(" or ")[0]
+    assert "AutoTrainConfig" in text and len(text) < 250  # not all names
+
+
 @pytest.mark.parametrize("num_envs", [0, -1, 2.5, "2", None, True])
 def test_the_number_of_lanes_must_be_a_whole_one(num_envs: Any):
     with pytest.raises(ValueError, match=must("num_envs", num_envs, "a whole number, at least 1")):
@@ -212,7 +245,7 @@ def test_the_number_of_lanes_must_be_a_whole_one(num_envs: Any):
 
 @pytest.mark.parametrize("make", [AutoTrainEnv, AutoTrainVectorEnv])
 def test_the_render_mode_must_be_known(make: Any):
-    message = r"render_mode='text' is not a known name.*Allowed: 'ansi', 'rgb_array'\."
+    message = r"render_mode='text' is not a known name.*Allowed: 'ansi', 'human', 'rgb_array'\."
     with pytest.raises(ValueError, match=message):
         make(render_mode="text", **tiny())
 
@@ -220,10 +253,9 @@ def test_the_render_mode_must_be_known(make: Any):
 def test_arguments_of_the_vector_environment():
     with pytest.raises(ValueError, match=r"autoreset_mode='same_step' is not a known name.*'SameStep'"):
         AutoTrainVectorEnv(num_envs=2, autoreset_mode="same_step", **tiny())
-    with pytest.raises(ValueError, match=must("max_episode_steps", 3, "the same as truncate_after=2")):
-        AutoTrainVectorEnv(num_envs=2, max_episode_steps=3, truncate_after=2, **tiny())
-    with pytest.raises(ValueError, match=must("truncate_after", 0, "a whole number")):
-        AutoTrainVectorEnv(num_envs=2, max_episode_steps=0, **tiny())
+    for name in ("max_episode_steps", "truncate_after"):
+        with pytest.raises(ValueError, match=must(name, 0, "a whole number")):
+            AutoTrainVectorEnv(num_envs=2, **{name: 0}, **tiny())
 
 
 # Data and networks ---------------------------------------------------------------------------------
@@ -580,6 +612,7 @@ def test_other_options_of_a_vector_reset(tiny_vec: Any):
 
 
 OTHERS: dict[str, Any] = {
+    "history_in_info": True,
     "inner_steps": 8,
     "history_length": 4,
     "num_snapshots": 6,

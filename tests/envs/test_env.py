@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
-from gymnasium.wrappers import RecordEpisodeStatistics
+from gymnasium.wrappers import RecordEpisodeStatistics, TimeLimit
 
 import autotrain_env
 from autotrain_env import AutoTrainEnv, Task
 from autotrain_env.process.config import AutoTrainConfig
 from autotrain_env.process.observations import METRICS
 from autotrain_env.process.record import History
-from tests.helpers import ACTION_TYPES, IDS, Actions, assert_same, leaves, tiny, weights
+from tests.helpers import ACTION_TYPES, IDS, Actions, assert_same, lane_of, leaves, tiny, weights
 
 # All ids, and all action types that they do not have by themselves.
 VARIANTS = [(env_id, {}) for env_id in IDS]
@@ -54,7 +54,7 @@ STEP_KEYS = {
     "rewind_impossible": bool,
     "reinit": bool,
     "stop": bool,
-    "action": str,
+    "action": int,
     "reward_terms": dict,
 }
 END_KEYS = {
@@ -111,7 +111,16 @@ def test_stable_baselines3s_checker_has_nothing_to_say_of_the_flat_layout(
         check_for_sb3(gymnasium.make(env_id, **tiny(observation_layout="flat", **kwargs)).unwrapped)
 
 
-@variants
+@pytest.mark.parametrize("env_id", [name for name in IDS if "Flat" in name])
+def test_stable_baselines3s_checker_has_nothing_to_say_of_flat_ids(env_id: str):
+    from stable_baselines3.common.env_checker import check_env as check_for_sb3
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_for_sb3(gymnasium.make(env_id))
+
+
+@pytest.mark.parametrize(("env_id", "kwargs"), [case for case in VARIANTS if "Flat" not in case[0]])
 def test_stable_baselines3s_checker_remarks_only_on_shape_in_the_other_layout(
     env_id: str, kwargs: dict[str, Any]
 ):
@@ -210,13 +219,14 @@ def test_copies_share_the_data_but_no_state(tiny_env: Any):
 
 def test_every_registered_spec_makes_both_kinds_and_round_trips():
     specs = [spec for spec in gymnasium.registry.values() if "autotrain_env" in str(spec.entry_point)]
-    assert {spec.id for spec in specs} == set(IDS) and len(IDS) == 4
+    assert {spec.id for spec in specs} == set(IDS) and len(IDS) == 6
     for spec in specs:
         env = gymnasium.make(pickle.loads(pickle.dumps(spec)))
         assert isinstance(env.unwrapped, AutoTrainEnv)
-        assert env.reset(seed=0)[0].shape == (4, 5, len(METRICS))
+        shape = (4 * 5 * len(METRICS),) if "Flat" in spec.id else (4, 5, len(METRICS))
+        assert env.reset(seed=0)[0].shape == shape
         vector_env = gymnasium.make_vec(spec, num_envs=3)
-        assert vector_env.reset(seed=0)[0].shape == (3, 4, 5, len(METRICS))
+        assert vector_env.reset(seed=0)[0].shape == (3, *shape)
         assert isinstance(vector_env.unwrapped, autotrain_env.AutoTrainVectorEnv)
         again = gymnasium.make(gymnasium.envs.registration.EnvSpec.from_json(env.spec.to_json()))
         assert_same(again.reset(seed=0), env.reset(seed=0))
@@ -238,13 +248,74 @@ def test_make_imports_the_package_by_itself_and_pictures_leave_pyplot_alone():
     )
 
 
-def test_gymnasiums_time_limit_truncates_without_final_figures(tiny_env: Any):
-    env = gymnasium.make("AutoTrain-v0", max_episode_steps=2, **tiny())
+TERMINAL = {"reward": {"improvement": 1.0, "terminal_score": 2.0}, "history_in_info": True}
+
+
+def make_limited(way: str, steps: int) -> gymnasium.Env:
+    """An environment that ends after so many steps, by another way each."""
+    if way == "make":
+        return gymnasium.make("AutoTrain-v0", max_episode_steps=steps, **tiny(**TERMINAL))
+    if way == "spec":
+        spec = copy.deepcopy(gymnasium.spec("AutoTrain-v0"))
+        spec.max_episode_steps = steps
+        return gymnasium.make(spec, **tiny(**TERMINAL))
+    if way == "wrapper":
+        return TimeLimit(RecordEpisodeStatistics(AutoTrainEnv(**tiny(**TERMINAL))), steps)
+    if way == "two wrappers":
+        return TimeLimit(gymnasium.make("AutoTrain-v0", max_episode_steps=steps, **tiny(**TERMINAL)), 9)
+    if way == "both":
+        kwargs = tiny(**TERMINAL, truncate_after=5)
+        return gymnasium.make("AutoTrain-v0", max_episode_steps=steps, **kwargs)
+    if way == "class":
+        return AutoTrainEnv(max_episode_steps=steps, **tiny(**TERMINAL))
+    return gymnasium.make("AutoTrain-v0", truncate_after=steps, **tiny(**TERMINAL))
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize(
+    "way", ["make", "spec", "wrapper", "two wrappers", "both", "class", "truncate_after"]
+)
+def test_max_episode_steps_has_one_meaning(way: str, steps: int):
+    """That of the vector environment, whose last step it is compared with: final figures and all."""
+    envs = gymnasium.make_vec(
+        "AutoTrain-v0",
+        num_envs=1,
+        max_episode_steps=steps,
+        autoreset_mode="Disabled",
+        **tiny(**TERMINAL),
+    )
+    envs.reset(seed=5)
+    env = make_limited(way, steps)
+    for seed in (5, None):
+        env.reset(seed=seed)
+        for step in range(steps):
+            *_, reward, terminated, truncated, info = env.step(2)
+            assert (terminated, truncated) == (False, step == steps - 1)
+            if seed is not None:
+                *_, expected = envs.step(np.array([2]))
+        assert END_KEYS.keys() | {"history"} < info.keys()
+        if seed is not None:
+            info.pop("episode", None)
+            assert_same(info, lane_of(expected, 0))
+    with pytest.raises(ResetNeeded):
+        env.unwrapped.step(2)
+
+
+def test_a_time_limit_taken_off_again_is_forgotten(tiny_env: Any):
+    env = tiny_env()
+    TimeLimit(env, 2).reset(seed=0)
+    env.step(2)
+    assert env.step(2)[3]
     env.reset(seed=0)
-    assert env.step(2)[2:4] == (False, False)
-    *_, terminated, truncated, info = env.step(2)
-    assert (terminated, truncated) == (False, True)
-    assert info.keys() == STEP_KEYS.keys()
+    assert [env.step(2)[2:4] for _ in range(6)] == [(False, False)] * 5 + [(True, False)]
+    gymnasium.make_vec("AutoTrain-v0", max_episode_steps=-1, **tiny()).reset()  # as `make` has it
+
+
+@pytest.mark.parametrize("make", [gymnasium.make, gymnasium.make_vec])
+@pytest.mark.parametrize("steps", [0, -2, 2.5])
+def test_an_impossible_time_limit_is_refused(make: Any, steps: Any):
+    with pytest.raises((ValueError, TypeError), match="max_episode_steps"):
+        make("AutoTrain-v0", max_episode_steps=steps, **tiny())
 
 
 def test_truncate_after_truncates_with_final_figures(tiny_env: Any):
@@ -336,7 +407,7 @@ def test_step_before_reset_and_after_the_end_needs_a_reset(tiny_env: Any):
 def test_reset_makes_no_update_and_fills_the_rows(tiny_env: Any):
     env = tiny_env()
     observation, info = env.reset(seed=0)
-    assert info["updates"] == 0 and info["holdout_queries"] == 3 and info["action"] == "reset"
+    assert info["updates"] == 0 and info["holdout_queries"] == 3 and info["action"] == -1
     names = list(METRICS)
     for row in observation:
         assert (row == row[0]).all()  # one measurement, repeated
@@ -409,7 +480,7 @@ def test_two_methods_meet_the_same_second_task_whatever_they_did(tiny_env: Any):
 
 
 def check_keys(info: dict[str, Any], ended: bool) -> None:
-    expected = STEP_KEYS | (END_KEYS | {"history": History} if ended else {})
+    expected = STEP_KEYS | (END_KEYS if ended else {})
     assert info.keys() == expected.keys()
     for key, kind in expected.items():
         assert type(info[key]) is kind, key
@@ -418,7 +489,7 @@ def check_keys(info: dict[str, Any], ended: bool) -> None:
 @variants
 def test_information_has_the_documented_keys_and_types(env_id: str, kwargs: dict[str, Any]):
     env = gymnasium.make(env_id, **tiny(**kwargs)).unwrapped
-    assert all(f"`{key}`" in AutoTrainEnv.__doc__ for key in [*STEP_KEYS, *END_KEYS, "history"])
+    assert all(f"`{key}`" in AutoTrainEnv.__doc__ for key in [*STEP_KEYS, *END_KEYS])
     draw = Actions(env, 2, stop=False)
     for _ in range(3):
         _, info = env.reset(seed=2)
@@ -432,7 +503,9 @@ def test_information_has_the_documented_keys_and_types(env_id: str, kwargs: dict
 
 
 def test_the_history_at_the_end_repeats_what_was_shown(tiny_env: Any):
-    env = tiny_env()
+    env = tiny_env(history_in_info=True)
+    with pytest.raises(ResetNeeded):
+        env.history()
     _, first = env.reset(seed=2)
     shown, rewards = [first], [0.0]
     for action in (2, 5, 15, 4, 7, 16):
@@ -441,9 +514,12 @@ def test_the_history_at_the_end_repeats_what_was_shown(tiny_env: Any):
         rewards.append(reward)
     assert ended
     history = info["history"]
+    assert isinstance(history, History) and history == env.history()
     for key in ("score", "train_score", "holdout_answer", "learning_rate", "updates", "rewind", "diverged"):
         assert history[key].tolist() == [step[key] for step in shown], key
-    assert history["action"].tolist() == [step["action"] for step in shown]
+    assert [step["action"] for step in shown] == [-1, 0, 1, 2, 0, 1, 3]
+    words = ["reset", "lr kept", "rewind 1, lr x0.2", "reinit, lr kept", "lr x1.8", "rewind 1, lr kept"]
+    assert history["action"].tolist() == [*words, "stop"]
     assert history["reward"].tolist() == rewards
     assert history["reinit"].tolist() == [False, False, False, True, False, False, False]
     assert history["stop"].tolist() == [False] * 6 + [True]
@@ -499,7 +575,7 @@ def test_nothing_in_the_information_is_nan_even_in_divergence(tiny_env: Any, sco
     for rate in (1.0, 1.0, -0.8, 1.0, -1.0, 1.0):
         *_, ended, _, info = env.step(np.float32([rate]))
         no_nan_and_no_clock(info)
-    assert ended and info["diverged"] and info["history"]["diverged"].sum() >= 5
+    assert ended and info["diverged"] and env.history()["diverged"].sum() >= 5
 
 
 def test_what_was_returned_can_be_changed_without_consequences(tiny_env: Any):
@@ -511,7 +587,7 @@ def test_what_was_returned_can_be_changed_without_consequences(tiny_env: Any):
         elif isinstance(data, np.ndarray):
             data[...] = 77
 
-    env, spoiled = tiny_env(), tiny_env()
+    env, spoiled = tiny_env(history_in_info=True), tiny_env(history_in_info=True)
     draw = Actions(env, 8, stop=False)
     for episode in range(2):
         expected, found = env.reset(seed=episode), spoiled.reset(seed=episode)
@@ -524,6 +600,8 @@ def test_what_was_returned_can_be_changed_without_consequences(tiny_env: Any):
             expected, found = env.step(action), spoiled.step(action)
             ended = expected[2]
         assert "history" in expected[4]
+        spoil(spoiled.history())
+        assert spoiled.history() == env.history()
         assert_same(found, expected)
 
 

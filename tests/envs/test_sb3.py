@@ -22,6 +22,7 @@ from autotrain_env.envs.sb3 import make_sb3_env
 from autotrain_env.policies.evaluation import evaluate_policy
 from autotrain_env.policies.random_agent import RandomAgent
 from autotrain_env.policies.schedules import Constant
+from autotrain_env.process.actions import ACTION_NUMBERS
 from tests.helpers import tiny
 
 SMALL = {"budget": 60, "observation_layout": "flat"}
@@ -55,14 +56,14 @@ def test_the_end_of_an_episode_and_its_statistics() -> None:
         rewards.append(reward)
     assert dones.tolist() == [False, True]
     end = infos[1]
-    assert end["action"] == "stop" and 0 <= end["test_accuracy"] <= 1
+    assert end["action"] == ACTION_NUMBERS["stop"] and 0 <= end["test_accuracy"] <= 1
     assert end["terminal_observation"].shape == env.observation_space.shape
     assert not np.array_equal(end["terminal_observation"], observations[1])
     assert end["TimeLimit.truncated"] is False
     assert end["episode"]["l"] == 2
     assert end["episode"]["r"] == pytest.approx(rewards[0][1] + rewards[1][1], abs=1e-5)
     assert "episode" not in infos[0] and "test_accuracy" not in infos[0]
-    assert env.venv.reset_infos[1]["action"] == "reset"
+    assert env.venv.reset_infos[1]["action"] == ACTION_NUMBERS["reset"]
 
 
 def test_truncation_is_told_from_termination() -> None:

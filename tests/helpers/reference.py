@@ -378,7 +378,7 @@ class Reference:
         """T updates of the optimiser; loss and accuracy of every minibatch."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate
-        size = self.task.batch_size
+        size = self.task.batch_size or min(64, len(self.train_labels) // 4)
         order = torch.from_numpy(self.sampler.draw(np.array([0]), self.T * size)[0])
         losses, accuracies = [], []
         self.network.train()

@@ -1,5 +1,6 @@
 """Run folders in tests: begun, copied, compared."""
 
+import hashlib
 import json
 import random
 import shutil
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from agents.runs.folder import RunConfig, RunFolder
+from agents.runs.folder import LIST_NAME, MANIFEST_NAME, RunConfig, RunFolder
 from autotrain_env.policies.trained import load_policy
 
 ROOT = Path(__file__).parents[2]
@@ -40,6 +41,20 @@ def copy_of(run: RunFolder, folder: Path, *, finished: bool = True) -> RunFolder
         for name in ("result.json", "policy.json"):
             (folder / name).unlink()
     return RunFolder(folder)
+
+
+def seal(run: RunFolder) -> None:
+    """Make the digests of a run's checkpoints anew, as somebody who plants something would."""
+    listed = {}
+    for path in sorted((run.path / "checkpoints").iterdir()):
+        (path / MANIFEST_NAME).unlink(missing_ok=True)
+        files = {
+            file.name: [file.stat().st_size, hashlib.sha256(file.read_bytes()).hexdigest()]
+            for file in sorted(path.iterdir())
+        }
+        (path / MANIFEST_NAME).write_text(json.dumps({"files": files}))
+        listed[path.name] = hashlib.sha256((path / MANIFEST_NAME).read_bytes()).hexdigest()
+    (run.path / LIST_NAME).write_text(json.dumps({"checkpoints": listed}))
 
 
 def silent(share: float) -> None:

@@ -94,7 +94,7 @@ def test_an_episode_is_that_of_the_scalar_environment() -> None:
             total, steps = total + reward, steps + 1
         for name in ("test_accuracy", "test_loss", "best_holdout_test_accuracy", "score", "updates"):
             assert found[name][episode] == info[name], name
-        past = info["history"]
+        past = env.history()
         assert found["return"][episode] == total
         assert found["steps"][episode] == steps
         assert found["initial_learning_rate"][episode] == past["learning_rate"][0]

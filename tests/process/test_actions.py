@@ -325,17 +325,20 @@ def test_words_say_what_was_done():
         "reinit, lr kept",
     ]
     stopped = dataclasses.replace(Executed.nothing(1), stop=np.ones(1, bool))
-    assert stopped.in_words().tolist() == ["stop"]
+    assert stopped.in_words().tolist() == ["stop"] and stopped.numbers().tolist() == [3]
 
 
 def test_words_in_the_information_tell_the_factor_that_was_left_by_the_bounds():
     env = gymnasium.make("AutoTrain-v0", **tiny(lr_bounds=(0.1, 1.0), initial_learning_rate=0.8))
     env.reset(seed=0)
-    words = [env.step(action)[-1]["action"] for action in (4, 4, 0, 0, 7, 15)]
+    for action in (4, 4, 0, 0, 7, 15):
+        env.step(action)
+    words = env.unwrapped.history()["action"].tolist()[1:]
     assert words == ["lr x1.25", "lr kept", "lr x0.2", "lr x0.5", "rewind 1, lr kept", "reinit, lr kept"]
     env.reset(seed=0)
     env.step(2)
-    assert env.step(16)[-1]["action"] == "stop"
+    env.step(16)
+    assert env.unwrapped.history()["action"].tolist() == ["reset", "lr kept", "stop"]
     env.reset(seed=0, options=None)
     env.step(16)
 

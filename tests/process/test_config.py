@@ -114,7 +114,7 @@ def test_every_argument_can_be_given_to_make():
 
 
 def test_unknown_arguments_are_named_with_the_nearest_known_one():
-    message = "argument='snapshots' is not a known name; the nearest known one is 'num_snapshots'"
+    message = "keyword argument 'snapshots'; did you mean 'num_snapshots'"
     for make in (
         lambda: make_config({"snapshots": 3}),
         lambda: gymnasium.make("AutoTrain-v0", snapshots=3),

@@ -30,7 +30,6 @@ def rows_of(frame: pandas.DataFrame) -> list[dict[str, Any]]:
 
 
 SHARED = (  # columns that repeat the information of the step
-    "action",
     "learning_rate",
     "rewind",
     "updates",
@@ -40,6 +39,9 @@ SHARED = (  # columns that repeat the information of the step
     "score",
     "diverged",
 )
+
+
+WORDS = {-1: ["reset"], 0: ["lr"], 1: ["rewind"], 2: ["reinit"], 3: ["stop"]}
 
 
 def check_row(
@@ -52,6 +54,7 @@ def check_row(
             assert row[name] == pytest.approx(expected, rel=1e-12), name
         else:
             assert row[name] == expected, name
+    assert any(word in row["action"] for word in WORDS[info["action"]])
     assert row["reward"] == pytest.approx(reward, rel=1e-12)
     assert (row["terminated"], row["truncated"]) == (terminated, truncated)
     for name, value in info["reward_terms"].items():
@@ -68,6 +71,7 @@ def test_the_rows_are_what_the_steps_returned(tmp_path: Path, ending: str):
     env = gymnasium.make(
         "AutoTrain-v0",
         **tiny(
+            history_in_info=True,
             log_path=path,
             reward="risa",
             divergence_penalty=1.0,
@@ -97,7 +101,7 @@ def test_the_rows_are_what_the_steps_returned(tmp_path: Path, ending: str):
         assert (row["step"], row["lane"]) == (step, 0)
         assert (row["reinit"], row["stop"]) == (action == 6, action == 7)
     assert frame["diverged"].any() and (frame["rewind"] > 0).any()
-    losses = [*returned[5][-1]["history"]["loss"][1:, -1], *returned[11][-1]["history"]["loss"][1:, -1]]
+    losses = np.concatenate([returned[end][-1]["history"]["loss"][1:, -1] for end in (5, 11)])
     assert frame["loss"].to_numpy() == pytest.approx(losses, rel=1e-12)
     assert frame.groupby("episode_seed", sort=False).size().tolist() == [6, 6]
 

@@ -1,6 +1,7 @@
 """The record of a step: one schema, from which information, histories and the log are made."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,10 @@ from autotrain_env.process.record import (
     INFO,
     LOG,
     EpisodeHistory,
+    History,
     StepRecord,
     columns_of,
+    info_name,
     log_columns,
 )
 
@@ -46,17 +49,51 @@ def test_the_environment_describes_what_its_information_holds():
     section = re.search(r"## Information\n(.*?)## ", described, re.S)
     assert section is not None
     named = set(re.findall(r"`(\w+)`", section[1])) - {"info"}
-    shown = {column.name for column in columns_of(INFO)}
-    assert named == shown | {*FINAL_COLUMNS, "reward_terms", "history"}
+    shown = {info_name(column) for column in columns_of(INFO)}
+    assert named == shown | {*FINAL_COLUMNS, "reward_terms"}
 
 
 def test_information_is_fresh():
     made = record()
     info = made.info()
     for column in columns_of(INFO):
-        assert info[column.name].dtype == column.dtype and info[column.name] is not made.values[column.name]
-        np.testing.assert_array_equal(info[column.name], made.values[column.name])
-    assert info.keys() == {column.name for column in columns_of(INFO)} | {"reward_terms"}
+        shown = info[info_name(column)]
+        assert shown.dtype == column.dtype and shown is not made.values[column.name]
+        np.testing.assert_array_equal(shown, made.values[column.name])
+    assert info.keys() == {info_name(column) for column in columns_of(INFO)} | {"reward_terms"}
+
+
+def test_information_is_numbers_alone():
+    assert all(column.dtype in (bool, np.int64, np.float64) for column in columns_of(INFO))
+
+
+def history(**columns: Any) -> History:
+    return History({name: np.array(column) for name, column in columns.items()})
+
+
+EQUAL = history(score=[0.5, np.nan], updates=[0, 4], action=["reset", "lr kept"])
+
+
+@pytest.mark.parametrize(
+    ("other", "equal"),
+    [
+        (history(score=[0.5, np.nan], updates=[0, 4], action=["reset", "lr kept"]), True),
+        (dict(EQUAL), True),
+        (history(score=[0.5, np.nan], updates=[0, 4], action=["reset", "stop"]), False),
+        (history(score=[0.5, 0.5], updates=[0, 4], action=["reset", "lr kept"]), False),
+        (history(score=[0.5], updates=[0], action=["reset"]), False),
+        (history(score=[0.5, np.nan], updates=[0, 4]), False),
+        (history(), False),
+        (None, False),
+        ("score", False),
+    ],
+    ids=str,
+)
+def test_histories_are_equal_or_not(other: Any, equal: bool):
+    """By one bool, also where `==` of their columns gives arrays."""
+    assert (other == EQUAL) is equal and (other != EQUAL) is not equal
+    if isinstance(other, Mapping):
+        assert EQUAL.__eq__(other) is equal
 
 
 def test_the_log_has_a_row_for_each_lane_and_the_last_window():

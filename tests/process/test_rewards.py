@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from autotrain_env import AutoTrainConfig, Decisions, Task
+from autotrain_env.process.actions import ACTION_NUMBERS
 from autotrain_env.process.rewards import Transition, baseline_at, check_curve, reward_terms
 from tests.helpers import Actions, lane_of, tiny, tiny_data
 
@@ -271,8 +272,8 @@ def test_improvement_telescopes_over_everything(tiny_vec: Any):
         total += reward
         last[ran] = info["score"][ran]
         seen["rewind"] += (info["rewind"] > 0)[ran].sum()
-        seen["reinit"] += sum("reinit" in words for words in info["action"][ran])
-        seen["stop"] += sum(words == "stop" for words in info["action"][ran])
+        seen["reinit"] += (info["action"] == ACTION_NUMBERS["reinit"])[ran].sum()
+        seen["stop"] += (info["action"] == ACTION_NUMBERS["stop"])[ran].sum()
         seen["diverged"] += info["diverged"][ran].sum()
         seen["recovered"] += (was_diverged & ~info["diverged"] & ran).sum()
         was_diverged[ran] = info["diverged"][ran]

@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+import sklearn.datasets
 
 from autotrain_env import (
     CNN,
@@ -102,7 +103,10 @@ def test_samplers_refuse_what_they_cannot_draw_from(make: Any, message: str):
 def test_the_default_task_is_the_documented_one():
     task = Task()
     assert (task.dataset, task.classifier, task.optimizer) == ("digits", MLP((32,)), SGD(momentum=0.9))
-    assert (task.batch_size, task.label_noise, task.budget) == (64, 0.2, 600)
+    assert (task.batch_size, task.label_noise, task.budget) == (None, 0.2, 600)
+    env = gymnasium.make("AutoTrain-v0")
+    env.reset(seed=0)
+    assert env.unwrapped.core.episodes[0].batch_size == 64
     assert TASK_PRESETS["default"] == TaskDistribution()
     distribution = TaskDistribution()
     assert distribution.initial_learning_rate == LogUniform(1e-3, 10.0)
@@ -399,3 +403,43 @@ def test_every_field_of_a_task_is_an_argument_of_the_environment(name: str):
     env = gymnasium.make("AutoTrain-v0", **(tiny(inner_steps=20) | {"budget": 40, name: value})).unwrapped
     env.reset(seed=0)
     assert getattr(env.core.task(0), name) == value
+
+
+@pytest.mark.parametrize(
+    ("train_size", "expected"),
+    [(1, 1), (3, 1), (4, 1), (7, 1), (8, 2), (57, 14), (255, 63), (256, 64), (259, 64), (400, 64)],
+)
+def test_the_default_batch_is_small_where_images_are_few(train_size: int, expected: int):
+    env = gymnasium.make("AutoTrain-v0", train_size=train_size, budget=20).unwrapped
+    env.reset(seed=0)
+    assert env.core.episodes[0].batch_size == expected
+    env.step(2)
+    assert env.core.task(0).batch_size is None  # what was asked for
+    env.reset(options={"task": Task(train_size=train_size, batch_size=1)})
+    assert env.core.episodes[0].batch_size == 1
+
+
+@pytest.mark.parametrize("name", ["wine", "iris", "breast_cancer"])
+def test_small_sets_need_no_batch_size(name: str):
+    """As the page on users' own data has it."""
+    loaded = getattr(sklearn.datasets, f"load_{name}")()
+    data = load_dataset((loaded.data, loaded.target))
+    kwargs = {"dataset": data, "label_noise": 0.0, "budget": 100, "initial_learning_rate": 0.1}
+    env = gymnasium.make("AutoTrain-v0", **kwargs)
+    env.reset(seed=0)
+    ended = False
+    while not ended:
+        *_, ended, _, info = env.step(2)
+    assert info["test_accuracy"] > 0.8
+
+
+def test_lanes_of_other_default_batch_sizes_go_side_by_side():
+    """Each as it would alone."""
+    tasks = [Task(train_size=size, classifier="linear", budget=40) for size in (40, 100, 400)]
+    envs = gymnasium.make_vec("AutoTrain-v0", num_envs=3, autoreset_mode="Disabled")
+    envs.reset(seed=0, options={"task": tasks})
+    observations = envs.step(np.full(3, 2))[0]
+    for lane, task in enumerate(tasks):
+        env = gymnasium.make("AutoTrain-v0")
+        env.reset(seed=lane, options={"task": task})
+        np.testing.assert_array_equal(env.step(2)[0], observations[lane])

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import copy
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +18,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from autotrain_env import AutoTrainVectorEnv
+from autotrain_env.errors import InvalidTypeError
 from autotrain_env.training.architecture import Architecture
 from autotrain_env.training.classifiers import CNN, MLP, Classifier, Custom, ResNet18, as_classifier
 from autotrain_env.training.engine import make_engine
@@ -28,8 +34,9 @@ from autotrain_env.training.networks import (
     make_network,
 )
 from autotrain_env.training.optimizers import OPTIMIZERS
-from tests.helpers import reference
+from tests.helpers import reference, tiny
 
+ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 
 
@@ -606,3 +613,56 @@ def test_looking_at_a_factory_leaves_no_trace():
         assert torch.equal(buffer, norms().get_buffer(name))
     assert Layout.of_module(norms()) == (arch.parameter_layout, arch.buffer_layout)
     assert list(arch.buffer_layout.names) == [name for name, _ in norms().named_buffers()]
+
+
+def test_threads_build_networks_at_once():
+    """They share the global random streams, which are seeded for each."""
+    expected = architecture(norms).initial_row("module_default", np.random.default_rng(0))
+
+    def build(_: int) -> np.ndarray:
+        return architecture(norms).initial_row("module_default", np.random.default_rng(0))
+
+    with ThreadPoolExecutor(4) as pool:
+        for row in pool.map(build, range(24)):
+            assert np.array_equal(row, expected)
+
+
+CONTINUE = """
+import pickle, sys
+import numpy as np
+from autotrain_env import AutoTrainVectorEnv
+from tests.helpers import tiny
+
+with open(sys.argv[1], "rb") as file:
+    state = pickle.load(file)
+task = state["core"]["stacks"].episodes[0].task
+env = AutoTrainVectorEnv(2, **tiny(classifier=task.classifier))
+env.load_state_dict(state)
+print([env.step(np.array([2, 1]))[1].tolist() for _ in range(3)])
+"""
+
+
+def test_a_state_with_a_lambda_as_classifier_pickles(tmp_path: Path):
+    """Another process goes on with it bit for bit; the README's example has such a classifier."""
+    width = 7
+    env = AutoTrainVectorEnv(
+        2, **tiny(classifier=lambda: nn.Sequential(nn.Linear(8, width), nn.ReLU(), nn.Linear(width, 4)))
+    )
+    env.reset(seed=0)
+    env.step(np.array([0, 4]))
+    (tmp_path / "state").write_bytes(pickle.dumps(env.state_dict()))
+    wanted = [env.step(np.array([2, 1]))[1].tolist() for _ in range(3)]
+    command = [sys.executable, "-c", CONTINUE, str(tmp_path / "state")]
+    printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert printed.strip() == str(wanted)
+    assert pickle.loads(pickle.dumps(Custom(nn.Identity))) == Custom(nn.Identity)
+    same = Custom(lambda: nn.Linear(8, 4))
+    assert copy.deepcopy(same) is same
+
+
+def test_a_classifier_that_cannot_be_pickled_says_so(tmp_path: Path):
+    with (tmp_path / "file").open("w") as file:
+        env = AutoTrainVectorEnv(1, **tiny(classifier=lambda: [file.name] and nn.Linear(8, 4)))
+        env.reset(seed=0)
+        with pytest.raises(InvalidTypeError, match=r"classifier=.*lambda.* cannot be pickled: .*files"):
+            pickle.dumps(env.state_dict())

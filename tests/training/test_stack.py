@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from autotrain_env.training import torch_engine
+from autotrain_env.training import stack, torch_engine
 from autotrain_env.training.architecture import Architecture
 from autotrain_env.training.classifiers import CNN, as_classifier
+from autotrain_env.training.engine import make_engine
 from autotrain_env.training.optimizers import OPTIMIZERS, SGD, AdamW
 from autotrain_env.training.stack import LaneStack
 from tests.helpers.stacks import CPU, E, Setup, Sizes, T, assert_same_bits, of_lanes
@@ -418,6 +419,15 @@ def test_stacks_can_be_copied_and_pickled(classifier: Any, backend: str):
     expected = setup.everything()
     for twin in twins:
         assert_same_bits(twin.everything(), expected)
+
+
+def test_a_stack_that_goes_on_by_another_backend_says_so(monkeypatch: pytest.MonkeyPatch):
+    setup = Setup(lanes=[0, 1])
+    saved, computed_by = pickle.dumps(setup.stack), setup.stack.engine.backend
+    monkeypatch.setattr(stack, "make_engine", lambda a, o, _, *more: make_engine(a, o, "looped", *more))
+    with pytest.warns(UserWarning, match=f"computed by the backend '{computed_by}' and go on by 'looped'"):
+        setup.stack = pickle.loads(saved)
+    assert setup.train().finite.all()
 
 
 @pytest.mark.usefixtures("each_backend")

@@ -2,7 +2,6 @@
 
 import functools
 import io
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -10,28 +9,15 @@ import numpy as np
 import pandas
 import PIL.Image
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from autotrain_env import AutoTrainEnv, AutoTrainVectorEnv
 from autotrain_env.viewing.comparison import plot_comparison
 from autotrain_env.viewing.logs import history_of_log, plot_log, read_log
-from autotrain_env.viewing.run import animate_episode, plot_episode, render_rgb
+from autotrain_env.viewing.run import animate_episode, pixels, plot_episode
 from autotrain_env.viewing.text import SPARKLINE_WIDTH, render_ansi, sparkline
-
-SMALL: dict[str, Any] = {
-    "inner_steps": 4,
-    "history_length": 2,
-    "classifier": "mlp-16",
-    "train_size": 80,
-    "holdout_size": 60,
-    "validation_size": 60,
-    "batch_size": 20,
-    "budget": 80,
-}
-REINIT, STOP = 20, 21
-WILD = {"lr_factors": (1e-9, 0.5, 1.0, 2.0, 1e30), "lr_bounds": (1e-30, 1e30)}
+from tests.helpers.pictures import REINIT, RUNS, SMALL, STOP, overlapping
 
 
 def history(actions: list[int], **kwargs: Any) -> dict[str, Any]:
@@ -43,19 +29,6 @@ def history(actions: list[int], **kwargs: Any) -> dict[str, Any]:
     return env.core.history.of(0)
 
 
-# Reset; one step; stop at once; a bit of everything; divergence; a rewind in every step; a long run.
-RUNS: dict[str, tuple[list[int], dict[str, Any]]] = {
-    "reset": ([], {}),
-    "one step": ([2], {}),
-    "stop at once": ([STOP], {}),
-    "everything": ([2, 2, 3, 7, 14, 2, REINIT, 2, 1, STOP], {}),
-    "divergence": ([2, 2, 4, 2, 7, 0, 2, 4, REINIT, 4, 2, STOP], WILD),
-    "many rewinds": ([7] * 20, {}),
-    "log loss": ([2, 7, 2, STOP], {"score": "neg_log_loss"}),
-    "long": ([2, 3, 7] * 100, {"budget": 1200}),
-}
-
-
 @functools.cache
 def played(name: str) -> dict[str, Any]:
     """The history of one of these runs."""
@@ -63,49 +36,10 @@ def played(name: str) -> dict[str, Any]:
     return history(actions, **kwargs)
 
 
-def overlapping(figure: Figure) -> list[tuple[str, str]]:
-    """Pairs of visible texts that overlap, or reach beyond the figure."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    texts = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip()]
-    width, height = canvas.get_width_height()
-    boxes = []
-    for axes in figure.axes:
-        low, high = axes.get_window_extent().extents[[0, 1]], axes.get_window_extent().extents[[2, 3]]
-        for label in (*axes.get_xticklabels(which="both"), *axes.get_yticklabels(which="both")):
-            centre = np.array(label.get_window_extent().extents).reshape(2, 2).mean(0)
-            along = 0 if label in axes.get_xticklabels(which="both") else 1
-            shown = low[along] - 1 <= centre[along] <= high[along] + 1
-            if not shown and label in texts:
-                texts.remove(label)  # a tick outside the axis' limits, which is not drawn
-    for text in texts:
-        boxes.append((text.get_text(), text.get_window_extent()))
-    bad = [
-        (first, second)
-        for (first, a), (second, b) in itertools.combinations(boxes, 2)
-        if min(a.x1, b.x1) - max(a.x0, b.x0) > 1 and min(a.y1, b.y1) - max(a.y0, b.y0) > 1
-    ]
-    for name, box in boxes:
-        if box.x0 < -1 or box.y0 < -1 or box.x1 > width + 1 or box.y1 > height + 1:
-            bad.append((name, "the edge"))
-    return bad
-
-
 @pytest.mark.parametrize("name", RUNS)
 @pytest.mark.filterwarnings("error")
 def test_every_run_can_be_drawn_without_overlap(name: str) -> None:
     assert overlapping(plot_episode(played(name))) == []
-
-
-@pytest.mark.filterwarnings("error")
-def test_pictures_are_arrays_of_their_own() -> None:
-    picture = render_rgb(played("everything"))
-    assert picture.dtype == np.uint8
-    assert picture.shape == (640, 720, 3)
-    again = render_rgb(played("everything"))
-    np.testing.assert_array_equal(picture, again)
-    picture[:] = 0
-    assert again.any()
 
 
 def test_overlap_is_found() -> None:
@@ -163,7 +97,7 @@ def test_marks_stand_in_every_panel_where_the_decision_was_taken() -> None:
 def test_divergence_is_shaded() -> None:
     run = played("divergence")
     assert run["diverged"].any()
-    picture, plain = render_rgb(run), render_rgb(played("everything"))
+    picture, plain = pixels(plot_episode(run)), pixels(plot_episode(played("everything")))
     shade = 0.8 * np.array([255, 255, 255]) + 0.2 * np.array([0xD5, 0x5E, 0x00])
     shaded = (abs(picture.astype(int) - shade) <= 2).all(-1).mean()
     assert shaded > 0.1
@@ -369,7 +303,7 @@ def test_read_log_takes_a_last_line_without_an_end_if_it_is_whole(tmp_path: Path
     path.write_text('{"step": 1}\n{"ste')
     assert [row["step"] for row in read_log(path)] == [1]
     path.write_text('{"ste\n{"step": 2}\n')
-    with pytest.raises(ValueError, match="log.jsonl is damaged in line 1"):
+    with pytest.raises(ValueError, match="log.jsonl, line 1, is damaged"):
         read_log(path)
 
 

@@ -16,7 +16,7 @@ struct Head {
 // Computes losses of `columns` images (a multiple of kBlock) from logits (classes, columns).
 // Where `error_scale` is not 0, the logits become the gradient of the losses times it; 0 for padded images.
 // Losses may be left out for speed where no gradient is wanted either.
-inline void softmax_cross_entropy(float* logits, int classes, int columns, const Head& head, bool want_losses,
+inline void softmax_cross_entropy(float* logits, int classes, int columns, const Head head, bool want_losses,
                                   float error_scale) {
   for (int b = 0; b < columns; b += kWidth) {
     IntVector label = load(head.labels + b), predicted = {};

@@ -42,8 +42,8 @@ AUTOTRAIN_INLINE void gather_block(int count, int b, int k, const Minibatch& to,
 }
 
 // Gathers `count` images; those after them are 0, as are the features that pad an image.
-__attribute__((noinline)) inline void gather(const Images& source, const int32_t* indices, int count,
-                                             const Minibatch& to) {
+__attribute__((noinline)) inline void gather(const Images source, const int32_t* indices, int count,
+                                             const Minibatch to) {
   const int features = source.num_features, whole = features / kWidth * kWidth;
   for (int b = 0; b < to.columns; b += kWidth) {
     const int here = std::max(0, std::min(kWidth, count - b));

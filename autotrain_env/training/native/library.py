@@ -6,13 +6,13 @@ import ctypes
 import functools
 import os
 import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from autotrain_env.data.sampling import permute_rows
+from autotrain_env.errors import warn
 from autotrain_env.training.native.build import (
     FOLDER,
     BuildError,
@@ -197,8 +197,5 @@ def best_library() -> Library | BuildError:
     except CannotBuildError as error:
         return error
     except BuildError as error:
-        warnings.warn(
-            f"the compiled engine cannot be used, and torch computes instead, which is slower: {error}",
-            stacklevel=2,
-        )
+        warn(f"the compiled engine cannot be used, and torch computes instead, which is slower: {error}")
         return error

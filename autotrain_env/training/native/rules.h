@@ -72,8 +72,10 @@ typedef void (*UpdateTile)(const Step& step, const float* gradient, long gradien
                            int columns);
 
 template <class Rule>
-void update_tile(const Step& step, const float* gradient, long gradient_stride, const Tile& tile, int rows,
+void update_tile(const Step& numbers, const float* gradient, long gradient_stride, const Tile& places, int rows,
                  int columns) {
+  const Step step = numbers;  // copies, which no store can change: they stay in registers
+  const Tile tile = places;
   for (int r = 0; r < rows; r++)
     for (int v = 0; v < columns; v += kWidth) {
       const long at = r * tile.stride + v;

@@ -132,6 +132,37 @@ AUTOTRAIN_INLINE Vector logarithm(Vector x) {
 
 // --- transposition of kWidth vectors in registers ---
 
+#if defined(__AVX512F__)
+// First within the four lanes of 128 bits, then whole lanes: these need no registers for indices.
+AUTOTRAIN_INLINE void transpose_by_lanes(Vector* rows) {
+  __m512 pairs[16], fours[16];
+#pragma GCC unroll 8
+  for (int i = 0; i < 16; i += 2) {
+    pairs[i] = _mm512_unpacklo_ps((__m512)rows[i], (__m512)rows[i + 1]);
+    pairs[i + 1] = _mm512_unpackhi_ps((__m512)rows[i], (__m512)rows[i + 1]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 16; i += 4)
+#pragma GCC unroll 2
+    for (int j = 0; j < 2; j++) {
+      const __m512d a = _mm512_castps_pd(pairs[i + j]), b = _mm512_castps_pd(pairs[i + j + 2]);
+      fours[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+      fours[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+    }
+  constexpr int kEven = 0x88, kOdd = 0xdd;  // lanes 0 and 2, or 1 and 3, of both
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; i++) {
+    const __m512 a = _mm512_shuffle_f32x4(fours[i], fours[i + 4], kEven);
+    const __m512 b = _mm512_shuffle_f32x4(fours[i], fours[i + 4], kOdd);
+    const __m512 c = _mm512_shuffle_f32x4(fours[i + 8], fours[i + 12], kEven);
+    const __m512 d = _mm512_shuffle_f32x4(fours[i + 8], fours[i + 12], kOdd);
+    rows[i] = (Vector)_mm512_shuffle_f32x4(a, c, kEven);
+    rows[i + 4] = (Vector)_mm512_shuffle_f32x4(b, d, kEven);
+    rows[i + 8] = (Vector)_mm512_shuffle_f32x4(a, c, kOdd);
+    rows[i + 12] = (Vector)_mm512_shuffle_f32x4(b, d, kOdd);
+  }
+}
+#else
 template <int Step, bool High>
 constexpr int mixed_index(int i) {
   if (!High) return (i & Step) ? kWidth + (i & ~Step) : i;
@@ -158,11 +189,16 @@ AUTOTRAIN_INLINE void transpose_stage(Vector* rows) {
   }
 }
 
+#endif
+
 AUTOTRAIN_INLINE void transpose(Vector* rows) {
+#if defined(__AVX512F__)
+  transpose_by_lanes(rows);
+#else
   transpose_stage<1>(rows);
   transpose_stage<2>(rows);
   if constexpr (kWidth > 4) transpose_stage<4>(rows);
-  if constexpr (kWidth > 8) transpose_stage<8>(rows);
+#endif
 }
 
 // Sums of kWidth rows of `count` numbers each (a multiple of kBlock), in kBlock parts that are added one after

@@ -270,17 +270,17 @@ def test_a_damaged_log_is_named(finished: Path, tmp_path: Path, capsys: Captured
     log.write_bytes(log.read_bytes()[:-20])
     report = ("report", str(run), "--output", str(tmp_path / "report"))
     few = ("--episodes", "2", "--num-envs", "2", "--output", str(tmp_path / "records"))
-    assert "decisions.jsonl is damaged in line 120" in error_of(capsys, *report)
-    assert "decisions.jsonl is damaged in line 120" in error_of(capsys, "compare", str(run), *few)
+    assert "decisions.jsonl, line 120, is damaged" in error_of(capsys, *report)
+    assert "decisions.jsonl, line 120, is damaged" in error_of(capsys, "compare", str(run), *few)
     for line in (b"{}\n", b"\xff\xfe\n", b"[1]\n", b"\n"):
         log.write_bytes(line)
-        assert "decisions.jsonl is damaged in line 1:" in error_of(capsys, "compare", str(run), *few)
+        assert "decisions.jsonl, line 1, is damaged:" in error_of(capsys, "compare", str(run), *few)
     assert not (tmp_path / "records").exists()
     shutil.copy(finished / "decisions.jsonl", log)
     curve = (run / "evaluations.jsonl").read_text()
     for line in ("{}", "{", "{}\n"):
         (run / "evaluations.jsonl").write_text(curve + line)
-        assert "evaluations.jsonl is damaged in line 3" in error_of(capsys, "compare", str(run), *few)
+        assert "evaluations.jsonl, line 3, is damaged" in error_of(capsys, "compare", str(run), *few)
     (run / "result.json").unlink()
     log.write_bytes(log.read_bytes()[:-20])
     main(list(report))  # of an unfinished run: its last row is being written
@@ -297,7 +297,7 @@ def test_a_run_of_another_version_says_so(finished: Path, tmp_path: Path, capsys
 
 
 def test_the_arguments_of_the_environment_are_those_of_its_configuration():
-    known = {entry.name for entry in dataclasses.fields(AutoTrainConfig)} - {"log_path"}
+    known = {entry.name for entry in dataclasses.fields(AutoTrainConfig)} - {"log_path", "history_in_info"}
     assert [entry.name for entry in dataclasses.fields(EnvArguments)] == [
         entry.name for entry in dataclasses.fields(AutoTrainConfig) if entry.name in known
     ]
@@ -320,7 +320,7 @@ def test_help_says_what_every_argument_does(capsys: Captured):
         printed = " ".join(" ".join(lines).split())
         if command not in ("report", "list", "demo"):
             for name, text in described.items():
-                if name != "log_path":
+                if name not in ("log_path", "history_in_info"):
                     assert f"--env.{name.replace('_', '-')}" in printed
                     assert " ".join(text.split()[:3]) in printed
     assert described_arguments(AutoTrainConfig)["inner_steps"].startswith("Optimiser updates")

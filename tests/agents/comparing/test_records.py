@@ -1,5 +1,6 @@
 """Records: whole, small, and refused where they are damaged."""
 
+import dataclasses
 import gzip
 import json
 from collections.abc import Callable
@@ -203,3 +204,18 @@ def is_large(folder: Path) -> bool:
 )
 def test_committed_tables_are_those_of_the_records(folder: Path):
     assert (folder / "tables.md").read_text() == make_tables(load_records([folder]), FIRST.get(folder.name))
+
+
+def test_tables_say_where_backends_differ(results: dict[str, np.ndarray], tmp_path: Path):
+    """Records of before name none; what is compared with them says so, too."""
+    one = dataclasses.replace(make_record(results, backends=["native"]), method="a")
+    RecordFile(tmp_path).add(one)
+    (loaded,) = load_records([tmp_path])
+    assert loaded.backends == ["native"]
+    same, other, old = (
+        dataclasses.replace(make_record(results, backends=backends), method="b")
+        for backends in (["native"], ["looped", "stacked"], [])
+    )
+    assert "backends" not in make_tables([one, same], "a")
+    assert "by native: a; by looped and stacked: b." in make_tables([one, other], "a")
+    assert "by native: a; by a backend not recorded: b." in make_tables([one, old], "a")

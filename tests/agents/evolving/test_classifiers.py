@@ -56,7 +56,7 @@ def configuration(**more: Any) -> EvolveConfig:
 def evolved(path: Path, report: Any = silent, workers: Workers | None = None, **more: Any) -> EvolveFolder:
     """A run from its beginning, or gone on with where there is one."""
     folder, config = EvolveFolder(path), configuration(**more)
-    folder.open(config, resume=True, overwrite=False)
+    folder.open(config, resume=True, overwrite=False, of_others=False)
     evolve_classifier(config, folder, report, workers or Serial(), resume=True)
     return folder
 
@@ -107,7 +107,7 @@ def test_the_command_writes_a_network_that_torch_loads(tmp_path: Path, capsys: C
     with pytest.raises(InvalidValueError, match="format='evolve 1' is not allowed"):
         RunFolder(folder.path).config()
     with pytest.raises(FileExistsError, match="holds a finished run"):
-        folder.open(config, resume=True, overwrite=False)
+        folder.open(config, resume=True, overwrite=False, of_others=False)
 
 
 def config_module(task: Any) -> torch.nn.Module:
@@ -153,7 +153,9 @@ def test_another_seed_or_rank_is_another_run(tmp_path: Path, whole: EvolveFolder
         found.add((evolved(tmp_path / str(number), **more).path / WEIGHTS_NAME).read_bytes())
     assert len(found) == 3
     with pytest.raises(InvalidValueError, match="seed: 5 and 4"):
-        EvolveFolder(tmp_path / "0").open(configuration(seed=5), resume=True, overwrite=False)
+        EvolveFolder(tmp_path / "0").open(
+            configuration(seed=5), resume=True, overwrite=False, of_others=False
+        )
 
 
 def test_a_cnn_is_evolved_too(tmp_path: Path):

@@ -19,7 +19,8 @@ from agents.evolving.hyperparameters import read_hyperparameters, replace_hyperp
 from agents.evolving.members import Generation, Outcome, Trial
 from agents.evolving.workers import Serial
 from agents.runs.folder import KEPT_CHECKPOINTS, RunConfig, RunFolder
-from agents.runs.lifecycle import Interrupted, read_state
+from agents.runs.lifecycle import Interrupted
+from agents.runs.plain import read_state
 from agents.runs.seeds import FINAL_SEED, MAX_ENVS, MAX_SEEDS, evolution_seed
 from agents.training.hyperparameters import load_hyperparameters
 from autotrain_env.errors import InvalidValueError
@@ -132,9 +133,9 @@ def test_a_resumed_run_counts_the_minutes_before(
 ):
     run = copy_of(whole("mlp"), tmp_path / "run")
     assert 0 < run.result()["minutes"] < 60
-    assert 0 < read_state(run.checkpoints()[-1])["minutes"] < 60
+    assert 0 < read_state(run.checkpoints()[-1], configuration())["minutes"] < 60
     monkeypatch.setattr(
-        "agents.evolving.evolution.read_state", lambda path: read_state(path) | {"minutes": 100.0}
+        "agents.evolving.evolution.read_state", lambda *found: read_state(*found) | {"minutes": 100.0}
     )
     assert 100 < evolve(configuration(), run, silent, Serial(), resume=True)["minutes"] < 160
 
@@ -183,10 +184,9 @@ def test_ctrl_c_saves_and_leaves(whole: Whole, tmp_path: Path):
 @pytest.mark.xdist_group("evolved-mlp")
 def test_a_checkpoint_of_another_version_is_refused(whole: Whole, tmp_path: Path):
     run = copy_of(whole("mlp"), tmp_path / "run", finished=False)
-    state = run.checkpoints()[-1] / "state.pkl"
-    module, moved = b"autotrain_env.evolution.strategy", b"autotrain_env.evolution.strategi"
-    assert module in state.read_bytes()
-    state.write_bytes(state.read_bytes().replace(module, moved))
+    for path in run.checkpoints():  # as earlier versions left them: without a list, pickled
+        (path / "state.json").rename(path / "state.pkl")
+    (run.path / "checkpoints.json").unlink()
     log = run.decisions.read_text()
     run.decisions.write_text(log.replace("holdout_answer", "holdout_score"))  # as its logs had it
     with pytest.raises(InvalidValueError, match="made by another version.*--overwrite"):

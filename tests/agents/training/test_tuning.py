@@ -1,5 +1,8 @@
 """`python -m agents tune`: a study that can be interrupted, and says what it was."""
 
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,6 @@ from agents.training.models import make_model
 from agents.training.tuning import (
     SPACES,
     Study,
-    finished_trials,
     open_study,
     run_study,
     suggest,
@@ -79,14 +81,107 @@ def test_a_study_is_gone_on_with(tmp_path: Path, capsys: Captured):
     assert "is damaged" in error_of(capsys, *command, "3")
 
 
+NAMED = tiny(dataset="synthetic", observation_layout="flat")  # which is the same in every process
+SLOW = """
+import sys, time
+from pathlib import Path
+from agents.training import tuning
+from agents.training.tuning import open_study, run_study
+from tests.agents.training.test_tuning import NAMED, make_study
+
+def evaluate(self):
+    print(self.trial.number, flush=True)
+    time.sleep(float(sys.argv[3]))
+    return 0.5
+
+tuning.Pruning.evaluate = evaluate
+tuning.HEARTBEAT_INTERVAL, tuning.GRACE_PERIOD = 1, int(sys.argv[4])
+made = open_study(study := make_study(env=NAMED), Path(sys.argv[1]))
+run_study(study, made, int(sys.argv[2]), lambda share: None)
+"""
+
+
+def start_study(storage: Path, trials: int, seconds: float, grace: int = 90) -> "subprocess.Popen[str]":
+    """Begin a study, or go on with it, in another process; it prints the numbers of its trials."""
+    arguments = [str(storage), str(trials), str(seconds), str(grace)]
+    return subprocess.Popen(
+        [sys.executable, "-c", SLOW, *arguments],
+        cwd=Path(__file__).parents[3],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_two_processes_can_work_on_one_study(tmp_path: Path):
+    """Neither takes the other's trial for one that was killed, nor tries the same."""
+    storage = tmp_path / "study.db"
+    study = make_study(env=NAMED)
+    open_study(study, storage)
+    processes = [start_study(storage, 4, 1.0) for _ in range(2)]
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    made = open_study(study, storage)
+    assert {trial.state for trial in made.trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
+    assert 4 <= len(made.trials) <= 5
+    assert len({trial.params["learning_rate"] for trial in made.trials}) == len(made.trials)
+
+
 def test_a_trial_of_a_killed_process_is_made_again(tmp_path: Path):
+    storage = tmp_path / "study.db"
+    process = start_study(storage, 1, 600, grace=2)
+    assert process.stdout is not None and process.stdout.readline() == "0\n"
+    process.kill()
+    process.communicate()
+    study = make_study(env=NAMED)
+    assert [trial.state for trial in open_study(study, storage).trials] == [TrialState.RUNNING]
+    time.sleep(3)
+    after = start_study(storage, 1, 0.0, grace=2)
+    assert after.communicate(timeout=120)[0] == "1\n1\n"
+    made = open_study(study, storage)
+    assert [trial.state for trial in made.trials] == [TrialState.FAIL, TrialState.COMPLETE]
+
+
+def test_a_trial_that_was_given_up_meanwhile_does_not_end_the_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As when a computer was asleep, and another process went on."""
     study = make_study()
     made = open_study(study, tmp_path / "study.db")
-    made.ask()  # never told
-    again = open_study(study, tmp_path / "study.db")
-    assert [trial.state for trial in again.trials] == [TrialState.FAIL]
-    run_study(study, again, 1, lambda share: None)
-    assert len(finished_trials(again)) == 1
+
+    def evaluate(self: Any) -> float:
+        if self.trial.number == 0:
+            open_study(study, tmp_path / "study.db").tell(0, state=TrialState.FAIL)
+        return 0.5
+
+    monkeypatch.setattr(tuning.Pruning, "evaluate", evaluate)
+    run_study(study, made, 1, lambda share: None)
+    assert [trial.state for trial in made.trials] == [TrialState.FAIL, TrialState.COMPLETE]
+
+
+def test_an_error_of_a_trial_ends_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def evaluate(self: Any) -> float:
+        raise ValueError("no score")
+
+    monkeypatch.setattr(tuning.Pruning, "evaluate", evaluate)
+    study = make_study()
+    made = open_study(study, tmp_path / "study.db")
+    with pytest.raises(ValueError, match="no score"):
+        run_study(study, made, 1, lambda share: None)
+
+
+def test_a_study_draws_the_same_however_often_it_is_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(tuning.Pruning, "evaluate", lambda self: float(self.trial.number))
+    study, drawn = make_study(), []
+    for name, parts in (("whole", [3]), ("parts", [1, 3])):
+        for trials in parts:
+            made = open_study(study, tmp_path / name)
+            run_study(study, made, trials, lambda share: None)
+        drawn.append([trial.params for trial in made.trials])
+    assert drawn[0] == drawn[1] and len(drawn[0]) == 3
 
 
 def test_bad_trials_are_pruned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
