@@ -31,7 +31,7 @@ from torch.utils.tensorboard import SummaryWriter
 from agents.evolving.classifier_figures import plot_evolved_classifier
 from agents.evolving.hyperparameters import field_names, read_strategy
 from agents.evolving.members import threads, without_memory
-from agents.evolving.workers import Workers
+from agents.evolving.workers import Serial, Workers
 from agents.runs.folder import Configuration, RunFolder
 from agents.runs.lifecycle import (
     Interrupted,
@@ -330,7 +330,10 @@ class ClassifierEvolution:
         search = progress.search
         begin = time.monotonic()
         _, asked = ask(search)
-        fitness = self.workers.evaluate(self.trial, without_memory(search), search.population_size)
+        assert isinstance(asked, EvolutionState)
+        # Here the noise that `ask` drew is at hand; elsewhere it is drawn anew, which gives the same.
+        sent = asked if isinstance(self.workers, Serial) else without_memory(search)
+        fitness = self.workers.evaluate(self.trial, sent, search.population_size)
         after = tell(asked, fitness)
         assert isinstance(after, EvolutionState)
         seconds = round(time.monotonic() - begin, 4)

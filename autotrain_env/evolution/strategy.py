@@ -308,7 +308,7 @@ class EvolutionState:
         return None if rank is None else LowRank(self.layout, rank)
 
     def noise(self, rows: range) -> Tensor:
-        """Draw noise of this generation, which needs nothing but the seed.
+        """Draw noise of this generation, which needs nothing but the seed; what `ask` drew is kept.
 
         Args:
             rows: Numbers of members, or of mirrored pairs.
@@ -316,6 +316,8 @@ class EvolutionState:
         Returns:
             Noise, shape (len(rows), d); of low-rank noise the numbers that it is made of.
         """
+        if self.asked is not None:
+            return self.asked.noise[rows.start : rows.stop]
         size = self.layout.size if self.low_rank is None else self.low_rank.size
         return draw_noise(self.strategy.noise, self.seed, self.generation, rows, size).to(self.parameters)
 

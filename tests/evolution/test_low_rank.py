@@ -126,9 +126,11 @@ def test_members_come_back_by_their_numbers(more: dict[str, Any], centre: bool):
     population, asked = state.ask()
     behaviors = torch.zeros(len(population), 2) if centre else None
     state = asked.tell(-population[:].square().sum(1), behaviors)  # so that movement and noise are others
-    population, _ = state.ask()
+    population, asked = state.ask()
     assert isinstance(population, LowRankPopulation) and len(population) == 16 + centre
     dense = population.dense()
+    assert torch.equal(dense, asked.members(range(16 + centre)))
+    assert torch.equal(dense[6:10], asked.members(range(6, 10)))
     assert torch.equal(dense, state.members(range(16 + centre)))
     assert torch.equal(dense[5:9], state.members(range(5, 9)))
     assert torch.equal(dense[-1], population[-1]) and torch.equal(dense[3:8:2], population[3:8:2])
