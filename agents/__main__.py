@@ -10,6 +10,7 @@ from rich.console import Console
 from agents.commands.compare import Compare
 from agents.commands.demo import Demo
 from agents.commands.evaluate import Evaluate
+from agents.commands.evolve import Evolve
 from agents.commands.final import Final
 from agents.commands.list import List
 from agents.commands.replay import Replay
@@ -22,6 +23,7 @@ from autotrain_env.errors import UserError
 Command: Any = (
     Annotated[Train, tyro.conf.subcommand("train", description="Train an agent in a run folder.")]
     | Annotated[Tune, tyro.conf.subcommand("tune")]
+    | Annotated[Evolve, tyro.conf.subcommand("evolve")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Final, tyro.conf.subcommand("final")]

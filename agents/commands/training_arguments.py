@@ -19,7 +19,7 @@ from agents.runs.seeds import training_seed
 from agents.training.algorithms import find_algorithm
 from agents.training.hyperparameters import load_hyperparameters
 from autotrain_env import AutoTrainEnv
-from autotrain_env.errors import InvalidValueError, check, check_whole
+from autotrain_env.errors import check, check_whole
 
 Trainer = Callable[[RunConfig, RunFolder, Reporter], dict[str, Any]]
 """Trains in a run folder, and returns what is written to `result.json`."""
@@ -151,38 +151,10 @@ class Training(AgentArguments, ABC):
         return config
 
     def _begin(self, folder: RunFolder, config: RunConfig) -> None:
-        """Make a run's folder, unless there is a run that can be gone on with.
-
-        Raises:
-            FileExistsError: If something is there that is not to be overwritten, or is finished.
-            InvalidValueError: If the run there was begun with another configuration, or by another account.
-        """
+        """Make a run's folder, unless there is a run that can be gone on with; see `RunFolder.open`."""
         if not (self.resume and folder.exists):
             _check_not_replaced(config.start_from, folder)
-            folder.begin(config, self.overwrite)
-            return
-        foreign = folder.foreign_files()
-        if foreign and not self.of_others:
-            raise InvalidValueError(
-                f"{foreign[0]} was written by another account ({_account(foreign[0])}): --of-others goes "
-                f"on with it nevertheless"
-            )
-        folder.remove_leftovers()
-        differences = config.differences(folder.config())
-        if differences:
-            raise InvalidValueError(
-                f"{folder.path} was begun otherwise (now, and then): {'; '.join(differences)}"
-            )
-        if folder.finished:
-            raise FileExistsError(f"{folder.path} holds a finished run: nothing is left to resume")
-
-
-def _account(path: Path) -> str:
-    """Returns the name of the account that a file belongs to."""
-    try:
-        return path.owner()
-    except (KeyError, NotImplementedError):
-        return f"number {path.lstat().st_uid}"
+        folder.open(config, resume=self.resume, overwrite=self.overwrite, of_others=self.of_others)
 
 
 def _check_not_replaced(start_from: str | None, folder: RunFolder) -> None:

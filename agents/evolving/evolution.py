@@ -19,6 +19,7 @@ from agents.runs.lifecycle import (
     Interrupted,
     Interruption,
     Stopwatch,
+    log_scalars,
     log_sizes,
     note_evaluation,
     truncate_logs,
@@ -250,7 +251,7 @@ def _search(
         report(progress.env_steps / config.train_steps)
         if due <= progress.env_steps < config.train_steps:  # the end is evaluated by the caller
             due = _next_multiple(progress.env_steps, config.checkpoint_steps)
-            _scalars(writer, "evaluation", run.evaluate(progress), progress.env_steps)
+            log_scalars(writer, "evaluation", run.evaluate(progress), progress.env_steps)
             run.save(progress)
     run.save(progress)  # before the last evaluation: what is cut short from here on is done again
     if interruption.asked:
@@ -269,10 +270,4 @@ def _next_multiple(value: int, of: int) -> int:
 def _log(run: Evolution, writer: SummaryWriter, row: dict[str, Any]) -> None:
     with run.folder.generations.open("a") as file:
         file.write(json.dumps(row) + "\n")
-    _scalars(writer, "generation", row, row["train_steps"])
-
-
-def _scalars(writer: SummaryWriter, prefix: str, values: Mapping[str, Any], steps: int) -> None:
-    for name, value in values.items():
-        if math.isfinite(value):
-            writer.add_scalar(f"{prefix}/{name}", float(value), steps)
+    log_scalars(writer, "generation", row, row["train_steps"])

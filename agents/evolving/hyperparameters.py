@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -155,19 +155,35 @@ def read_hyperparameters(given: Mapping[str, Any]) -> tuple[EvolutionHyperparame
     Raises:
         InvalidValueError: If a name or an argument is unknown, or a value is not allowed.
     """
-    own = _names(EvolutionHyperparameters)
+    own = field_names(EvolutionHyperparameters)
     settings = EvolutionHyperparameters(**{name: given[name] for name in given if name in own})
     kind = STRATEGIES[settings.strategy]
     left = {name: given[name] for name in given if name not in own and name not in OF_THE_RUN}
-    for name in left:
-        if name not in _names(kind):
-            known = [*own, *_names(kind)]
-            raise unknown_name(f"hyperparameter of strategy={settings.strategy!r}", name, known)
+    return settings, read_strategy(kind, left, f"strategy={settings.strategy!r}", own)
+
+
+def read_strategy(
+    kind: type[SearchStrategy], given: Mapping[str, Any], owner: str, beside: Iterable[str]
+) -> Any:
+    """Returns a strategy of given arguments, written as for `read_hyperparameters`.
+
+    Args:
+        kind: Class of the strategy.
+        given: Its arguments.
+        owner: Whose hyperparameters they are, for the error.
+        beside: Names of further hyperparameters, for the error.
+
+    Raises:
+        InvalidValueError: If a name or an argument is unknown, or a value is not allowed.
+    """
+    for name in given:
+        if name not in field_names(kind):
+            raise unknown_name(f"hyperparameter of {owner}", name, [*beside, *field_names(kind)])
     values = {
         name: _allowed(functools.partial(_read_value, name, value), name, value)
-        for name, value in left.items()
+        for name, value in given.items()
     }
-    return settings, _allowed(lambda: kind(**values), "hyperparameters", left)
+    return _allowed(lambda: kind(**values), "hyperparameters", given)
 
 
 def replace_hyperparameters(known: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,11 +199,12 @@ def replace_hyperparameters(known: Mapping[str, Any], given: Mapping[str, Any]) 
     strategy = given.get("strategy", known["strategy"])
     if strategy not in STRATEGIES:
         raise unknown_name("strategy", strategy, STRATEGIES)
-    had = {*OF_THE_RUN, *_names(EvolutionHyperparameters), *_names(STRATEGIES[strategy])}
+    had = {*OF_THE_RUN, *field_names(EvolutionHyperparameters), *field_names(STRATEGIES[strategy])}
     return {**{name: value for name, value in known.items() if name in had}, **given}
 
 
-def _names(kind: type[Any]) -> list[str]:
+def field_names(kind: type[Any]) -> list[str]:
+    """Returns the names of a dataclass' fields."""
     return [field.name for field in dataclasses.fields(kind)]
 
 

@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +50,14 @@ class Trial:
     deterministic: bool
     behaviors: bool
     threads: int
+
+    def evaluate(self, generation: "Generation", members: range) -> "Outcome":
+        """Evaluate some members; see `evaluate_members`."""
+        return evaluate_members(self, generation, members)
+
+    def join(self, outcomes: list["Outcome"]) -> "Outcome":
+        """Returns the outcome of all members together; see `join_outcomes`."""
+        return join_outcomes(outcomes)
 
 
 @dataclass(frozen=True)
@@ -97,6 +107,17 @@ class Outcome:
     behaviors: np.ndarray | None
 
 
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Returns a context in which torch computes by so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def evaluate_members(trial: Trial, generation: Generation, members: range) -> Outcome:
     """Evaluate some members, in one vectorised rollout.
 
@@ -111,9 +132,7 @@ def evaluate_members(trial: Trial, generation: Generation, members: range) -> Ou
     check(
         members.start % trial.block_size == 0, "members", members, f"from a multiple of {trial.block_size}"
     )
-    before = torch.get_num_threads()
-    torch.set_num_threads(trial.threads)
-    try:
+    with threads(trial.threads):
         env = _environment(trial.env_id, json.dumps(trial.env, sort_keys=True), len(members))
         policies = StackedPolicies(
             PolicySpec.from_json(trial.spec),
@@ -126,8 +145,6 @@ def evaluate_members(trial: Trial, generation: Generation, members: range) -> Ou
         )
         seeds = np.repeat(generation.task_seeds, len(members)).tolist()
         results = evaluate_policy(env, policies, len(seeds), seeds, history=trial.behaviors)
-    finally:
-        torch.set_num_threads(before)
     by_episode = {
         name: results[name].reshape(trial.episodes, len(members)) for name in (*FITNESS, "steps", "updates")
     }

@@ -14,9 +14,8 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from agents.evolving.members import Generation, Outcome, Trial, evaluate_members, join_outcomes
 from autotrain_env.errors import MissingPackageError, check, check_whole, unknown_name
 
 ATTEMPTS = 10
@@ -28,10 +27,28 @@ MOST_TASKS, ENOUGH_MEMBERS = 4, 64
 many members as that, where there are so many, since few are slow side by side."""
 
 
+GenerationT = TypeVar("GenerationT", contravariant=True)
+OutcomeT = TypeVar("OutcomeT")
+
+
+class Trial(Protocol[GenerationT, OutcomeT]):
+    """How members of a search are tried; the same for a whole run."""
+
+    @property
+    def block_size(self) -> int:
+        """Returns how many members are evaluated at once."""
+
+    def evaluate(self, generation: GenerationT, members: range) -> OutcomeT:
+        """Evaluate some members, of which the first begins a block, as in any process."""
+
+    def join(self, outcomes: list[OutcomeT]) -> OutcomeT:
+        """Returns the outcome of all members together, in their order."""
+
+
 class Workers(Protocol):
     """Evaluate generations."""
 
-    def evaluate(self, trial: Trial, generation: Generation, members: int) -> Outcome:
+    def evaluate(self, trial: Trial[Any, OutcomeT], generation: Any, members: int) -> OutcomeT:
         """Evaluate all members of a generation.
 
         Args:
@@ -60,9 +77,9 @@ def count_tasks(members: int, num_workers: int) -> int:
 class Serial:
     """One vectorised rollout in this process."""
 
-    def evaluate(self, trial: Trial, generation: Generation, members: int) -> Outcome:
+    def evaluate(self, trial: Trial[Any, OutcomeT], generation: Any, members: int) -> OutcomeT:
         """See `Workers.evaluate`."""
-        return evaluate_members(trial, generation, range(members))
+        return trial.evaluate(generation, range(members))
 
     def close(self) -> None:
         """Do nothing: there is nothing to end."""
@@ -96,22 +113,21 @@ class Processes:
         context = multiprocessing.get_context("spawn")
         return ProcessPoolExecutor(self.num_workers, context, initializer=end_with_parent)
 
-    def evaluate(self, trial: Trial, generation: Generation, members: int) -> Outcome:
+    def evaluate(self, trial: Trial[Any, OutcomeT], generation: Any, members: int) -> OutcomeT:
         """See `Workers.evaluate`.
 
         Raises:
             RuntimeError: If workers die again and again.
         """
         ranges = split_members(members, trial.block_size, self.num_workers)
-        outcomes: dict[int, Outcome] = {}
+        outcomes: dict[int, OutcomeT] = {}
         for _ in range(ATTEMPTS):
             missing = [range_ for range_ in ranges if range_.start not in outcomes]
             if not missing:
-                return join_outcomes([outcomes[range_.start] for range_ in ranges])
+                return trial.join([outcomes[range_.start] for range_ in ranges])
             try:
-                futures: dict[int, Future[Outcome]] = {
-                    range_.start: self.pool.submit(evaluate_members, trial, generation, range_)
-                    for range_ in missing
+                futures: dict[int, Future[OutcomeT]] = {
+                    range_.start: self.pool.submit(trial.evaluate, generation, range_) for range_ in missing
                 }
                 for start, future in futures.items():
                     outcomes[start] = future.result()
@@ -151,7 +167,7 @@ class Ray:
         if self.is_ours:
             self._connect(num_workers, address)
         announce(f"Ray: {'joined ' + address if address else 'began a cluster here'}, {self._cpus()} CPUs")
-        self.task = self.ray.remote(num_cpus=1, max_retries=ATTEMPTS)(evaluate_members)
+        self.task = self.ray.remote(num_cpus=1, max_retries=ATTEMPTS)(_evaluate)
 
     def _connect(self, num_workers: int, address: str | None) -> None:
         options: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False}
@@ -170,16 +186,20 @@ class Ray:
     def _cpus(self) -> int:
         return max(1, int(self.ray.cluster_resources().get("CPU", 1)))
 
-    def evaluate(self, trial: Trial, generation: Generation, members: int) -> Outcome:
+    def evaluate(self, trial: Trial[Any, OutcomeT], generation: Any, members: int) -> OutcomeT:
         """See `Workers.evaluate`."""
         sent = self.ray.put(trial), self.ray.put(generation)  # once to each node
         ranges = split_members(members, trial.block_size, count_tasks(members, self._cpus()))
-        return join_outcomes(self.ray.get([self.task.remote(*sent, range_) for range_ in ranges]))
+        return trial.join(self.ray.get([self.task.remote(*sent, range_) for range_ in ranges]))
 
     def close(self) -> None:
         """Leave the cluster, or end the one that was begun here."""
         if self.is_ours:
             self.ray.shutdown()
+
+
+def _evaluate(trial: Trial[Any, OutcomeT], generation: Any, members: range) -> OutcomeT:
+    return trial.evaluate(generation, members)
 
 
 KINDS_OF_WORKERS = ("serial", "processes", "ray")

@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 from autotrain_env import ENVIRONMENTS, AutoTrainConfig
 from autotrain_env.errors import InvalidValueError, check, unknown_name
@@ -73,8 +73,20 @@ def _versions() -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class RunConfig:
-    """Everything that decides what a run computes.
+class Configuration:
+    """Everything that decides what a run computes, of any kind of run."""
+
+    def differences(self, other: "Configuration") -> list[str]:
+        """Returns what differs from another one of the same kind, in words, an entry for each."""
+        mine, others = as_plain(asdict(self)), as_plain(asdict(other))
+        return [
+            f"{name}: {mine[name]!r} and {others[name]!r}" for name in mine if mine[name] != others[name]
+        ]
+
+
+@dataclass(frozen=True)
+class RunConfig(Configuration):
+    """Everything that decides what the training of an agent computes.
 
     Args:
         algorithm: Name of the algorithm in the table.
@@ -104,13 +116,6 @@ class RunConfig:
     success_score: float | None = None
     start_from: str | None = None
     versions: dict[str, str] = field(default_factory=_versions)
-
-    def differences(self, other: "RunConfig") -> list[str]:
-        """Returns what differs, in words, an entry for each."""
-        mine, others = as_plain(asdict(self)), as_plain(asdict(other))
-        return [
-            f"{name}: {mine[name]!r} and {others[name]!r}" for name in mine if mine[name] != others[name]
-        ]
 
 
 _CONFIG: Kind = structure(
@@ -171,6 +176,9 @@ class RunFolder:
         path: Path of the folder.
     """
 
+    format: ClassVar[int | str] = RUN_FORMAT
+    """What `run.json` says of its own form; another kind of run has another."""
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self.decisions = path / "decisions.jsonl"
@@ -188,7 +196,38 @@ class RunFolder:
         """Returns whether the run is over."""
         return (self.path / "result.json").exists()
 
-    def begin(self, config: RunConfig, overwrite: bool) -> None:
+    def open(self, config: Configuration, *, resume: bool, overwrite: bool, of_others: bool) -> None:
+        """Make the folder, or find in it a run that can be gone on with.
+
+        Args:
+            config: What is to be computed.
+            resume: Whether to go on with a run that is there.
+            overwrite: Whether to replace one.
+            of_others: Whether to go on with a run that another account has written, too.
+
+        Raises:
+            FileExistsError: If something is there that is not to be overwritten, or is finished.
+            InvalidValueError: If the run there was begun with another configuration, or by another account.
+        """
+        if not (resume and self.exists):
+            self.begin(config, overwrite)
+            return
+        foreign = self.foreign_files()
+        if foreign and not of_others:
+            raise InvalidValueError(
+                f"{foreign[0]} was written by another account ({_account(foreign[0])}): --of-others goes "
+                f"on with it nevertheless"
+            )
+        self.remove_leftovers()
+        differences = config.differences(self.config())
+        if differences:
+            raise InvalidValueError(
+                f"{self.path} was begun otherwise (now, and then): {'; '.join(differences)}"
+            )
+        if self.finished:
+            raise FileExistsError(f"{self.path} holds a finished run: nothing is left to resume")
+
+    def begin(self, config: Configuration, overwrite: bool) -> None:
         """Make the folder.
 
         Raises:
@@ -213,7 +252,7 @@ class RunFolder:
             self._remove()
         self.path.mkdir(parents=True, exist_ok=True)
         self._write(LIST_NAME, {"checkpoints": {}})
-        self._write("run.json", {"format": RUN_FORMAT, **asdict(config)})
+        self._write("run.json", {"format": self.format, **asdict(config)})
 
     def _remove(self) -> None:
         """Remove the run so that, if it is cut short, the rest is an unfinished run for `overwrite`."""
@@ -232,16 +271,20 @@ class RunFolder:
             InvalidValueError: If the file is damaged or of another format, or asks for an environment that
                 is none of this project's.
         """
-        content = self._read("run.json", _of_any_format)
-        path = self.path / "run.json"
-        written = content.pop("format")
-        check(written == RUN_FORMAT, f"{path}: format", written, f"{RUN_FORMAT}")
+        content, path = self._read_config(), self.path / "run.json"
         config = RunConfig(**conform(content, _CONFIG, str(path)))
         try:
             check_environment(config.env_id, config.env)
         except InvalidValueError as error:
             raise InvalidValueError(f"{path} is damaged: {error}") from error
         return config
+
+    def _read_config(self) -> dict[str, Any]:
+        """Returns what `run.json` holds beside its format, which is checked."""
+        content = self._read("run.json", _of_any_format)
+        written = content.pop("format")
+        check(written == self.format, f"{self.path / 'run.json'}: format", written, repr(self.format))
+        return content
 
     def result(self) -> dict[str, Any]:
         """Returns the result.
@@ -436,6 +479,14 @@ class RunFolder:
             return None
         _check_files(found[-1], listed[found[-1].name])
         return found[-1]
+
+
+def _account(path: Path) -> str:
+    """Returns the name of the account that a file belongs to."""
+    try:
+        return path.owner()
+    except (KeyError, NotImplementedError):
+        return f"number {path.lstat().st_uid}"
 
 
 def _manifest(folder: Path) -> bytes:

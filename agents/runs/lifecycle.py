@@ -1,15 +1,17 @@
 """What all ways to train have in common: the clock, Ctrl-C, logs that can be cut, the evaluation curve."""
 
 import json
+import math
 import os
 import signal
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import gymnasium
+from torch.utils.tensorboard import SummaryWriter
 
 from agents.runs.folder import RunFolder
 from agents.runs.seeds import DEVELOPMENT_SEED
@@ -108,6 +110,13 @@ def _check_log(path: Path, size: int) -> None:
                 raise InvalidValueError(
                     f"{path} is damaged: no row ends at byte {size:,}, where the newest checkpoint says so"
                 )
+
+
+def log_scalars(writer: SummaryWriter, prefix: str, values: Mapping[str, Any], steps: int) -> None:
+    """Write those of some values that are finite to TensorBoard, as `prefix/name`."""
+    for name, value in values.items():
+        if math.isfinite(value):
+            writer.add_scalar(f"{prefix}/{name}", float(value), steps)
 
 
 class Interruption:

@@ -59,7 +59,7 @@ _PLACES: dict[str, tuple[str, ...]] = {
     "autotrain_env.evolution.random_search": ("RandomSearch", "RandomState"),
     "autotrain_env.evolution.sparse": ("SparseEvolutionStrategy", "SparseState"),
     "autotrain_env.evolution.strategy": ("EvolutionState", "EvolutionStrategy"),
-    "autotrain_env.evolution.updates": ("ClipUp", "Decay", "Updated"),
+    "autotrain_env.evolution.updates": ("ClipUp", "Cosine", "Decay", "Updated"),
     "autotrain_env.policies.moments": ("Moments",),
     "autotrain_env.process.episodes": ("Episode", "EpisodeMaker"),
     "autotrain_env.process.lanes": ("Lanes",),
@@ -79,6 +79,7 @@ _PLACES: dict[str, tuple[str, ...]] = {
     "autotrain_env.training.optimizers": ("Adam", "AdamW", "RMSprop", "SGD"),
     "autotrain_env.training.snapshots": ("SnapshotRing",),
     "autotrain_env.training.stack": ("LaneStack",),
+    "agents.evolving.classifiers": ("Chosen", "EvolveProgress"),
     "agents.evolving.evolution": ("Progress",),
 }
 CLASSES = {name: module for module, names in _PLACES.items() for name in names}

@@ -12,6 +12,8 @@
 | `fitness` | from fitness to utility |
 | `estimates` | gradients, second derivatives, gradients of standard deviations |
 | `updates` | how an estimate moves parameters |
+| `low_rank` | noise of few numbers for networks' weights |
+| `classifiers` | fitness of classifiers on shared minibatches: `ClassifierProblem` |
 | `vectors` | a network's tensors as one vector, and how far each number is perturbed |
 | `novelty` | reward for new behaviour |
 | `strategy` | all of that together: `EvolutionStrategy` |
@@ -25,8 +27,10 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from autotrain_env.evolution.classifiers import ClassifierProblem
 from autotrain_env.evolution.cma_es import CMAES
 from autotrain_env.evolution.fitness import Shaping
+from autotrain_env.evolution.low_rank import LowRankPopulation, Population
 from autotrain_env.evolution.noise import (
     Distribution,
     LaplaceNoise,
@@ -38,15 +42,18 @@ from autotrain_env.evolution.novelty import Novelty
 from autotrain_env.evolution.random_search import RandomSearch
 from autotrain_env.evolution.sparse import SparseEvolutionStrategy
 from autotrain_env.evolution.strategy import EvolutionStrategy
-from autotrain_env.evolution.updates import ClipUp, Decay
+from autotrain_env.evolution.updates import ClipUp, Cosine, Decay
 
 __all__ = [
     "CMAES",
+    "ClassifierProblem",
     "ClipUp",
+    "Cosine",
     "Decay",
     "Distribution",
     "EvolutionStrategy",
     "LaplaceNoise",
+    "LowRankPopulation",
     "NormalNoise",
     "Novelty",
     "RandomSearch",
@@ -81,7 +88,7 @@ class SearchState(Protocol):
     def report(self) -> Mapping[str, Any]:
         """Returns figures of the last generation: `best`, `mean` and `worst` fitness, and others."""
 
-    def ask(self) -> tuple[Tensor, "SearchState"]:
+    def ask(self) -> tuple[Population, "SearchState"]:
         """Ask for the members of the next generation; see `ask`."""
 
     def tell(self, fitness: Any, behaviors: Any = None) -> "SearchState":
@@ -108,14 +115,15 @@ def init(strategy: SearchStrategy, parameters: Tensor | Mapping[str, Tensor], se
     return strategy.init(parameters, seed)  # type: ignore[arg-type]
 
 
-def ask(state: SearchState) -> tuple[Tensor, SearchState]:
+def ask(state: SearchState) -> tuple[Population, SearchState]:
     """Ask for the members of the next generation.
 
     Args:
         state: State of the search.
 
     Returns:
-        Their parameters, shape (population_size, d), and the state that awaits their fitness.
+        Their parameters, shape (population_size, d), or with low-rank noise a `LowRankPopulation`, and the
+        state that awaits their fitness.
 
     Raises:
         InvalidValueError: If the last generation was not told of.

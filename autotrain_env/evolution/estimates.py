@@ -38,12 +38,20 @@ def gradient(
     Returns:
         The estimate, shape (d,).
     """
-    score = distribution.score(noise)
+    return gradient_weights(fitness, len(noise), mirrored) @ distribution.score(noise) / std
+
+
+def gradient_weights(fitness: Tensor, rows: int, mirrored: bool) -> Tensor:
+    """Returns what the scores of each row of noise weigh in the estimate of a gradient, shape (rows,).
+
+    Args:
+        fitness: Fitness, as for `gradient`.
+        rows: Number of rows of noise.
+        mirrored: Whether members come in mirrored pairs.
+    """
     if mirrored:
-        weights = (fitness[0::2] - fitness[1::2]) / 2 / len(noise)
-    else:
-        weights = less_mean(fitness) / (len(noise) - 1)
-    return weights @ score / std
+        return (fitness[0::2] - fitness[1::2]) / 2 / rows
+    return less_mean(fitness) / (rows - 1)
 
 
 def log_std_gradient(fitness: Tensor, noise: Tensor, distribution: Distribution, mirrored: bool) -> Tensor:
@@ -58,7 +66,7 @@ def log_std_gradient(fitness: Tensor, noise: Tensor, distribution: Distribution,
     Returns:
         The estimate, shape (d,).
     """
-    return _even_weights(fitness, mirrored) @ (noise * distribution.score(noise) - 1)
+    return even_weights(fitness, mirrored) @ (noise * distribution.score(noise) - 1)
 
 
 class Estimate(NamedTuple):
@@ -118,7 +126,13 @@ def second_derivatives(
     return Estimate(value / std**2, spread / count**0.5 / std**2)
 
 
-def _even_weights(fitness: Tensor, mirrored: bool) -> Tensor:
+def even_weights(fitness: Tensor, mirrored: bool) -> Tensor:
+    """Returns what each row of noise weighs in the estimate of an even derivative, shape (rows,).
+
+    Args:
+        fitness: Fitness, as for `gradient`.
+        mirrored: Whether members come in mirrored pairs.
+    """
     sums = (fitness[0::2] + fitness[1::2]) / 2 if mirrored else fitness
     return less_mean(sums) / (len(sums) - 1)
 

@@ -12,14 +12,24 @@ from autotrain_env.errors import InvalidValueError, check, check_whole, unknown_
 from autotrain_env.evolution.estimates import (
     Estimate,
     cosine,
+    even_weights,
     gradient,
+    gradient_weights,
     log_std_gradient,
     second_derivatives,
 )
 from autotrain_env.evolution.fitness import Shaping, as_shaping, check_fitness, fill_not_finite
+from autotrain_env.evolution.low_rank import (
+    LowRank,
+    LowRankPopulation,
+    Population,
+    around_centre,
+    check_rank,
+)
 from autotrain_env.evolution.noise import (
     Distribution,
     LaplaceNoise,
+    NormalNoise,
     as_noise_distribution,
     check_seed,
     draw_noise,
@@ -47,6 +57,8 @@ class EvolutionStrategy:
             it is learned, a function of the generation.
         distribution: Distribution of the noise; a name (`"normal"`, `"laplace"`, `"student_t"`,
             `"uniform"`), or a `Distribution`.
+        rank: Rank of the noise of weights, see `autotrain_env.evolution.low_rank`: a member is then made of
+            few numbers, and `ask` returns a `LowRankPopulation`. `None`: full noise.
         mirrored: Whether members come in pairs with noise ε and -ε.
         shaping: How fitness becomes utility; a name (`"ranks"`, `"z_score"`, `"raw"`, `"top_k"`), or a
             `Shaping`.
@@ -73,6 +85,7 @@ class EvolutionStrategy:
     population_size: int = 64
     perturbation_std: PerGeneration = 0.1
     distribution: str | Distribution = "normal"
+    rank: int | None = None
     mirrored: bool = True
     shaping: str | Shaping = "ranks"
     optimizer: str | Optimizer = "adam"
@@ -115,6 +128,23 @@ class EvolutionStrategy:
         if self.jump_every is not None:
             check_whole("jump_every", self.jump_every, 1)
         self._check_even_estimates()
+        self._check_low_rank()
+
+    def _check_low_rank(self) -> None:
+        check_rank(self.rank)
+        if self.rank is None:
+            return
+        normal = isinstance(self.noise, NormalNoise)
+        check(
+            normal, "distribution", self.noise, "normal for low-rank noise, which is made of such numbers"
+        )
+        per_tensor = self.learned_std != "parameter"
+        check(
+            per_tensor, "learned_std", self.learned_std, "at most one for each tensor with low-rank noise"
+        )
+        for name in ("natural", "second_derivatives"):
+            value = getattr(self, name)
+            check(not value, name, value, "False with low-rank noise, which has no density")
 
     def _check_even_estimates(self) -> None:
         wants_even = self.learned_std != "fixed" or self.second_derivatives
@@ -180,6 +210,8 @@ class EvolutionStrategy:
             "coordinate would have to be known",
         )
         perturbation_scale(layout, self.scaling, self.tensor_scales)  # checks it
+        if self.rank is not None:
+            LowRank(layout, self.rank).check()
         count = {"fixed": 0, "global": 1, "tensor": len(layout.entries), "parameter": layout.size}[
             self.learned_std
         ]
@@ -199,7 +231,8 @@ class Asked(NamedTuple):
     """What `tell` needs of a generation that was asked for.
 
     Args:
-        noise: Noise, a row for each member, or mirrored pair, shape (m, d).
+        noise: Noise, a row for each member, or mirrored pair, shape (m, d); of low-rank noise the numbers
+            that it is made of.
         std: Standard deviation of each parameter's perturbation, shape (d,).
         around: What members were drawn around, shape (d,).
     """
@@ -268,10 +301,25 @@ class EvolutionState:
             return learned[self.layout.groups().to(learned.device)]
         return learned
 
+    @property
+    def low_rank(self) -> LowRank | None:
+        """Returns where the numbers of low-rank noise lie; `None` where noise is full."""
+        rank = self.strategy.rank
+        return None if rank is None else LowRank(self.layout, rank)
+
     def noise(self, rows: range) -> Tensor:
-        """Draw noise of this generation, which needs nothing but the seed; shape (len(rows), d)."""
-        drawn = draw_noise(self.strategy.noise, self.seed, self.generation, rows, self.layout.size)
-        return drawn.to(self.parameters)
+        """Draw noise of this generation, which needs nothing but the seed; what `ask` drew is kept.
+
+        Args:
+            rows: Numbers of members, or of mirrored pairs.
+
+        Returns:
+            Noise, shape (len(rows), d); of low-rank noise the numbers that it is made of.
+        """
+        if self.asked is not None:
+            return self.asked.noise[rows.start : rows.stop]
+        size = self.layout.size if self.low_rank is None else self.low_rank.size
+        return draw_noise(self.strategy.noise, self.seed, self.generation, rows, size).to(self.parameters)
 
     def around(self) -> Tensor:
         """Returns what members are drawn around, shape (d,)."""
@@ -289,40 +337,66 @@ class EvolutionState:
             Parameters, shape (len(members), d).
         """
         check_members(members, self.population_size)
-        per_row = 2 if self.strategy.mirrored else 1
+        per_row = len(self._signs)
         end = min(members.stop, self.strategy.population_size)
         rows = range(members.start // per_row, max(-(-end // per_row), members.start // per_row))
-        around = self.around()
-        population = self._population(Asked(self.noise(rows), self.std(), around))
+        noise, around = self.noise(rows), self.around()
+        dense = noise if self.low_rank is None else self.low_rank.dense(noise)
+        population = around_centre(around, dense, self.std(), self._signs)
         drawn = population[members.start - rows.start * per_row :][: max(end - members.start, 0)]
         missing = len(members) - len(drawn)  # the centre
         return torch.cat((drawn, around.expand(missing, -1))) if missing else drawn
 
-    def _population(self, asked: Asked) -> Tensor:
-        noise, std, around = asked
-        signs = (1, -1) if self.strategy.mirrored else (1,)
-        members = noise.new_empty((len(noise), len(signs), len(around)))
-        for number, sign in enumerate(signs):
-            torch.addcmul(around, noise, std, value=sign, out=members[:, number])
-        return members.flatten(0, 1)
+    @property
+    def _signs(self) -> tuple[int, ...]:
+        return (1, -1) if self.strategy.mirrored else (1,)
 
-    def ask(self) -> tuple[Tensor, "EvolutionState"]:
+    def population(self, members: range) -> Population:
+        """Make some members as `ask` gives all: from the state alone, and with low rank of few numbers.
+
+        Args:
+            members: Numbers of the members; with low-rank noise in mirrored pairs, whole pairs.
+
+        Returns:
+            Parameters, shape (len(members), d), or a `LowRankPopulation`.
+
+        Raises:
+            InvalidValueError: If there are no such members, or a pair would be torn.
+        """
+        low_rank = self.low_rank
+        if low_rank is None:
+            return self.members(members)
+        check_members(members, self.population_size)
+        per_row, end = len(self._signs), min(members.stop, self.strategy.population_size)
+        whole = members.start % per_row == 0 and end % per_row == 0
+        check(whole, "members", members, "whole mirrored pairs")
+        rows = range(members.start // per_row, end // per_row)
+        with_centre = members.stop > end
+        return LowRankPopulation(
+            low_rank, self.noise(rows), self.std(), self.around(), self.strategy.mirrored, with_centre
+        )
+
+    def ask(self) -> tuple[Population, "EvolutionState"]:
         """Make the members of the next generation.
 
         Mirrored pairs lie side by side; where the centre is a member, it is the last.
 
         Returns:
-            Their parameters, shape (population_size, d), and the state that awaits their fitness.
+            Their parameters, shape (population_size, d), or with low-rank noise a `LowRankPopulation`, and
+            the state that awaits their fitness.
 
         Raises:
             InvalidValueError: If a generation is being evaluated already.
         """
         check(self.asked is None, "ask()", "called twice", "followed by tell()")
         asked = Asked(self.noise(range(self.strategy.num_rows)), self.std(), self.around())
-        population = self._population(asked)
-        if self.strategy.evaluates_centre:
-            population = torch.cat((population, asked.around[None]))
-        return population, replace(self, asked=asked)
+        state = replace(self, asked=asked)
+        with_centre = self.strategy.evaluates_centre
+        if self.low_rank is not None:
+            population = LowRankPopulation(self.low_rank, *asked, self.strategy.mirrored, with_centre)
+            return population, state
+        members = around_centre(asked.around, asked.noise, asked.std, self._signs)
+        return torch.cat((members, asked.around[None])) if with_centre else members, state
 
     def tell(self, fitness: Any, behaviors: Any = None) -> "EvolutionState":
         """Learn from the members' fitness.
@@ -412,6 +486,9 @@ class EvolutionState:
         """Returns the gradient in parameters over their scale, which the update rule moves, shape (d,)."""
         assert self.asked is not None
         noise, std, distribution = self.asked.noise, self._unscaled_std(), self.strategy.noise
+        if self.low_rank is not None:
+            weights = gradient_weights(utility, len(noise), self.strategy.mirrored)
+            return self.low_rank.weighted_sum(weights, noise) / std
         uphill = gradient(utility, noise, std, distribution, self.strategy.mirrored)
         return uphill * std**2 / distribution.location_information if self.strategy.natural else uphill
 
@@ -419,6 +496,10 @@ class EvolutionState:
         """Returns the gradient in learned standard deviations' logarithms, shape (1, tensors or d,)."""
         assert self.asked is not None
         distribution = self.strategy.noise
+        if self.low_rank is not None:
+            scores = self.low_rank.scale_scores(self.asked.noise)
+            uphill = even_weights(utility, self.strategy.mirrored) @ scores
+            return uphill.sum()[None] if self.strategy.learned_std == "global" else uphill
         uphill = log_std_gradient(utility, self.asked.noise, distribution, self.strategy.mirrored)
         sizes = uphill.new_ones(len(uphill))
         if self.strategy.learned_std != "parameter":

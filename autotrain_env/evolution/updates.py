@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autotrain_env.errors import check, look_up
+from autotrain_env.errors import check, check_whole, look_up
 from autotrain_env.training.optimizers import OPTIMIZERS, Optimizer
 
 
@@ -98,6 +98,32 @@ class Decay:
     def __call__(self, generation: int) -> float:
         """Returns the number that holds in a generation."""
         return max(self.start * 0.5 ** (generation / self.half_life), self.floor)
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """A number that falls by half a cosine (Loshchilov and Hutter, arXiv:1608.03983).
+
+    Args:
+        start: The number in generation 0, above 0.
+        generations: Generation from which on it is `floor`, at least 1.
+        floor: What it falls to, above 0.
+    """
+
+    start: float
+    generations: int
+    floor: float
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        check(0 < self.start < math.inf, "start", self.start, "finite, above 0")
+        check_whole("generations", self.generations, 1)
+        check(0 < self.floor <= self.start, "floor", self.floor, f"above 0, at most start={self.start}")
+
+    def __call__(self, generation: int) -> float:
+        """Returns the number that holds in a generation."""
+        share = min(generation / self.generations, 1.0)
+        return self.floor + (self.start - self.floor) * (1 + math.cos(math.pi * share)) / 2
 
 
 def value_at(value: PerGeneration, generation: int, name: str) -> float:

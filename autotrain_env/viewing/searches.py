@@ -86,6 +86,7 @@ def search(
         path = [(float(state.parameters), float(state.std()))]
         for _ in range(generations):
             population, asked = state.ask()
+            assert isinstance(population, Tensor)  # a single number has no low-rank noise
             state = asked.tell(-function(population[:, 0]))
             path.append((float(state.parameters), float(state.std())))
         centres.append([centre for centre, _ in path])

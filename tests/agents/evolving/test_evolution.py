@@ -54,6 +54,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "linear": {"policy": "linear", "net_arch": [], "normalize": False, "masked": True, "episodes": 2},
     "gru": {"policy": "gru", "net_arch": [2, 3], "scaling": "fan_in"},
     "sampled": {"deterministic": False, "fitness": "score"},
+    "low_rank": {"rank": 2, "learned_std": "global"},
     "novelty": {"novelty": "nsra", "distribution": {"name": "student_t", "degrees": 5}},
     "sparse": {"strategy": "sparse", "topology": "ring", "broadcast_every": 2},
     "cma_es": {"strategy": "cma_es", "separable": True},
