@@ -121,6 +121,7 @@ def test_metadata(metadata: Message) -> None:
     core = [requirement for requirement in requirements if ";" not in requirement]
     names = {re.split(r"[^\w-]", requirement)[0] for requirement in core}
     assert names == {
+        "cloudpickle",
         "gymnasium",
         "torch",
         "torchvision",

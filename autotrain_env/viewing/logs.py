@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -155,6 +156,7 @@ def _kind_of(column: Column) -> Kind:
 
 _NEEDED = ("episode_seed", "lane", "step")
 _KINDS: dict[str, Kind] = {column.name: _kind_of(column) for column in columns_of(LOG)}
+_KINDS["learning_rate"] = number(sys.float_info.min, missing=True)  # which pictures show on a log scale
 _ROW: Kind = structure({}, _KINDS, others=anything)
 
 
