@@ -154,7 +154,7 @@ def _kind_of(column: Column) -> Kind:
     return special.get(column.name, optional(kinds.get(column.dtype, text(200))))
 
 
-_NEEDED = ("episode_seed", "lane", "step")
+_NEEDED = ("episode_seed", "lane", "step", "learning_rate")
 _KINDS: dict[str, Kind] = {column.name: _kind_of(column) for column in columns_of(LOG)}
 _KINDS["learning_rate"] = number(sys.float_info.min, missing=True)  # which pictures show on a log scale
 _ROW: Kind = structure({}, _KINDS, others=anything)
