@@ -91,8 +91,9 @@ class Training:
         self.images = torch.randn(num_images, sizes[0], device=setup.device)
         labels = generator.integers(sizes[-1], size=num_images)
         self.labels = torch.from_numpy(labels).to(setup.device)
-        self.indices = generator.integers(num_images, size=(num_lanes, INNER_STEPS, BATCH_SIZE))
-        self.batch_labels = labels[self.indices]
+        indices = generator.integers(num_images, size=(num_lanes, INNER_STEPS, BATCH_SIZE))
+        # As the environment has them.
+        self.indices, self.batch_labels = indices.astype(np.int32), labels[indices].astype(np.int32)
         self.rates = np.full(num_lanes, LEARNING_RATE)
         self.device = setup.device
         self.plain_images: torch.Tensor = self.images
