@@ -88,7 +88,7 @@ def generation(setup: Setup, members: int, threads: int) -> list[Figure]:
         setup.figure(
             f"{work}, as one rollout: networks/s over those of plain torch",
             Spread.of(theirs / ours),
-            goal=8,
+            goal=20,
             beside=f"{np.median(ours) * 1e3:.0f} against {np.median(theirs) * 1e3:.0f} ms a network",
         ),
         setup.figure(
