@@ -209,7 +209,7 @@ def main(arguments: Arguments) -> None:
         autotrain_env.load_dataset("mnist", data_root=arguments.data_root, download=True)
         running = running_dacbench(python, arguments.data_root)
     with running as dacbench:
-        for mode, goal in (("epoch", 8), ("update", 50)):
+        for mode, goal in (("epoch", 25), ("update", 60)):
             with console.status(f"a decision per {mode}"):
                 rows[mode] = compare(dacbench, mode, goal, arguments)
         found["dacbench"] = dacbench.about
