@@ -87,7 +87,7 @@ def add_label_noise(
     return noisy_labels
 
 
-_REFILL = 4096  # items drawn at least at a time: fewer calls for small sets
+_REFILL = 2048  # items drawn at least at a time: fewer calls for small sets
 
 
 def permute_rows(generator: np.random.Generator, rows: npt.NDArray[np.int64]) -> None:
