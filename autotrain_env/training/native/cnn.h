@@ -54,18 +54,12 @@ class Cnn {
   int columns() const { return columns_; }
   const Head& head() const { return head_; }
 
-  void load_from(float* row) {
-    each_part(row, [](float* here, const float* there, int count) { std::memcpy(here, there, count * 4); });
-  }
-
-  // Returns whether all numbers are finite.
-  bool store_to(float* row) {
-    bool finite = true;
-    each_part(row, [&](const float* here, float* there, int count) {
-      std::memcpy(there, here, count * 4);
-      finite &= all_finite(here, count);
-    });
-    return finite;
+  // Calls f(numbers here, numbers of the lane's row, count) for all parts; see `Dense::each_part`.
+  template <class F>
+  void each_part(float* row, F&& f) {
+    long at = 0;
+    for (Stage& stage : stages_) at = stage.kernels.each_part(row, at, num_parameters_, num_accumulators_, f);
+    last_.each_part(row, at, num_parameters_, num_accumulators_, f);
   }
 
   // Computes logits, and what follows from them, of one minibatch; see `softmax_cross_entropy`. Where errors are
@@ -124,13 +118,6 @@ class Cnn {
       stages_[i].spread_errors();
       stages_[i].backward(stages_[i - 1].errors);
     }
-  }
-
-  template <class F>
-  void each_part(float* row, F&& f) {
-    long at = 0;
-    for (Stage& stage : stages_) at = stage.kernels.each_part(row, at, num_parameters_, num_accumulators_, f);
-    last_.each_part(row, at, num_parameters_, num_accumulators_, f);
   }
 
   std::vector<int> plan_;

@@ -9,6 +9,22 @@ namespace autotrain {
 constexpr int kEvaluationColumns = 64;
 
 template <class Network>
+void load_row(Network& network, float* row) {
+  network.each_part(row, [](float* here, const float* there, int count) { std::memcpy(here, there, count * 4); });
+}
+
+// Returns whether all numbers are finite.
+template <class Network>
+bool store_row(Network& network, float* row) {
+  bool finite = true;
+  network.each_part(row, [&](const float* here, float* there, int count) {
+    std::memcpy(there, here, count * 4);
+    finite &= all_finite(here, count);
+  });
+  return finite;
+}
+
+template <class Network>
 void train_lane(const Job& job, int64_t lane) {
   const FlushDenormals flush;
   thread_local Network network;
@@ -16,7 +32,7 @@ void train_lane(const Job& job, int64_t lane) {
   const RuleEntry rule = rule_entry(job.rule);
   const Images images = Images::of(job, lane);
   float* row = job.rows + job.slots[lane] * job.row_stride;
-  network.load_from(row);
+  load_row(network, row);
   for (int t = 0; t < job.num_updates; t++) {
     const int64_t at = lane * job.num_updates + t;
     const int32_t *indices = job.indices + at * job.batch_size, *labels = job.labels + at * job.batch_size;
@@ -28,7 +44,7 @@ void train_lane(const Job& job, int64_t lane) {
     job.losses[at] = sum_in_parts(head.losses, network.columns()) / job.batch_size;
     job.accuracies[at] = (double)correct / job.batch_size;
   }
-  job.finite[lane] = network.store_to(row);
+  job.finite[lane] = store_row(network, row);
 }
 
 template <class Network>
@@ -37,7 +53,7 @@ void evaluate_lane(const Job& job, int64_t lane) {
   thread_local Network network;
   network.prepare(job, kEvaluationColumns, false);
   const Images images = Images::of(job, lane);
-  network.load_from(job.rows + job.slots[lane] * job.row_stride);
+  load_row(network, job.rows + job.slots[lane] * job.row_stride);
   for (int first = 0; first < job.num_images; first += kEvaluationColumns) {
     const int count = std::min(kEvaluationColumns, job.num_images - first);
     const int64_t at = lane * job.num_images + first;

@@ -49,18 +49,11 @@ class Mlp {
   int columns() const { return columns_; }
   const Head& head() const { return head_; }
 
-  void load_from(float* row) {
-    each_part(row, [](float* here, const float* there, int count) { std::memcpy(here, there, count * 4); });
-  }
-
-  // Returns whether all numbers are finite.
-  bool store_to(float* row) {
-    bool finite = true;
-    each_part(row, [&](const float* here, float* there, int count) {
-      std::memcpy(there, here, count * 4);
-      finite &= all_finite(here, count);
-    });
-    return finite;
+  // Calls f(numbers here, numbers of the lane's row, count) for all parts; see `Dense::each_part`.
+  template <class F>
+  void each_part(float* row, F&& f) {
+    long at = 0;
+    for (Dense& layer : layers_) at = layer.each_part(row, at, num_parameters_, num_accumulators_, f);
   }
 
   // Computes logits, and what follows from them, of one minibatch; see `softmax_cross_entropy`.
@@ -100,12 +93,6 @@ class Mlp {
     float *images, *transposed;
     long stride;
   };
-
-  template <class F>
-  void each_part(float* row, F&& f) {
-    long at = 0;
-    for (Dense& layer : layers_) at = layer.each_part(row, at, num_parameters_, num_accumulators_, f);
-  }
 
   std::vector<int> plan_;
   Arena arena_;
