@@ -19,6 +19,8 @@
 | `strategy` | all of that together: `EvolutionStrategy` |
 | `sparse` | parents on a graph: `SparseEvolutionStrategy` |
 | `cma_es`, `random_search` | `CMAES`, `RandomSearch` |
+| `mutations` | descent with mutations in anyone's loop: `Mutations` |
+| `lane_mutations`, `descent` | the same to networks that are trained side by side |
 | `landscapes` | functions to try them on |
 """
 
@@ -29,8 +31,12 @@ from torch import Tensor
 
 from autotrain_env.evolution.classifiers import ClassifierProblem
 from autotrain_env.evolution.cma_es import CMAES
+from autotrain_env.evolution.descent import Curves, LaneDescent
 from autotrain_env.evolution.fitness import Shaping
+from autotrain_env.evolution.lane_mutations import LaneMutations
 from autotrain_env.evolution.low_rank import LowRankPopulation, Population
+from autotrain_env.evolution.mutation_rules import Mutation, MutationRule
+from autotrain_env.evolution.mutations import GradientNoise, Mutations, Selection
 from autotrain_env.evolution.noise import (
     Distribution,
     LaplaceNoise,
@@ -49,16 +55,24 @@ __all__ = [
     "ClassifierProblem",
     "ClipUp",
     "Cosine",
+    "Curves",
     "Decay",
     "Distribution",
     "EvolutionStrategy",
+    "GradientNoise",
+    "LaneDescent",
+    "LaneMutations",
     "LaplaceNoise",
     "LowRankPopulation",
+    "Mutation",
+    "MutationRule",
+    "Mutations",
     "NormalNoise",
     "Novelty",
     "RandomSearch",
     "SearchState",
     "SearchStrategy",
+    "Selection",
     "Shaping",
     "SparseEvolutionStrategy",
     "StudentTNoise",
