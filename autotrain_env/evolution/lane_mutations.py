@@ -176,12 +176,11 @@ class LaneMutations:
         self, places: np.ndarray, pool: Tensor, indices: np.ndarray, labels: np.ndarray
     ) -> Evaluation:
         """Evaluate offspring on images that they share, positions and labels of shape (E,)."""
-        shape = (len(places), len(indices))
         return self._offspring.evaluate(
             pool,
             places,
-            np.broadcast_to(indices, shape),
-            np.broadcast_to(labels, shape),
+            np.tile(indices, (len(places), 1)),
+            np.tile(labels, (len(places), 1)),
             losses=self.metric == "log_loss",
         )
 
