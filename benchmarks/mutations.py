@@ -23,6 +23,7 @@ from autotrain_env import CNN, MLP, Adam, Dataset, ResNet18, SplitSizes, load_da
 from autotrain_env.errors import UserError
 from autotrain_env.evolution import LaneDescent, MutationRule
 from autotrain_env.evolution.mutations import gradient_noise_std
+from autotrain_env.files import replace_file
 from autotrain_env.viewing.mutations import Records, mutation_table, read_mutation_records
 
 RECORDS = Path(__file__).parent / "results" / "mutations.jsonl"
@@ -32,7 +33,7 @@ NOISE_DECAY = 0.55  # of gradient noise, as in its paper
 
 CLASSIFIERS = {"cnn": CNN((8, 16)), "mlp-100": MLP((100,)), "resnet18": ResNet18()}
 RATES = {
-    "cnn": {"sgd": (0.03, 0.1, 0.2, 0.3), "adam": (1e-3, 3e-3, 1e-2)},
+    "cnn": {"sgd": (0.003, 0.01, 0.03, 0.1), "adam": (3e-4, 1e-3, 3e-3)},
     "mlp-100": {"sgd": (0.003, 0.01, 0.03, 0.1)},
 }
 RULES: dict[str, tuple[dict[str, float], ...]] = {
@@ -329,8 +330,8 @@ def main(arguments: Arguments) -> None:
         record = run(case, report=lambda text: print(text, end="\r", flush=True))
         records[case.key] = record
         arguments.records.parent.mkdir(parents=True, exist_ok=True)
-        with arguments.records.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        lines = "".join(json.dumps(record) + "\n" for record in records.values())
+        replace_file(arguments.records, lines.encode())
         validation = np.mean(record["accuracies"]["validation"][-1])
         print(f"{case.name}: {validation:.2%} on validation images, {record['cpu_seconds']} s of a CPU")
 
