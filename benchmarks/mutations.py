@@ -284,14 +284,19 @@ RESNET = {
     "validation_size": 400,
     "epochs": 12,
     "reduced": {"pooling": 2, "test_images": 1000},
-    "learning_rate": 0.03,
 }
+RESNET_RATES = (0.01, 0.03, 0.1)
 
 
 def resnets(records: Records) -> Iterator[Case]:
-    """Yields ResNet-18, bare and as the base, at a size that takes minutes."""
-    yield Case("bare, ResNet-18", **RESNET)
-    yield Case("ResNet-18", **RESNET, rule=chosen(records, "cnn", "sgd", "best")[1])
+    """Yields ResNet-18, bare and as the base, at a size that takes minutes; the base's scale serves."""
+    rule = chosen(records, "cnn", "sgd", "best")[1]
+    small = {**RESNET, "seeds": DEVELOPMENT_SEEDS[:1]}
+    tried = [Case(f"resnet18 {rate}", learning_rate=rate, **small) for rate in RESNET_RATES]
+    yield from tried
+    rate = best_of(records, tried).learning_rate
+    yield Case("bare, ResNet-18", learning_rate=rate, **RESNET)
+    yield Case("ResNet-18", learning_rate=rate, **RESNET, rule=rule)
 
 
 # --- the command ---------------------------------------------------------------------------------------

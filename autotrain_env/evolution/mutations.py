@@ -12,7 +12,7 @@
 
 import copy
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from typing import Any
 
@@ -72,7 +72,7 @@ class Selection:
             raise InvalidTypeError(f"batches={in_brief(batches)} must be pairs of inputs and targets")
         check_callable("metric", metric, 2)
         check(not isinstance(batches, Iterator), "batches", batches, "a list or a loader: it is used often")
-        length = len(batches) if hasattr(batches, "__len__") else None
+        length = len(batches) if isinstance(batches, Sized) else None
         check(length != 0, "batches", batches, "at least one batch")
         self.model, self.batches, self.metric = model, batches, metric
 
