@@ -247,6 +247,9 @@ def final(records: Records) -> Iterator[Case]:
     yield Case("bare, all 10,000 images", learning_rate=rate, train_size=9999, selection_size=1)
     yield Case("bare, pre-trained", learning_rate=rate, pretrained=True)
     yield Case("pre-trained", **base, pretrained=True)
+    higher = {**base, "learning_rate": 3 * rate}  # where networks overfit within the epochs
+    yield Case("bare, three times the rate", **{**higher, "rule": None})
+    yield Case("three times the rate", **higher)
     for name, classifier, optimizer in (("Adam", "cnn", "adam"), ("MLP", "mlp-100", "sgd")):
         own_rate, own_rule = chosen(records, classifier, optimizer, "best")
         own = {"learning_rate": own_rate, "classifier": classifier, "optimizer": optimizer}

@@ -53,7 +53,7 @@ def test_choices_are_made_by_validation_on_development_seeds():
     cases = {case.name: case for case in final(records)}
     assert {case.seeds for case in cases.values()} == {tuple(range(10))}
     assert cases["base"].learning_rate == cases["bare"].learning_rate == 0.1
-    assert len({case.key for case in cases.values()}) == len(cases) == 17
+    assert len({case.key for case in cases.values()}) == len(cases) == 19
     best = next(case for case in reversed(seen) if case.rule and case.rule["kind"] == "best")
     pretend(records, best, 0.95)
     assert cases["MLP"].rule != best.rule == {case.name: case for case in final(records)}["MLP"].rule
