@@ -37,13 +37,13 @@ RATES = {
     "mlp-100": {"sgd": (0.003, 0.01, 0.03, 0.1)},
 }
 RULES: dict[str, tuple[dict[str, float], ...]] = {
-    "best": tuple({"scale": scale} for scale in (0.003, 0.01, 0.03, 0.1)),
+    "best": tuple({"scale": scale} for scale in (0.003, 0.01, 0.03, 0.1, 0.3)),
     "random_gradients": tuple({"scale": scale} for scale in (0.3, 1.0, 3.0, 10.0)),
     "es": (
         {"scale": 0.01, "rate": 1.0},
         {"scale": 0.01, "rate": 5.0},
-        {"scale": 0.03, "rate": 1.0},
         {"scale": 0.03, "rate": 5.0},
+        {"scale": 0.1, "rate": 5.0},
     ),
 }
 
