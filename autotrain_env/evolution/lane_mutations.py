@@ -1,6 +1,6 @@
 """Mutations of networks that are trained side by side: offspring are lanes of a stack of their own."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
@@ -129,7 +129,7 @@ class LaneMutations:
         return done
 
     def _mutate_lane(self, lane: int, look: "_Look", step: Tensor | None) -> Mutation:
-        row, size = self.row(lane), self.stack.num_parameters
+        row, size = self._row(lane), self.stack.num_parameters
         before = float("nan") if self.rule.kind == "noise" else look(row[None, :size])[0]
         kept = self._kept.get(lane)
         backed_off = kept is not None and self.rule.loss(before) > self.rule.loss(kept.measured)
@@ -151,20 +151,20 @@ class LaneMutations:
                 row[size : self.stack.buffers_start] = 0
         if self.rule.back_off:
             self._kept[lane] = _Kept(row.clone(), mutation.after)
-        return Mutation(before, mutation.offspring, mutation.after, mutation.taken, backed_off)
+        return replace(mutation, backed_off=backed_off)
 
-    def row(self, lane: int) -> Tensor:
+    def _row(self, lane: int) -> Tensor:
         """Returns a lane's row in the stack, which can be written to."""
         return self.stack.state[int(self.slots[lane])]
 
-    def place(self, lane: int, parameters: Tensor) -> np.ndarray:
+    def _place(self, lane: int, parameters: Tensor) -> np.ndarray:
         """Put offspring of a lane into the stack of offspring, and return their places, shape (k,).
 
         Args:
             lane: Number of the lane.
             parameters: Their parameters, shape (k, P).
         """
-        count, size, row = len(parameters), self.stack.num_parameters, self.row(lane)
+        count, size, row = len(parameters), self.stack.num_parameters, self._row(lane)
         slot = int(self.slots[lane])
         self._offspring.state[:count, :size] = parameters
         self._offspring.state[:count, size:] = row[self.stack.buffers_start :]
@@ -172,7 +172,7 @@ class LaneMutations:
         self._offspring.shift[:count] = self.stack.shift[slot]
         return np.arange(count)
 
-    def evaluate(
+    def _evaluate(
         self, places: np.ndarray, pool: Tensor, indices: np.ndarray, labels: np.ndarray
     ) -> Evaluation:
         """Evaluate offspring on images that they share, positions and labels of shape (E,)."""
@@ -186,8 +186,8 @@ class LaneMutations:
 
     def _gradient(self, lane: int, pool: Tensor, indices: np.ndarray, labels: np.ndarray) -> Tensor:
         """Returns the gradient on a minibatch: what plain SGD at rate 1 subtracts from the parameters."""
-        parameters = self.row(lane)[None, : self.stack.num_parameters]
-        places = self.place(lane, parameters)
+        parameters = self._row(lane)[None, : self.stack.num_parameters]
+        places = self._place(lane, parameters)
         minibatch = indices[None, None], labels[None, None]
         self._offspring.train(pool, places, np.ones(1), *minibatch)
         return (parameters - self._offspring.state[:1, : self.stack.num_parameters])[0]
@@ -205,8 +205,8 @@ class _Look:
 
     def __call__(self, parameters: Tensor) -> list[float]:
         """Returns the mean metric of each."""
-        places = self.mutations.place(self.lane, parameters)
-        evaluation = self.mutations.evaluate(places, self.pool, self.indices, self.labels)
+        places = self.mutations._place(self.lane, parameters)
+        evaluation = self.mutations._evaluate(places, self.pool, self.indices, self.labels)
         if evaluation.losses is not None:
             return evaluation.losses.mean(1, dtype=np.float64).tolist()
         accuracy = evaluation.correct.mean(1)

@@ -14,6 +14,7 @@ import copy
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -259,7 +260,7 @@ class Mutations(_Wrapper):
         if found is not None and self.rule.optimizer_state == "reset":
             self.optimizer.state.clear()
         self.generation += 1
-        self.last = Mutation(before, mutation.offspring, mutation.after, mutation.taken, backed_off)
+        self.last = replace(mutation, backed_off=backed_off)
         self._keep()
         return self.last
 
