@@ -34,7 +34,7 @@ NOISE_DECAY = 0.55  # of gradient noise, as in its paper
 CLASSIFIERS = {"cnn": CNN((8, 16)), "mlp-100": MLP((100,)), "resnet18": ResNet18()}
 RATES = {
     "cnn": {"sgd": (0.003, 0.01, 0.03, 0.1), "adam": (3e-4, 1e-3, 3e-3)},
-    "mlp-100": {"sgd": (0.003, 0.01, 0.03, 0.1)},
+    "mlp-100": {"sgd": (0.001, 0.003, 0.01, 0.03, 0.1)},
 }
 RULES: dict[str, tuple[dict[str, float], ...]] = {
     "best": tuple({"scale": scale} for scale in (0.003, 0.01, 0.03, 0.1, 0.3)),
