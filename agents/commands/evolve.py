@@ -47,8 +47,8 @@ class Evolve:
 
     hyperparameters: tuple[str, ...] = ()
     """Hyperparameters in place of the defaults, each as NAME=VALUE: batch_size, fitness (log_loss or
-    accuracy), initialization, schedule, block_size, threads, or an argument of EvolutionStrategy such as
-    rank=null (full noise), population_size=512, learning_rate=0.03."""
+    accuracy), initialization, schedule, block_size, backend, threads, or an argument of EvolutionStrategy
+    such as rank=null (full noise), population_size=512, learning_rate=0.03."""
 
     evaluation_generations: int = 50
     """Generations between two evaluations, each with a checkpoint."""
