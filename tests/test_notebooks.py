@@ -34,10 +34,11 @@ def kinds(cell: Any) -> list[str]:
     return sorted(set(found))
 
 
-def test_there_are_two() -> None:
+def test_all_are_there() -> None:
     assert [path.name for path in NOTEBOOKS] == [
         "01_first_steps.ipynb",
         "02_evolution_strategies.ipynb",
+        "04_descent_with_mutations.ipynb",
     ]
 
 

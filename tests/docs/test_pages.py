@@ -77,7 +77,7 @@ def test_the_site_says_what_the_package_says(site: Path):
 
 @pytest.mark.slow
 def test_notebooks_are_pages_with_their_pictures(site: Path):
-    for name in ("01_first_steps", "02_evolution_strategies"):
+    for name in ("01_first_steps", "02_evolution_strategies", "04_descent_with_mutations"):
         page = (site / "notebooks" / f"{name}.html").read_text()
         pictures = re.findall(r'<img [^>]*src="([^":]+)"', page)
         assert len(pictures) >= 3
