@@ -44,8 +44,7 @@ RULES: dict[str, tuple[dict[str, float], ...]] = {
         {"scale": 0.01, "rate": 5.0},
         {"scale": 0.03, "rate": 5.0},
         {"scale": 0.1, "rate": 5.0},
-        {"scale": 0.1, "rate": 15.0},
-        {"scale": 0.3, "rate": 5.0},
+        {"scale": 0.03, "rate": 15.0},
     ),
 }
 
