@@ -84,7 +84,7 @@ class Difference:
 
     def text(self, factor: float = 1.0, digits: int = 1) -> str:
         """Returns the difference times a factor, with its interval, signed."""
-        numbers = [value * factor for value in (self.mean, self.low, self.high)]
+        numbers = [round(value * factor, digits) + 0.0 for value in (self.mean, self.low, self.high)]
         mean, low, high = (f"{number:+.{digits}f}".replace("-", "−") for number in numbers)
         return f"{mean} [{low}, {high}]"
 

@@ -64,6 +64,7 @@ def test_a_difference_has_the_interval_of_students_t():
     assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high))
     assert Difference.of(np.array([0.01, 0.01])).text(100) == "+1.0 [+1.0, +1.0]"
     assert Difference.of(np.array([-0.02, -0.02])).text(100) == "−2.0 [−2.0, −2.0]"
+    assert Difference.of(np.array([-0.0001, -0.0001])).text(100) == "+0.0 [+0.0, +0.0]"
     with pytest.raises(InvalidValueError, match="at least two"):
         Difference.of(np.array([1.0]))
 
