@@ -18,7 +18,6 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -32,7 +31,7 @@ from agents.evolving.classifier_figures import plot_evolved_classifier
 from agents.evolving.hyperparameters import field_names, read_strategy
 from agents.evolving.members import threads, without_memory
 from agents.evolving.workers import Serial, Workers
-from agents.runs.folder import Configuration, RunFolder
+from agents.runs.folder import Configuration, RunFolder, versions
 from agents.runs.lifecycle import (
     Interrupted,
     Interruption,
@@ -63,12 +62,12 @@ from autotrain_env.viewing.style import as_image
 WEIGHTS_NAME, PICTURE_NAME = "classifier.safetensors", "curve.png"
 SCHEDULES = ("cosine", "constant")
 STRATEGY: dict[str, Any] = {
-    "population_size": 2048,
+    "population_size": 512,
     "perturbation_std": 0.1,
     "rank": 1,
     "scaling": "fan_in",
     "optimizer": "adam",
-    "learning_rate": 0.05,
+    "learning_rate": 0.02,
 }
 """Arguments of the strategy in place of its own defaults."""
 
@@ -78,19 +77,21 @@ class ClassifierHyperparameters:
     """What can be said beside the strategy's own arguments.
 
     Args:
-        batch_size: Images of the minibatch that all members of a generation share.
+        batch_size: Images of the minibatch that all members of a generation share; see `ClassifierProblem`.
         fitness: `"log_loss"` (minus it) or `"accuracy"`.
         initialization: How the first centre is drawn.
         schedule: `"cosine"` (the rate falls to a hundredth over the run) or `"constant"`.
-        block_size: Members that are computed side by side.
+        block_size: Members that torch computes side by side.
+        backend: How networks are computed, see `ClassifierProblem`.
         threads: Threads of torch in every process.
     """
 
-    batch_size: int = 128
+    batch_size: int | None = None
     fitness: str = "log_loss"
     initialization: str = "kaiming_normal"
     schedule: str = "cosine"
     block_size: int = 16
+    backend: str = "auto"
     threads: int = 1
 
     def __post_init__(self) -> None:
@@ -147,9 +148,7 @@ class EvolveConfig(Configuration):
     train_size: int | None
     validation_size: int | None
     hyperparameters: dict[str, Any]
-    versions: dict[str, str] = field(
-        default_factory=lambda: {name: version(name) for name in ("autotrain-env", "numpy", "torch")}
-    )
+    versions: dict[str, str] = field(default_factory=versions)
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -196,33 +195,38 @@ class ClassifierTrial:
         dataset: Name of the data set.
         classifier: Name of the architecture.
         fitness: Name of the fitness.
-        batch_size: Images of a minibatch.
+        batch_size: Images of a minibatch, or `None`.
         train_size: Images of the train part, or `None`.
         validation_size: Images of the validation part, or `None`.
         seed: Seed of split and minibatches.
-        block_size: Members that are computed side by side.
+        block_size: Members that torch computes side by side.
+        backend: How networks are computed.
         threads: Threads of torch.
+        engine_threads: Threads of compiled code, which change no result.
     """
 
     dataset: str
     classifier: str
     fitness: str
-    batch_size: int
+    batch_size: int | None
     train_size: int | None
     validation_size: int | None
     seed: int
     block_size: int
+    backend: str
     threads: int
+    engine_threads: int = 1
 
     def evaluate(self, generation: EvolutionState, members: range) -> np.ndarray:
         """Returns the fitness of some members, of which the first begins a block."""
-        task = problem_of(self)
+        task, low_rank = problem_of(self), generation.low_rank is not None
+        # Full noise not all at once: that of many members would fill the memory.
+        together = len(members) if low_rank else _TOGETHER * self.block_size
         with threads(self.threads):
-            # Not all at once: full noise of many members would fill the memory.
             parts = [
                 task.fitness(generation.population(part), generation.generation)
-                for start in range(members.start, members.stop, _TOGETHER * self.block_size)
-                for part in (range(start, min(start + _TOGETHER * self.block_size, members.stop)),)
+                for start in range(members.start, members.stop, together)
+                for part in (range(start, min(start + together, members.stop)),)
             ]
         return torch.cat(parts).numpy()
 
@@ -231,7 +235,7 @@ class ClassifierTrial:
         return np.concatenate(outcomes)
 
 
-_TOGETHER = 8  # blocks whose noise is drawn at once
+_TOGETHER = 8  # blocks whose full noise is drawn at once
 
 
 @functools.lru_cache(maxsize=2)
@@ -247,6 +251,8 @@ def problem_of(trial: ClassifierTrial) -> ClassifierProblem:
         split_seed=trial.seed,
         seed=trial.seed,
         block_size=trial.block_size,
+        backend=trial.backend,
+        engine_threads=trial.engine_threads,
     )
 
 
@@ -301,7 +307,9 @@ class ClassifierEvolution:
         self.settings, self.strategy = read_classifier_hyperparameters(
             config.hyperparameters, config.generations
         )
-        self.trial = make_trial(config, self.settings)
+        # Where members are evaluated in this process alone, it may have what torch is allowed here.
+        engine_threads = torch.get_num_threads() if isinstance(workers, Serial) else 1
+        self.trial = make_trial(config, self.settings, engine_threads)
         self.problem = problem_of(self.trial)
         self.stopwatch = Stopwatch()
         self.logs = (folder.generations, folder.evaluations)
@@ -309,7 +317,7 @@ class ClassifierEvolution:
     @property
     def images_per_generation(self) -> int:
         """Returns how many forward passes of one image a generation takes."""
-        return self.strategy.population_size * self.settings.batch_size
+        return self.strategy.population_size * self.problem.batch_size
 
     def start(self) -> EvolveProgress:
         """Returns the state before the first generation, whose centre is evaluated."""
@@ -390,8 +398,10 @@ class ClassifierEvolution:
         return result
 
 
-def make_trial(config: EvolveConfig, settings: ClassifierHyperparameters) -> ClassifierTrial:
-    """Returns how members of a run are tried."""
+def make_trial(
+    config: EvolveConfig, settings: ClassifierHyperparameters, engine_threads: int = 1
+) -> ClassifierTrial:
+    """Returns how members of a run are tried, with so many threads of compiled code in each process."""
     return ClassifierTrial(
         dataset=config.dataset,
         classifier=config.classifier,
@@ -401,7 +411,9 @@ def make_trial(config: EvolveConfig, settings: ClassifierHyperparameters) -> Cla
         validation_size=config.validation_size,
         seed=config.seed,
         block_size=settings.block_size,
+        backend=settings.backend,
         threads=settings.threads,
+        engine_threads=engine_threads,
     )
 
 

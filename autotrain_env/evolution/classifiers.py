@@ -22,16 +22,20 @@ from autotrain_env.data.dataset import Dataset, SplitSizes
 from autotrain_env.data.pool import image_pool
 from autotrain_env.data.registry import load_dataset
 from autotrain_env.data.split import split_dataset
-from autotrain_env.errors import InvalidTypeError, check, check_whole, unknown_name
+from autotrain_env.errors import InvalidTypeError, InvalidValueError, check, check_whole, unknown_name
 from autotrain_env.evolution.low_rank import Factors, LowRankPopulation, Population
 from autotrain_env.evolution.noise import check_seed
 from autotrain_env.training.architecture import Architecture
 from autotrain_env.training.classifiers import MLP, Classifier, as_classifier
+from autotrain_env.training.engine import BACKENDS
 from autotrain_env.training.initialization import initialization_names
+from autotrain_env.training.native.engine import why_not_native
+from autotrain_env.training.native.members import MemberEngine, Perturbed
 from autotrain_env.training.networks import log_loss, make_network
 
 PARTS = ("train", "validation", "test")
 VALIDATION_SHARE = 12  # of the pool: one part in so many, where no size is given
+BATCH_SIZE = 512  # of minibatches, where no other is given
 _AT_ONCE = 1000  # images that a single network is measured on together
 
 LogitsFitness = Callable[[Tensor, Tensor], Tensor]
@@ -76,12 +80,18 @@ class ClassifierProblem:
         classifier: Architecture, as for `classifier=` of the environments.
         fitness: `"log_loss"` (minus the mean), `"accuracy"`, or a function of logits (n, B, C) and labels
             (B,) that gives numbers of shape (n,), higher for better members.
-        batch_size: Images of a minibatch (B), at most those of the train part.
+        batch_size: Images of a minibatch (B), at most those of the train part; by default 512, or all of
+            them where there are fewer.
         train_size: Images of the train part; by default all that validation leaves.
         validation_size: Images of the validation part; by default a twelfth of the pool.
         split_seed: Seed of the division of the pool.
         seed: Seed of the minibatches.
-        block_size: Members that are computed side by side, an even number.
+        block_size: Members that torch computes side by side, an even number.
+        backend: How networks are computed, as for `make_engine`: `"native"` is compiled code, which
+            multilayer perceptrons and the package's `CNN` in float32 on a CPU have for either fitness that
+            has a name; everything else is torch's.
+        engine_threads: Threads of the compiled code, which change no result; by default as many as torch
+            has.
         data_root: Folder of torchvision's data sets, as for `load_dataset`.
         dtype: Dtype of images and parameters.
         device: Device that computes.
@@ -97,25 +107,29 @@ class ClassifierProblem:
         classifier: str | Classifier | Callable[[], nn.Module] = "mlp",
         *,
         fitness: str | LogitsFitness = "log_loss",
-        batch_size: int = 256,
+        batch_size: int | None = None,
         train_size: int | None = None,
         validation_size: int | None = None,
         split_seed: int = 0,
         seed: int = 0,
         block_size: int = 16,
+        backend: str = "auto",
+        engine_threads: int | None = None,
         data_root: str | os.PathLike[str] | None = None,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
-        self._fitness = _as_fitness(fitness)
+        self._fitness, self._fitness_name = _as_fitness(fitness), fitness
         check_seed(seed)
-        check_whole("batch_size", batch_size, 1)
+        if batch_size is not None:
+            check_whole("batch_size", batch_size, 1)
         check_whole("block_size", block_size, 2)
         check(block_size % 2 == 0, "block_size", block_size, "even, as members may be mirrored")
         self.dataset: Dataset = load_dataset(dataset, data_root)
         sizes = _split_sizes(self.dataset, train_size, validation_size)
         self.split = split_dataset(self.dataset, sizes, split_seed).with_holdout_in_train()
         self.train_size, self.validation_size = len(self.split.train_index), sizes.validation
+        batch_size = min(BATCH_SIZE, self.train_size) if batch_size is None else batch_size
         check(
             batch_size <= self.train_size,
             "batch_size",
@@ -128,12 +142,33 @@ class ClassifierProblem:
             as_classifier(classifier), self.dataset.image_shape, self.dataset.num_classes
         )
         self.layout = self.architecture.parameter_layout
-        self._network = make_network(self.architecture, "auto", dtype, self.device)
+        if engine_threads is not None:
+            check_whole("engine_threads", engine_threads, 1)
+        self._engine = self._make_engine(backend, engine_threads)
+        torch_backend = "auto" if backend == "native" else backend
+        self._network = make_network(self.architecture, torch_backend, dtype, self.device)
         buffers = torch.from_numpy(self.architecture.template_row[self.layout.size :].copy())
         self._buffers = buffers.to(self.device, dtype)
         (self._images, _), mean, std = image_pool((self.dataset,), dtype, self.device), *self._moments()
         self._mean, self._std = mean, std
         self._order = functools.lru_cache(maxsize=1)(self._draw_order)
+
+    def _make_engine(self, backend: str, num_threads: int | None) -> MemberEngine | None:
+        if backend not in BACKENDS:
+            raise unknown_name("backend", backend, BACKENDS)
+        if backend not in ("auto", "native"):
+            return None
+        reason = why_not_native(self.architecture, None, self.dtype, self.device)
+        if reason is None and not isinstance(self._fitness_name, str):
+            reason = "it knows no function of logits and labels"
+        if reason is not None and backend == "native":
+            raise InvalidValueError(f"backend='native' cannot be used: {reason}")
+        return MemberEngine(self.architecture, num_threads) if reason is None else None
+
+    @property
+    def backend(self) -> str:
+        """Returns what computes fitness: `"native"`, or how torch does, `"stacked"` or `"looped"`."""
+        return self._network.backend if self._engine is None else "native"
 
     def _moments(self) -> tuple[Tensor, Tensor]:
         shape = self.dataset.image_shape
@@ -218,6 +253,8 @@ class ClassifierProblem:
             InvalidValueError: If a fitness of the user's is of another shape.
         """
         images, labels = self.minibatch(generation)
+        if self._engine is not None:
+            return self._native_fitness(self._engine, population, images, labels)
         found = []
         for logits in self._logits_of_blocks(population, images):
             fitness = self._fitness(logits, labels)
@@ -225,6 +262,20 @@ class ClassifierProblem:
             check(shape == (len(logits),), "fitness", f"of shape {shape}", f"of shape ({len(logits)},)")
             found.append(fitness)
         return torch.cat(found)
+
+    def _native_fitness(
+        self, engine: MemberEngine, population: Population, images: Tensor, labels: Tensor
+    ) -> Tensor:
+        parts: list[Tensor | Perturbed] = []
+        if isinstance(population, LowRankPopulation):
+            parts.append(_perturbed(population))
+            if population.with_centre:
+                parts.append(population.around[None])
+        else:
+            parts.append(population)
+        losses, accuracies = zip(*(engine.measure(part, images, labels) for part in parts), strict=True)
+        found = -np.concatenate(losses) if self._fitness_name == "log_loss" else np.concatenate(accuracies)
+        return torch.from_numpy(found).to(self.dtype)
 
     @torch.no_grad()
     def logits(self, population: Population, images: Tensor) -> Tensor:
@@ -315,6 +366,11 @@ def _split_sizes(dataset: Dataset, train_size: int | None, validation_size: int 
     check_whole("train_size", train, 2)
     check(train <= left, "train_size", train, f"at most the {left} images that validation leaves")
     return SplitSizes(train - 1, 1, validation)
+
+
+def _perturbed(population: LowRankPopulation) -> Perturbed:
+    std = torch.stack(list(population.tensor_std().values())).view(-1, 2)
+    return Perturbed(population.around, population.numbers, std, population.noise.rank, population.mirrored)
 
 
 # --- the low-rank way through multilayer perceptrons ---
