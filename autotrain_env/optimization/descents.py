@@ -314,4 +314,6 @@ def with_momentum(rule: Optimizer) -> Optimizer:
     names = [entry.name for entry in fields(rule)]
     allowed = "None: the rule has no momentum in which lanes may differ"
     check("momentum" in rule.lane_values and "momentum" in names, "momenta", "given", allowed)
-    return replace(rule, momentum=0.5) if getattr(rule, "momentum", 0) == 0 else rule
+    if getattr(rule, "momentum", 0) > 0:
+        return rule
+    return replace(rule, momentum=0.5)  # type: ignore[call-arg]
