@@ -34,11 +34,12 @@ def kinds(cell: Any) -> list[str]:
     return sorted(set(found))
 
 
-def test_all_are_there() -> None:
+def test_these_are_all() -> None:
     assert [path.name for path in NOTEBOOKS] == [
         "01_first_steps.ipynb",
         "02_evolution_strategies.ipynb",
         "04_descent_with_mutations.ipynb",
+        "05_optimisation.ipynb",
     ]
 
 
