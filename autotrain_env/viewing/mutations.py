@@ -145,6 +145,11 @@ def best_epochs(record: Mapping[str, Any]) -> np.ndarray:
     return curves_of(record).best_epochs
 
 
+def descents_to_best(record: Mapping[str, Any]) -> np.ndarray:
+    """Returns how many epochs of descent each seed's validation loss was lowest after."""
+    return np.cumsum(~np.array(record["evolved"]))[best_epochs(record)] - 1
+
+
 def at_the_end(kind: str, part: str) -> Callable[[Mapping[str, Any]], np.ndarray]:
     """Returns a function of records: `"losses"` or `"accuracies"` of a part after the last epoch."""
     return lambda record: np.array(record[kind][part][-1])
@@ -157,8 +162,9 @@ def mutation_table(records: Records) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     claims = [
-        "| | train loss rises at | by | train accuracy | train loss | validation loss | lowest at epoch |",
-        "|---|---|---|---|---|---|---|",
+        "| | train loss rises at | by | train accuracy | train loss | validation loss | lowest at epoch "
+        "| less bare's | in epochs of descent |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for pair in pairs_of(records):
         results.append(_result_row(pair))
@@ -174,7 +180,7 @@ def _result_row(pair: Pair) -> str:
         f"{100 * final_accuracy(pair.record).mean():.1f}",
         pair.difference(final_accuracy).text(100),
         best.text(100),
-        pair.at_equal_descent().text(100),
+        pair.at_equal_descent().text(100) if taken.size else "",
         f"{np.mean(taken > 0):.0%}" if taken.size else "",
     )
     return f"| {pair.name} | " + " | ".join(columns) + " |"
@@ -182,14 +188,15 @@ def _result_row(pair: Pair) -> str:
 
 def _claim_row(pair: Pair) -> str:
     changes = pair.changes_of_train_loss()
-    epochs = pair.difference(best_epochs)
     columns = (
         f"{np.mean(changes > 0):.0%}" if changes.size else "",
         f"{changes.mean():+.4f}".replace("-", "−") if changes.size else "",
         pair.difference(at_the_end("accuracies", "train")).text(100),
         pair.difference(at_the_end("losses", "train")).text(1, 3),
         pair.difference(at_the_end("losses", "validation")).text(1, 3),
-        f"{best_epochs(pair.bare).mean():.1f} → {best_epochs(pair.record).mean():.1f}, {epochs.text()}",
+        f"{best_epochs(pair.record).mean():.1f}",
+        pair.difference(best_epochs).text(),
+        pair.difference(descents_to_best).text(),
     )
     return f"| {pair.name} | " + " | ".join(columns) + " |"
 
