@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from autotrain_env import load_dataset
-from autotrain_env.viewing.mutations import Records, read_mutation_records
+from autotrain_env.viewing.mutations import Records, mutation_table, read_mutation_records
 from benchmarks import mutations
 from benchmarks.mutations import Arguments, Case, NotTuned, final, matching_noise, tuning
 
@@ -119,6 +119,13 @@ def test_records_are_added_and_none_is_made_twice(
     capsys.readouterr()
     mutations.main(Arguments("table", arguments.records))
     assert "| base |" in capsys.readouterr().out
+
+
+def test_the_page_shows_what_the_records_say():
+    page = (mutations.RECORDS.parents[2] / "docs" / "results" / "mutations.md").read_text()
+    table = mutation_table(read_mutation_records(mutations.RECORDS)).splitlines()
+    shown = [line for line in page.splitlines() if line.startswith("| ")]
+    assert len(shown) > 20 and set(shown) <= set(table)
 
 
 def test_halves_share_no_class_and_tests_stay_tests(monkeypatch: pytest.MonkeyPatch):
