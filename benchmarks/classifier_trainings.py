@@ -33,12 +33,14 @@ Settings = Mapping[str, Any]
 
 
 def make_problem(settings: Settings) -> ClassifierProblem:
-    """The problem, whose split is the same for all seeds."""
+    """The problem, whose split is the same for all seeds; `threads` are those of the engine."""
+    torch.set_num_threads(1)
     return ClassifierProblem(
         settings["dataset"],
         settings["classifier"],
         batch_size=settings["batch_size"],
         seed=settings["seed"],
+        engine_threads=settings.get("threads"),
     )
 
 
@@ -58,7 +60,6 @@ def record_of(problem: ClassifierProblem, trained: Trained) -> dict[str, Any]:
 
 def evolve(settings: Settings) -> dict[str, Any]:
     """An evolution strategy whose rate falls by a cosine, for `generations`, `passes` or `seconds`."""
-    torch.set_num_threads(settings["threads"])
     problem = make_problem(settings)
     arguments = dict(settings["strategy"])
     generations = count_generations(settings, problem)
@@ -116,10 +117,9 @@ def all_of(problem: ClassifierProblem, part: str) -> tuple[Tensor, Tensor]:
 
 
 def descend(settings: Settings) -> dict[str, Any]:
-    """Gradients by plain torch, with a rate that falls by a cosine; `forward_passes` leaves backward ones out."""
-    torch.set_num_threads(settings["threads"])
-    torch.manual_seed(settings["seed"])
+    """Gradients by plain torch, by a cosine; backward passes are not among `forward_passes`."""
     problem = make_problem(settings)
+    torch.manual_seed(settings["seed"])
     images, labels = all_of(problem, "train")
     images = images.view(-1, *problem.dataset.image_shape)
     network = problem.architecture.classifier.build(
@@ -158,7 +158,6 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 
 def draw(settings: Settings) -> dict[str, Any]:
     """The best of many networks as PyTorch initialises them, by validation."""
-    torch.set_num_threads(settings["threads"])
     problem = make_problem(settings)
     recorder = Recorder(problem)
     for number in range(settings["networks"]):
@@ -176,11 +175,12 @@ def draw(settings: Settings) -> dict[str, Any]:
 
 
 def attempt(settings: Settings) -> dict[str, Any]:
-    """The attempt that gets stuck, with some of its mends, or with other strategies."""
-    torch.set_num_threads(settings["threads"])
+    """The attempt that gets stuck, with some of its mends; only where it sees all images are there few."""
+    torch.set_num_threads(1)
     changes = [MENDS[name] for name in settings["mends"]]
     tried = Attempt().changed(*changes)
-    problem = tried.problem(settings["dataset"], train_size=settings["train_size"])
+    train_size = settings["train_size"] if tried.batch_size is None else None
+    problem = tried.problem(settings["dataset"], train_size=train_size)
     trained = tried.run(problem, settings["generations"], settings["seed"], measurements=MEASUREMENTS)
     return record_of(problem, trained)
 

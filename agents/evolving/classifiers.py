@@ -16,7 +16,7 @@ import dataclasses
 import functools
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -289,6 +289,11 @@ class EvolveProgress:
     search: EvolutionState
     chosen: Chosen
 
+    def in_words(self, generations: int) -> str:
+        """Returns how good the network is after so many of all generations."""
+        best = self.chosen.validation["accuracy"]
+        return f"generation {self.search.generation:,} of {generations:,}: validation accuracy {best:.4f}"
+
 
 class ClassifierEvolution:
     """A run of `evolve`.
@@ -441,7 +446,13 @@ def check_evolve(config: EvolveConfig) -> None:
 
 
 def evolve_classifier(
-    config: EvolveConfig, folder: EvolveFolder, report: Reporter, workers: Workers, *, resume: bool = False
+    config: EvolveConfig,
+    folder: EvolveFolder,
+    report: Reporter,
+    workers: Workers,
+    *,
+    resume: bool = False,
+    announce: Callable[[str], object] | None = None,
 ) -> dict[str, Any]:
     """Evolve a classifier, or go on with it.
 
@@ -451,6 +462,7 @@ def evolve_classifier(
         report: Told how far it is.
         workers: Workers that evaluate members.
         resume: Whether to go on from the newest checkpoint, if there is one.
+        announce: Told about ten times how good the network is.
 
     Returns:
         What is written to `result.json`.
@@ -470,6 +482,7 @@ def evolve_classifier(
         SummaryWriter(str(folder.tensorboard)) as writer,
     ):
         progress = run.start() if state is None else run.go_on(state)
+        told = 10 * progress.search.generation // config.generations
         while progress.search.generation < config.generations and not interruption.asked:
             progress, row = run.generation(progress)
             done = progress.search.generation
@@ -481,6 +494,10 @@ def evolve_classifier(
                 progress = run.evaluate(progress)
                 log_scalars(writer, "chosen", progress.chosen.validation, done)
                 run.save(progress)
+                tenth = 10 * done // config.generations
+                if announce is not None and tenth > told:
+                    announce(progress.in_words(config.generations))
+                    told = tenth
         if interruption.asked and progress.search.generation < config.generations:
             run.save(progress)
             raise Interrupted
