@@ -62,12 +62,12 @@ from autotrain_env.viewing.style import as_image
 WEIGHTS_NAME, PICTURE_NAME = "classifier.safetensors", "curve.png"
 SCHEDULES = ("cosine", "constant")
 STRATEGY: dict[str, Any] = {
-    "population_size": 2048,
+    "population_size": 512,
     "perturbation_std": 0.1,
     "rank": 1,
     "scaling": "fan_in",
     "optimizer": "adam",
-    "learning_rate": 0.05,
+    "learning_rate": 0.02,
 }
 """Arguments of the strategy in place of its own defaults."""
 
@@ -77,7 +77,7 @@ class ClassifierHyperparameters:
     """What can be said beside the strategy's own arguments.
 
     Args:
-        batch_size: Images of the minibatch that all members of a generation share.
+        batch_size: Images of the minibatch that all members of a generation share; see `ClassifierProblem`.
         fitness: `"log_loss"` (minus it) or `"accuracy"`.
         initialization: How the first centre is drawn.
         schedule: `"cosine"` (the rate falls to a hundredth over the run) or `"constant"`.
@@ -86,7 +86,7 @@ class ClassifierHyperparameters:
         threads: Threads of torch in every process.
     """
 
-    batch_size: int = 128
+    batch_size: int | None = None
     fitness: str = "log_loss"
     initialization: str = "kaiming_normal"
     schedule: str = "cosine"
@@ -195,7 +195,7 @@ class ClassifierTrial:
         dataset: Name of the data set.
         classifier: Name of the architecture.
         fitness: Name of the fitness.
-        batch_size: Images of a minibatch.
+        batch_size: Images of a minibatch, or `None`.
         train_size: Images of the train part, or `None`.
         validation_size: Images of the validation part, or `None`.
         seed: Seed of split and minibatches.
@@ -208,7 +208,7 @@ class ClassifierTrial:
     dataset: str
     classifier: str
     fitness: str
-    batch_size: int
+    batch_size: int | None
     train_size: int | None
     validation_size: int | None
     seed: int
@@ -322,7 +322,7 @@ class ClassifierEvolution:
     @property
     def images_per_generation(self) -> int:
         """Returns how many forward passes of one image a generation takes."""
-        return self.strategy.population_size * self.settings.batch_size
+        return self.strategy.population_size * self.problem.batch_size
 
     def start(self) -> EvolveProgress:
         """Returns the state before the first generation, whose centre is evaluated."""

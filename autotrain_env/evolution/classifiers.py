@@ -35,6 +35,7 @@ from autotrain_env.training.networks import log_loss, make_network
 
 PARTS = ("train", "validation", "test")
 VALIDATION_SHARE = 12  # of the pool: one part in so many, where no size is given
+BATCH_SIZE = 512  # of minibatches, where no other is given
 _AT_ONCE = 1000  # images that a single network is measured on together
 
 LogitsFitness = Callable[[Tensor, Tensor], Tensor]
@@ -79,7 +80,8 @@ class ClassifierProblem:
         classifier: Architecture, as for `classifier=` of the environments.
         fitness: `"log_loss"` (minus the mean), `"accuracy"`, or a function of logits (n, B, C) and labels
             (B,) that gives numbers of shape (n,), higher for better members.
-        batch_size: Images of a minibatch (B), at most those of the train part.
+        batch_size: Images of a minibatch (B), at most those of the train part; by default 512, or all of
+            them where there are fewer.
         train_size: Images of the train part; by default all that validation leaves.
         validation_size: Images of the validation part; by default a twelfth of the pool.
         split_seed: Seed of the division of the pool.
@@ -105,7 +107,7 @@ class ClassifierProblem:
         classifier: str | Classifier | Callable[[], nn.Module] = "mlp",
         *,
         fitness: str | LogitsFitness = "log_loss",
-        batch_size: int = 256,
+        batch_size: int | None = None,
         train_size: int | None = None,
         validation_size: int | None = None,
         split_seed: int = 0,
@@ -119,13 +121,15 @@ class ClassifierProblem:
     ) -> None:
         self._fitness, self._fitness_name = _as_fitness(fitness), fitness
         check_seed(seed)
-        check_whole("batch_size", batch_size, 1)
+        if batch_size is not None:
+            check_whole("batch_size", batch_size, 1)
         check_whole("block_size", block_size, 2)
         check(block_size % 2 == 0, "block_size", block_size, "even, as members may be mirrored")
         self.dataset: Dataset = load_dataset(dataset, data_root)
         sizes = _split_sizes(self.dataset, train_size, validation_size)
         self.split = split_dataset(self.dataset, sizes, split_seed).with_holdout_in_train()
         self.train_size, self.validation_size = len(self.split.train_index), sizes.validation
+        batch_size = min(BATCH_SIZE, self.train_size) if batch_size is None else batch_size
         check(
             batch_size <= self.train_size,
             "batch_size",
