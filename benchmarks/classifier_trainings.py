@@ -176,7 +176,7 @@ def draw(settings: Settings) -> dict[str, Any]:
 
 def attempt(settings: Settings) -> dict[str, Any]:
     """The attempt that gets stuck, with some of its mends; only where it sees all images are there few."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(settings["threads"])  # torch computes networks with a rectifier on their outputs
     changes = [MENDS[name] for name in settings["mends"]]
     tried = Attempt().changed(*changes)
     train_size = settings["train_size"] if tried.batch_size is None else None
