@@ -5,6 +5,7 @@ validation part, see `autotrain_env.evolution.curves.Point`) and `test` (accurac
 validation chose).
 """
 
+import base64
 import dataclasses
 import json
 import subprocess
@@ -44,7 +45,7 @@ def make_problem(settings: Settings) -> ClassifierProblem:
     )
 
 
-def record_of(problem: ClassifierProblem, trained: Trained) -> dict[str, Any]:
+def record_of(problem: ClassifierProblem, trained: Trained, units: bool = False) -> dict[str, Any]:
     """What is kept of a training."""
     return {
         "points": [
@@ -52,7 +53,15 @@ def record_of(problem: ClassifierProblem, trained: Trained) -> dict[str, Any]:
             for point in trained.points
         ],
         "test": problem.measure(trained.parameters, "test")["accuracy"],
+        **({"units": first_units_as_text(problem, trained.parameters)} if units else {}),
     }
+
+
+def first_units_as_text(problem: ClassifierProblem, parameters: Tensor, count: int = 25) -> str:
+    """What the first units look for, whole numbers from -127 to 127 for each, as base64."""
+    units = next(iter(problem.layout.split(parameters).values()))[:count]
+    whole = (127 * units / units.abs().amax(1, keepdim=True)).round().to(torch.int8)
+    return base64.b64encode(whole.numpy().tobytes()).decode()
 
 
 # --- evolution ---
@@ -69,7 +78,8 @@ def evolve(settings: Settings) -> dict[str, Any]:
     trained = train_classifier(
         problem, strategy, generations, settings["seed"], fitness=fitness, measurements=MEASUREMENTS
     )
-    return {**record_of(problem, trained), "generations": generations}
+    record = record_of(problem, trained, settings.get("keep_units", False))
+    return {**record, "generations": generations}
 
 
 def count_generations(settings: Settings, problem: ClassifierProblem) -> int:
@@ -146,7 +156,7 @@ def descend(settings: Settings) -> dict[str, Any]:
             done += 1
             if done in wanted:
                 measure(done)
-    return record_of(problem, recorder.trained())
+    return record_of(problem, recorder.trained(), settings.get("keep_units", False))
 
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {

@@ -176,7 +176,7 @@ PARTS: tuple[tuple[str, int, dict[str, Any], tuple[float, ...]], ...] = (
 def mnist(run: Runner, seeds: int) -> None:
     """784-200-50-10 on MNIST by evolution, within ten minutes on two cores."""
     for seed in range(seeds):
-        settings = evolution(seed=seed, threads=2, generations=GENERATIONS)
+        settings = evolution(seed=seed, threads=2, generations=GENERATIONS, keep_units=seed == 0)
         run("mnist", "evolution, low-rank noise", "evolve", **settings)
     for seed in range(min(seeds, 2)):
         settings = evolution(**FULL_NOISE, seed=seed, threads=2, seconds=600)
@@ -191,7 +191,7 @@ def gradients(run: Runner, seeds: int) -> None:
         choices = [{"learning_rate": rate} for rate in rates]
         best = run.best("mnist", name, "descend", choices, **settings)
         for seed in range(seeds):
-            run("mnist", name, "descend", **settings, **best, seed=seed)
+            run("mnist", name, "descend", **settings, **best, seed=seed, keep_units=seed == 0)
     for seed in range(seeds):
         run("mnist", "best of 1,000 draws", "draw", **common, networks=1000, seed=seed)
 

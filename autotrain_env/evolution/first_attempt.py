@@ -132,8 +132,9 @@ MENDS: dict[str, dict[str, Any]] = {
 }
 """What an attempt can do better, in an order that makes sense: changes for `Attempt.changed`.
 
-Ranks are a third as wide as z-scores, so that a rate of 0.03 makes steps of about the same length; 1,000
-members and minibatches of 100 take as many forward passes as 50 members and 2,000 images.
+Ranks are a third as wide as z-scores, and rates by fan-in are in units of a layer's own weights, so that
+learning rates change, too. 1,000 members and minibatches of 100 take as many forward passes as 50 members
+and 2,000 images.
 """
 
 

@@ -60,6 +60,30 @@ def plot_accuracy(
     return figure
 
 
+def plot_fitness(fitness: Mapping[str, Tensor], level: float, name: str) -> Figure:
+    """Draw the fitness of every member of some generations, one generation a row.
+
+    Args:
+        fitness: Fitness of the members, shape (n,), by the generation's name.
+        level: A fitness to compare with, as a line.
+        name: What has that fitness.
+    """
+    figure = Figure(figsize=(WIDTH, 0.6 * len(fitness) + 1.2), dpi=100, layout="constrained")
+    axes = figure.subplots()
+    for row, values in enumerate(fitness.values()):
+        axes.plot(
+            values, torch.full_like(values, row), "|", color=COLOURS[row % len(COLOURS)], markersize=14
+        )
+    axes.axvline(level, color=GREY, linewidth=1.0, linestyle="--", label=name)
+    axes.set(xlabel="fitness", yticks=range(len(fitness)), ylim=(-0.6, len(fitness) - 0.4))
+    axes.set_yticklabels(list(fitness))
+    axes.invert_yaxis()
+    axes.legend(frameon=False, fontsize=8)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    return figure
+
+
 def plot_mends(alone: Mapping[str, float], together: Mapping[str, float], start: float) -> Figure:
     """Draw what each mend brings, by itself and after those before it.
 
@@ -87,7 +111,7 @@ def plot_mends(alone: Mapping[str, float], together: Mapping[str, float], start:
     axes.set(xlabel="validation accuracy [%]", xlim=(0, 108), yticks=list(places))
     axes.set_yticklabels(list(together))
     axes.invert_yaxis()
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    figure.legend(frameon=False, fontsize=8, loc="outside upper right", ncols=2)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     return figure
@@ -130,5 +154,11 @@ def plot_units(
         axes.set_axis_off()
         if number < len(shown):
             limit = float(shown[number].abs().max()) or 1.0
-            axes.imshow(torch.as_tensor(shown[number]).numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit)
+            axes.imshow(
+                torch.as_tensor(shown[number]).numpy(),
+                cmap="RdBu_r",
+                vmin=-limit,
+                vmax=limit,
+                interpolation="nearest",
+            )
     return figure

@@ -1,9 +1,11 @@
 """The comparisons of evolved classifiers: everything runs, once, and is counted as it should be."""
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -63,7 +65,7 @@ def test_every_comparison_asks_for_what_there_is(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("kind", "more", "passes"),
     [
-        ("evolve", {"strategy": STRATEGY, "generations": 5}, 5 * 16 * 50),
+        ("evolve", {"strategy": STRATEGY, "generations": 5, "keep_units": True}, 5 * 16 * 50),
         ("evolve", {"strategy": STRATEGY, "passes": 4_000}, 5 * 16 * 50),
         ("evolve", {"strategy": STRATEGY, "generations": 2, "own_minibatches": True}, 2 * 16 * 50),
         ("descend", {"optimizer": "Adam", "learning_rate": 0.01, "epochs": 2, "measurements": 4}, None),
@@ -79,6 +81,9 @@ def test_a_training_counts_its_passes(kind: str, more: dict[str, Any], passes: i
     json.dumps(record)
     last = record["points"][-1]
     assert 0 <= record["test"] <= 1 and last[3] > 0
+    if "keep_units" in more:
+        units = np.frombuffer(base64.b64decode(record["units"]), np.int8).reshape(-1, 8, 8)
+        assert len(units) == 12 and (abs(units).max((1, 2)) == 127).all()
     if passes is not None:
         assert last[1] == passes
     if kind == "descend":
@@ -108,8 +113,6 @@ def test_each_pair_has_a_minibatch_of_its_own():
 def test_others_get_the_same_data_and_network(tmp_path: Path):
     problem = make_problem({**SMALL, "seed": 4})
     write_arrays(problem, tmp_path, 4)
-    import numpy as np
-
     centre = np.load(tmp_path / "centre.npy")
     data = Data(tmp_path, 50, 0)
     ours = problem.measure(torch.from_numpy(centre), "validation")

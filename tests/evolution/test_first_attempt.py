@@ -34,8 +34,8 @@ def test_it_dies_and_calls_everything_a_zero():
 
 def test_normalised_pixels_alone_let_it_learn_and_all_mends_let_it_learn_more():
     _, alone = tried(Attempt().changed(MENDS["pixels normalised"]), 100)
-    first_five = list(MENDS.values())[:6]
-    _, together = tried(Attempt().changed(*first_five), 100)
+    before_minibatches = list(MENDS.values())[:6]
+    _, together = tried(Attempt().changed(*before_minibatches), 100)
     assert alone.points[-1].accuracy > 0.25
     assert together.points[-1].accuracy > max(0.8, alone.points[-1].accuracy)
 

@@ -5,7 +5,7 @@ import torch
 
 from autotrain_env.errors import InvalidValueError
 from autotrain_env.evolution.curves import Point
-from autotrain_env.viewing.evolved import first_units, plot_accuracy, plot_mends, plot_units
+from autotrain_env.viewing.evolved import first_units, plot_accuracy, plot_fitness, plot_mends, plot_units
 from autotrain_env.viewing.style import as_image
 
 POINTS = [
@@ -29,6 +29,14 @@ def test_accuracy_is_drawn_for_each_training_with_one_name_a_method(against: str
     assert as_image(figure).startswith(b"\x89PNG")
     with pytest.raises(InvalidValueError, match="against='time'"):
         plot_accuracy({}, "time")
+
+
+def test_the_fitness_of_every_member_is_drawn():
+    figure = plot_fitness({"first": torch.rand(5), "second": torch.rand(7)}, 0.4, "dead")
+    (axes,) = figure.axes
+    assert [len(line.get_xdata()) for line in axes.lines] == [5, 7, 2]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["first", "second"]
+    assert as_image(figure).startswith(b"\x89PNG")
 
 
 def test_mends_are_drawn_alone_and_together():
