@@ -47,9 +47,9 @@ class Evolve:
     """Images that choose the network; by default a twelfth of those that are not test images."""
 
     hyperparameters: tuple[str, ...] = ()
-    """Hyperparameters in place of the defaults, each as NAME=VALUE: batch_size, fitness (log_loss or
-    accuracy), initialization, schedule, block_size, backend, threads, or an argument of EvolutionStrategy
-    such as rank=null (full noise), population_size=512, learning_rate=0.03."""
+    """Hyperparameters in place of the defaults, each as NAME=VALUE: batch_size, candidates,
+    fitness (log_loss or accuracy), initialization, schedule, block_size, backend, threads, or an argument
+    of EvolutionStrategy such as rank=null (full noise), population_size=512, learning_rate=0.03."""
 
     evaluation_generations: int = 100
     """Generations between two evaluations, each with a checkpoint."""

@@ -60,6 +60,7 @@ from autotrain_env.schemas import (
 from autotrain_env.viewing.style import as_image
 
 WEIGHTS_NAME, PICTURE_NAME = "classifier.safetensors", "curve.png"
+CANDIDATES = 8  # for each image of a minibatch, where nothing else is said and losses can be weighed
 SCHEDULES = ("cosine", "constant")
 STRATEGY: dict[str, Any] = {
     "population_size": 512,
@@ -78,6 +79,8 @@ class ClassifierHyperparameters:
 
     Args:
         batch_size: Images of the minibatch that all members of a generation share; see `ClassifierProblem`.
+        candidates: Train images from which each image of the minibatch is drawn; see `ClassifierProblem`.
+            By default 8 for `"log_loss"`, 1 for `"accuracy"`.
         fitness: `"log_loss"` (minus it) or `"accuracy"`.
         initialization: How the first centre is drawn.
         schedule: `"cosine"` (the rate falls to a hundredth over the run) or `"constant"`.
@@ -87,6 +90,7 @@ class ClassifierHyperparameters:
     """
 
     batch_size: int | None = None
+    candidates: int | None = None
     fitness: str = "log_loss"
     initialization: str = "kaiming_normal"
     schedule: str = "cosine"
@@ -196,6 +200,7 @@ class ClassifierTrial:
         classifier: Name of the architecture.
         fitness: Name of the fitness.
         batch_size: Images of a minibatch, or `None`.
+        candidates: Train images from which each of these is drawn.
         train_size: Images of the train part, or `None`.
         validation_size: Images of the validation part, or `None`.
         seed: Seed of split and minibatches.
@@ -209,6 +214,7 @@ class ClassifierTrial:
     classifier: str
     fitness: str
     batch_size: int | None
+    candidates: int
     train_size: int | None
     validation_size: int | None
     seed: int
@@ -224,7 +230,7 @@ class ClassifierTrial:
         together = len(members) if low_rank else _TOGETHER * self.block_size
         with threads(self.threads):
             parts = [
-                task.fitness(generation.population(part), generation.generation)
+                task.fitness(generation.population(part), generation.generation, generation.around())
                 for start in range(members.start, members.stop, together)
                 for part in (range(start, min(start + together, members.stop)),)
             ]
@@ -246,6 +252,7 @@ def problem_of(trial: ClassifierTrial) -> ClassifierProblem:
         trial.classifier,
         fitness=trial.fitness,
         batch_size=trial.batch_size,
+        candidates=trial.candidates,
         train_size=trial.train_size,
         validation_size=trial.validation_size,
         split_seed=trial.seed,
@@ -407,11 +414,15 @@ def make_trial(
     config: EvolveConfig, settings: ClassifierHyperparameters, engine_threads: int = 1
 ) -> ClassifierTrial:
     """Returns how members of a run are tried, with so many threads of compiled code in each process."""
+    candidates = settings.candidates
+    if candidates is None:
+        candidates = CANDIDATES if settings.fitness == "log_loss" else 1
     return ClassifierTrial(
         dataset=config.dataset,
         classifier=config.classifier,
         fitness=settings.fitness,
         batch_size=settings.batch_size,
+        candidates=candidates,
         train_size=config.train_size,
         validation_size=config.validation_size,
         seed=config.seed,

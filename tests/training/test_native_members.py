@@ -86,7 +86,7 @@ def assert_equal(found: Any, expected: Any) -> None:
 @pytest.mark.parametrize("classifier", ["mlp-33-17", "linear", "cnn"])
 def test_bits_depend_neither_on_other_members_nor_on_threads_nor_on_vectors(classifier: str):
     task = problem(classifier)
-    images, labels = task.minibatch(0)
+    images, labels, _ = task.minibatch(0)
     members = perturbed(task)
     one = MemberEngine(task.architecture, 1)
     expected = one.measure(members, images, labels)
@@ -104,7 +104,7 @@ def test_bits_depend_neither_on_other_members_nor_on_threads_nor_on_vectors(clas
 def test_sizes_of_minibatches_and_what_is_not_finite():
     task = problem("mlp-7-5")
     engine = MemberEngine(task.architecture)
-    all_images, all_labels = task.minibatch(0)
+    all_images, all_labels, _ = task.minibatch(0)
     members = perturbed(task, 3)
     dense = torch.randn((4, task.layout.size), generator=torch.Generator().manual_seed(1))
     dense[1, 0], dense[2, -1] = torch.nan, torch.inf

@@ -86,6 +86,7 @@ class Members(ctypes.Structure):
         ("rank", _I32),
         ("num_signs", _I32),
         ("std", _P),
+        ("weights", _P),
         ("losses", _P),
         ("accuracies", _P),
     ]

@@ -18,6 +18,7 @@ struct Members {
   int32_t rank;             // of the noise of weights
   int32_t num_signs;        // 2 for mirrored pairs, which lie side by side
   const float* std;         // (layers, 2): standard deviations of the noise of weights, and of biases
+  const float* weights;     // (images,): of their losses in the mean; null for 1 each
   double *losses, *accuracies;  // out, (members,): means over the minibatch
 };
 
@@ -134,9 +135,10 @@ class SharedFirst {
 // Sums what a member's images gave, and writes their means.
 class Mean {
  public:
-  void add(const Head& head, int count) {
+  // The images' weights begin with that of the first of `count` images that are added; or null.
+  void add(const Head& head, int count, const float* weights) {
     for (int b = 0; b < count; b++) {
-      loss_ += head.losses[b];
+      loss_ += weights ? (double)head.losses[b] * weights[b] : head.losses[b];
       correct_ += head.correct[b];
     }
     count_ += count;
@@ -151,6 +153,10 @@ class Mean {
   int64_t correct_ = 0, count_ = 0;
 };
 
+inline const float* weights_from(const Members& members, int image) {
+  return members.weights ? members.weights + image : nullptr;
+}
+
 // Calls f(chunk, first image, number of images).
 template <class F>
 void in_chunks(const Job& job, F&& f) {
@@ -160,12 +166,12 @@ void in_chunks(const Job& job, F&& f) {
 
 // A network whose weights stand, on the whole minibatch.
 template <class Network>
-Mean measure(const Job& job, Network& network) {
+Mean measure(const Job& job, const Members& members, Network& network) {
   Mean mean;
   const Images images{job.pool, job.scale, job.shift, job.num_features};
   in_chunks(job, [&](int, int first, int count) {
     network.forward(images, job.image_indices + first, job.image_labels + first, count, true, 0);
-    mean.add(network.head(), count);
+    mean.add(network.head(), count, weights_from(members, first));
   });
   return mean;
 }
@@ -210,7 +216,7 @@ void measure_members(const Job& job, const Members& members, const SharedFirst* 
       else
         perturb_layers(network, members, numbers, sign, shared ? 1 : 0);
       if (!shared) {
-        measure(job, network).write(members, member);
+        measure(job, members, network).write(members, member);
         continue;
       }
       if constexpr (Network::kSharesFirst) {
@@ -220,7 +226,7 @@ void measure_members(const Job& job, const Members& members, const SharedFirst* 
           const float* here = projected + (long)chunk * members.rank * rank_stride + lane * kEvaluationColumns;
           shared->give(chunk, noise, sign, here, rank_stride, network.has_hidden(), network.after_first());
           network.forward_from(1, job.image_labels + first, count, true, 0);
-          mean.add(network.head(), count);
+          mean.add(network.head(), count, weights_from(members, first));
         });
         mean.write(members, member);
       }

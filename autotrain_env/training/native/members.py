@@ -61,7 +61,11 @@ class MemberEngine:
         self._shift = np.zeros(architecture.num_features, np.float32)
 
     def measure(
-        self, members: Tensor | Perturbed, images: Tensor, labels: Tensor
+        self,
+        members: Tensor | Perturbed,
+        images: Tensor,
+        labels: Tensor,
+        weights: Tensor | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Measure members.
 
@@ -69,6 +73,7 @@ class MemberEngine:
             members: Parameters of each, float32, shape (n, d), or what they can be made of.
             images: Normalised images, float32, shape (B, features).
             labels: Labels, int64, shape (B,).
+            weights: Weights of the images' losses, float32, shape (B,); by default 1 each.
 
         Returns:
             Mean log loss of each member [nats] and its share of right answers, float64, shape (n,).
@@ -97,6 +102,9 @@ class MemberEngine:
             losses=losses.ctypes.data,
             accuracies=accuracies.ctypes.data,
         )
+        if weights is not None:
+            weights = weights.contiguous()
+            call.weights = weights.data_ptr()
         if perturbed is not None:
             centre, std = perturbed.centre.contiguous(), perturbed.std.contiguous()
             call.centre, call.std, call.rank = centre.data_ptr(), std.data_ptr(), perturbed.rank
