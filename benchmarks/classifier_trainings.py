@@ -40,6 +40,7 @@ def make_problem(settings: Settings) -> ClassifierProblem:
         settings["dataset"],
         settings["classifier"],
         batch_size=settings["batch_size"],
+        candidates=settings.get("candidates", 1),
         seed=settings["seed"],
         engine_threads=settings.get("threads"),
     )
@@ -88,7 +89,8 @@ def count_generations(settings: Settings, problem: ClassifierProblem) -> int:
         return settings["generations"]
     strategy = EvolutionStrategy(**settings["strategy"])
     if "passes" in settings:
-        return max(1, settings["passes"] // (strategy.population_size * settings["batch_size"]))
+        looked_at = problem.candidates if problem.candidates > 1 else 0
+        return max(1, settings["passes"] // ((strategy.population_size + looked_at) * problem.batch_size))
     train_classifier(problem, strategy, 2, measurements=1)  # to warm up
     last = train_classifier(problem, strategy, _TRIAL, measurements=1).points[-1]
     # On one thread of a machine that others use, too, its processor time is what counts.

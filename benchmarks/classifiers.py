@@ -14,7 +14,7 @@ from typing import Any
 
 import tyro
 
-from agents.evolving.classifiers import STRATEGY
+from agents.evolving.classifiers import CANDIDATES, STRATEGY
 from agents.evolving.hyperparameters import field_names
 from autotrain_env.evolution import EvolutionStrategy
 from autotrain_env.evolution.classifiers import BATCH_SIZE
@@ -94,7 +94,13 @@ def _key(job: Mapping[str, Any]) -> str:
 
 def evolution(**changes: Any) -> dict[str, Any]:
     """Settings of an evolution as `python -m agents evolve` has them, with some of them changed."""
-    settings = {"dataset": "mnist", "classifier": "mlp-200-50", "batch_size": BATCH_SIZE, "threads": 1}
+    settings = {
+        "dataset": "mnist",
+        "classifier": "mlp-200-50",
+        "batch_size": BATCH_SIZE,
+        "candidates": CANDIDATES,
+        "threads": 1,
+    }
     strategy = dict(STRATEGY)
     for name, value in changes.items():
         (strategy if name in STRATEGY_NAMES else settings)[name] = value
@@ -149,7 +155,7 @@ OUR_CHOICES: dict[str, tuple[dict[str, Any], ...]] = {
     ),
 }
 _SHORT, _VERY_SHORT = 100_000_000, 10_000_000
-_SMALL = {"population_size": 256, "batch_size": 128}
+_SMALL = {"population_size": 256, "batch_size": 128, "candidates": 1}
 # method, forward passes, what is other than in the first row, rates to choose from (none: the first row's)
 PARTS: tuple[tuple[str, int, dict[str, Any], tuple[float, ...]], ...] = (
     ("nothing", _SHORT, {}, (0.02, 0.04, 0.08)),
@@ -159,6 +165,7 @@ PARTS: tuple[tuple[str, int, dict[str, Any], tuple[float, ...]], ...] = (
     ("no fan-in scale", _SHORT, {"scaling": "none", "perturbation_std": 0.005}, (0.0007, 0.0015, 0.003)),
     ("plain steps instead of Adam", _SHORT, {"optimizer": "sgd"}, (0.03, 0.1, 0.3)),
     ("z-scores instead of ranks", _SHORT, {"shaping": "z_score"}, ()),
+    ("no choice among candidates", _SHORT, {"candidates": 1}, ()),
     ("4,096 members, 64 images", _SHORT, {"population_size": 4096, "batch_size": 64}, ()),
     ("2,048 members, 128 images", _SHORT, {"population_size": 2048, "batch_size": 128}, ()),
     ("1,024 members, 256 images", _SHORT, {"population_size": 1024, "batch_size": 256}, ()),

@@ -44,6 +44,19 @@ def test_it_is_ask_and_tell():
     assert seconds == sorted(seconds) and seconds[-1] > 0
 
 
+@pytest.mark.parametrize("rank", [None, 1])
+def test_candidates_are_looked_at_by_the_centre(rank: int | None):
+    task = problem(candidates=3)
+    strategy = EvolutionStrategy(20, rank=rank, scaling="fan_in", learning_rate=0.1)
+    state = init(strategy, task.initial_parameters(), 0)
+    for generation in range(4):
+        population, asked = ask(state)
+        state = tell(asked, task.fitness(population, generation, state.parameters))
+    last = train_classifier(task, strategy, 4).points[-1]
+    assert last.forward_passes == 4 * (20 + 3) * 16
+    assert last.log_loss == task.measure(state.parameters, "validation")["log_loss"]
+
+
 def test_the_best_network_is_kept():
     trained = train_classifier(problem(), STRATEGY, 30, measurements=10)
     best = trained.best
