@@ -135,26 +135,23 @@ def _peer(
 
 _OPEN_ES = (
     _peer(128, 0.001, 0.005, False),
-    _peer(128, 0.02, 0.1, True),
-    _peer(128, 0.08, 0.1, True),
-    _peer(512, 0.08, 0.1, True),
+    _peer(128, 0.03, 0.1, True),
+    _peer(256, 0.1, 0.1, True),
 )
 PEER_CHOICES = {"evosax Open_ES": _OPEN_ES, "EvoX OpenES": _OPEN_ES}
 OUR_CHOICES: dict[str, tuple[dict[str, Any], ...]] = {
     "ours, full noise": (
-        {"rank": None, "population_size": 128, "learning_rate": 0.02},
-        {"rank": None, "population_size": 128, "learning_rate": 0.08},
-        {"rank": None, "population_size": 512, "learning_rate": 0.02},
-        {"rank": None, "population_size": 512, "learning_rate": 0.08},
+        {"rank": None, "population_size": 128, "learning_rate": 0.03},
+        {"rank": None, "population_size": 128, "learning_rate": 0.1},
+        {"rank": None, "population_size": 256, "learning_rate": 0.1},
     ),
     "ours, low-rank noise": (
         {"learning_rate": 0.02},
         {"learning_rate": 0.04},
-        {"population_size": 1024, "batch_size": 256, "learning_rate": 0.02},
-        {"population_size": 1024, "batch_size": 256, "learning_rate": 0.04},
+        {"learning_rate": 0.08},
     ),
 }
-_SHORT, _VERY_SHORT = 100_000_000, 10_000_000
+_SHORT, _VERY_SHORT = 100_000_000, 5_000_000
 _SMALL = {"population_size": 256, "batch_size": 128, "candidates": 1}
 # method, forward passes, what is other than in the first row, rates to choose from (none: the first row's)
 PARTS: tuple[tuple[str, int, dict[str, Any], tuple[float, ...]], ...] = (
@@ -204,26 +201,26 @@ def gradients(run: Runner, seeds: int) -> None:
 
 
 def peers(run: Runner, seeds: int) -> None:
-    """Other libraries, on one core for two minutes each; settings of all chosen by validation."""
+    """Other libraries, on one core for a minute each; settings of all chosen by validation."""
     common = {"dataset": "mnist", "classifier": "mlp-200-50"}
     for library in ("evosax Open_ES", "EvoX OpenES"):
         choices = PEER_CHOICES[library]
         settings = {**common, "library": library}
         best = run.best("peers", library, "peer", choices, **settings, seconds=20)
         for seed in range(min(seeds, 3)):
-            run("peers", library, "peer", **settings, **best, seconds=120, seed=seed)
+            run("peers", library, "peer", **settings, **best, seconds=60, seed=seed)
     for method, strategies in OUR_CHOICES.items():
         choices = [evolution(**strategy) for strategy in strategies]
         best = run.best("peers", method, "evolve", choices, seconds=20)
         for seed in range(min(seeds, 3)):
-            run("peers", method, "evolve", **best, seconds=120, seed=seed)
+            run("peers", method, "evolve", **best, seconds=60, seed=seed)
 
 
 def datasets(run: Runner, seeds: int) -> None:
-    """Fashion-MNIST for two minutes and digits for half of one, on one core; Adam beside."""
+    """Fashion-MNIST for a minute and digits for a quarter of one, on one core; Adam beside."""
     for dataset, classifier, seconds, epochs in (
-        ("fashion_mnist", "mlp-200-50", 120, 10),
-        ("digits", "mlp-200-50", 30, 100),
+        ("fashion_mnist", "mlp-200-50", 60, 10),
+        ("digits", "mlp-200-50", 15, 100),
     ):
         common = {"dataset": dataset, "classifier": classifier}
         for seed in range(min(seeds, 3)):
