@@ -121,30 +121,17 @@ RATES = {
 }
 
 
-def _peer(
-    population_size: int, learning_rate: float, perturbation_std: float, scaled: bool
-) -> dict[str, Any]:
-    return {
-        "population_size": population_size,
-        "batch_size": BATCH_SIZE,
-        "learning_rate": learning_rate,
-        "perturbation_std": perturbation_std,
-        "scaled": scaled,
-    }
-
-
-_OPEN_ES = (
-    _peer(128, 0.001, 0.005, False),
-    _peer(128, 0.03, 0.1, True),
-    _peer(256, 0.1, 0.1, True),
+_DENSE: tuple[dict[str, Any], ...] = (  # a generation costs mostly its noise
+    {"population_size": 128, "batch_size": 128, "learning_rate": 0.03},
+    {"population_size": 128, "batch_size": 512, "learning_rate": 0.03},
+    {"population_size": 128, "batch_size": 512, "learning_rate": 0.1},
 )
-PEER_CHOICES = {"evosax Open_ES": _OPEN_ES, "EvoX OpenES": _OPEN_ES}
+_PEER_CHOICES: tuple[dict[str, Any], ...] = (
+    *({**choice, "perturbation_std": 0.1, "scaled": True} for choice in _DENSE),
+    {**_DENSE[0], "learning_rate": 0.001, "perturbation_std": 0.005, "scaled": False},
+)
 OUR_CHOICES: dict[str, tuple[dict[str, Any], ...]] = {
-    "ours, full noise": (
-        {"rank": None, "population_size": 128, "learning_rate": 0.03},
-        {"rank": None, "population_size": 128, "learning_rate": 0.1},
-        {"rank": None, "population_size": 256, "learning_rate": 0.1},
-    ),
+    "ours, full noise": tuple({**choice, "rank": None} for choice in _DENSE),
     "ours, low-rank noise": (
         {"learning_rate": 0.02},
         {"learning_rate": 0.04},
@@ -204,9 +191,8 @@ def peers(run: Runner, seeds: int) -> None:
     """Other libraries, on one core for a minute each; settings of all chosen by validation."""
     common = {"dataset": "mnist", "classifier": "mlp-200-50"}
     for library in ("evosax Open_ES", "EvoX OpenES"):
-        choices = PEER_CHOICES[library]
         settings = {**common, "library": library}
-        best = run.best("peers", library, "peer", choices, **settings, seconds=20)
+        best = run.best("peers", library, "peer", _PEER_CHOICES, **settings, seconds=20)
         for seed in range(min(seeds, 3)):
             run("peers", library, "peer", **settings, **best, seconds=60, seed=seed)
     for method, strategies in OUR_CHOICES.items():

@@ -66,7 +66,7 @@ def evosax_search(name: str) -> Search:
         params = algorithm.default_params
         if name != "Open_ES":
             params = params.replace(std_init=std)
-        key = jax.random.key(settings["seed"], impl="rbg")  # a third of the time that the default takes
+        key = jax.random.key(settings["seed"])
         state = algorithm.init(key, start, params)
 
         def loss(population: Any, images: Any, labels: Any) -> Any:
