@@ -199,7 +199,8 @@ def peers(run: Runner, seeds: int) -> None:
         choices = [evolution(**strategy) for strategy in strategies]
         best = run.best("peers", method, "evolve", choices, seconds=20)
         for seed in range(min(seeds, 3)):
-            run("peers", method, "evolve", **best, seconds=60, seed=seed)
+            settings = {**best, "seconds": 60, "keep_units": seed == 0}
+            run("peers", method, "evolve", **settings, seed=seed)
 
 
 def datasets(run: Runner, seeds: int) -> None:
