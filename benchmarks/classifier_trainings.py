@@ -24,6 +24,7 @@ from autotrain_env.evolution.curves import Recorder, Trained, measured_generatio
 from autotrain_env.evolution.first_attempt import MENDS, Attempt
 from autotrain_env.evolution.low_rank import Population
 from autotrain_env.evolution.vectors import perturbation_scale
+from autotrain_env.viewing.evolved import first_units
 from benchmarks.evolution import FOLDER, REQUIREMENTS
 from benchmarks.measuring import peer_python
 from benchmarks.plain_torch import train
@@ -54,15 +55,18 @@ def record_of(problem: ClassifierProblem, trained: Trained, units: bool = False)
             for point in trained.points
         ],
         "test": problem.measure(trained.parameters, "test")["accuracy"],
-        **({"units": first_units_as_text(problem, trained.parameters)} if units else {}),
+        **({"units": units_as_text(problem, trained)} if units else {}),
     }
 
 
-def first_units_as_text(problem: ClassifierProblem, parameters: Tensor, count: int = 25) -> str:
-    """What the first units look for, whole numbers from -127 to 127 for each, as base64."""
-    units = next(iter(problem.layout.split(parameters).values()))[:count]
-    whole = (127 * units / units.abs().amax(1, keepdim=True)).round().to(torch.int8)
-    return base64.b64encode(whole.numpy().tobytes()).decode()
+def units_as_text(problem: ClassifierProblem, trained: Trained, count: int = 20) -> str:
+    """What the first layer has learned, whole numbers from -127 to 127 for each unit, as base64."""
+    weights, before = problem.layout.split(trained.parameters), problem.layout.split(trained.initial)
+    units = first_units(weights, problem.dataset.image_shape, before)
+    assert units is not None
+    largest = units[:count].abs().amax((1, 2), keepdim=True).clamp(min=1e-12)
+    whole = 127 * units[:count] / largest
+    return base64.b64encode(whole.round().to(torch.int8).numpy().tobytes()).decode()
 
 
 # --- evolution ---

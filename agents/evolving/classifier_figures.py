@@ -15,24 +15,26 @@ def plot_evolved_classifier(
     evaluations: Sequence[Mapping[str, Any]],
     result: Mapping[str, Any],
     weights: Mapping[str, Tensor],
+    initial: Mapping[str, Tensor],
     image_shape: tuple[int, ...],
 ) -> Figure:
-    """Draw accuracy against generations, and what the first units of the first layer look for.
+    """Draw accuracy against generations, and what changed in the first layer.
 
     Args:
         evaluations: Rows of `evaluations.jsonl`.
         result: What `result.json` holds.
         weights: Weights of the network that was chosen.
+        initial: Weights at the beginning.
         image_shape: Shape of an image; units are drawn where each sees all of it.
     """
-    units = first_units(weights, image_shape)
+    units = first_units(weights, image_shape, initial)
     figure = Figure(figsize=(5.4 if units is None else 9.6, 4.0), dpi=100, layout="constrained")
     if units is None:
         _draw_curve(figure.subplots(), evaluations, result)
         return figure
     left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(5.4, 4.2))[0]
     _draw_curve(left.subplots(), evaluations, result)
-    right.suptitle("first layer")
+    right.suptitle("what the first layer has learned")
     plot_units(units, figure=right)
     return figure
 

@@ -360,7 +360,7 @@ class ClassifierEvolution:
         named = {
             name: value for name, value in after.report.items() if isinstance(value, (bool, int, float))
         }
-        row = {"generation": after.generation, "seconds_of_episodes": seconds, **named}
+        row = {"generation": after.generation, "seconds": seconds, **named}
         return dataclasses.replace(progress, search=after), row
 
     def evaluate(self, progress: EvolveProgress) -> EvolveProgress:
@@ -404,7 +404,9 @@ class ClassifierEvolution:
         weights = self.problem.state_dict(chosen.parameters)
         replace_file(folder.path / WEIGHTS_NAME, safetensors.torch.save(weights))
         rows = [json.loads(line) for line in folder.evaluations.read_text().splitlines()]
-        figure = plot_evolved_classifier(rows, result, weights, self.problem.dataset.image_shape)
+        initial = self.problem.initial_parameters(self.settings.initialization, self.config.seed)
+        shape = self.problem.dataset.image_shape
+        figure = plot_evolved_classifier(rows, result, weights, initial, shape)
         replace_file(folder.path / PICTURE_NAME, as_image(figure))
         folder.finish(result)
         return result

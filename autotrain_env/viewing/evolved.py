@@ -117,19 +117,26 @@ def plot_mends(alone: Mapping[str, float], together: Mapping[str, float], start:
     return figure
 
 
-def first_units(weights: Mapping[str, Tensor], image_shape: tuple[int, ...]) -> Tensor | None:
+def first_units(
+    weights: Mapping[str, Tensor], image_shape: tuple[int, ...], before: Mapping[str, Tensor] | None = None
+) -> Tensor | None:
     """Returns first-layer weights as images, where its units see whole images.
 
     Args:
         weights: A network's tensors by name.
         image_shape: Shape of an image.
+        before: The tensors at the beginning: then it is what has changed, most changed units first.
 
     Returns:
         Images, shape (units, height, width), mean of the channels; `None` where there are none.
     """
-    first = next((tensor for tensor in weights.values() if tensor.ndim >= 2), None)
-    if first is None or first.ndim != 2 or len(image_shape) != 3:
+    name = next((name for name, tensor in weights.items() if tensor.ndim >= 2), None)
+    if name is None or weights[name].ndim != 2 or len(image_shape) != 3:
         return None
+    first = weights[name]
+    if before is not None:
+        first = first - before[name]
+        first = first[first.norm(dim=1).argsort(descending=True, stable=True)]
     return first.view(-1, *image_shape).mean(1)
 
 

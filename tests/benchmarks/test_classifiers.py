@@ -83,7 +83,7 @@ def test_a_training_counts_its_passes(kind: str, more: dict[str, Any], passes: i
     assert 0 <= record["test"] <= 1 and last[3] > 0
     if "keep_units" in more:
         units = np.frombuffer(base64.b64decode(record["units"]), np.int8).reshape(-1, 8, 8)
-        assert len(units) == 12 and (abs(units).max((1, 2)) == 127).all()
+        assert len(units) == 12 and set(abs(units).max((1, 2))) <= {0, 127}
     if passes is not None:
         assert last[1] == passes
     if kind == "descend":

@@ -52,6 +52,12 @@ def test_units_are_pictures_where_they_see_whole_images():
     units = first_units(weights, (3, 2, 2))
     assert units is not None and units.shape == (30, 2, 2)
     torch.testing.assert_close(units[3], weights["weight"][3].view(3, 2, 2).mean(0))
+    before = {"weight": weights["weight"].clone()}
+    before["weight"][7] += 2
+    before["weight"][4] -= 1
+    changed = first_units(weights, (3, 2, 2), before)
+    assert changed is not None
+    assert changed[:3].flatten(1).mean(1).tolist() == pytest.approx([-2, 1, 0], abs=1e-6)
     assert first_units(weights, (12,)) is None
     assert first_units({"weight": torch.zeros(2, 3, 3, 3)}, (3, 2, 2)) is None
     figure = plot_units(units, columns=4, count=8)

@@ -216,7 +216,8 @@ def test_units_are_drawn_where_they_see_whole_images():
         (torch.zeros(2, 12), (12,), 0),
         (torch.zeros(2, 3, 3, 3), (3, 2, 2), 0),
     ):
-        figure = plot_evolved_classifier(rows, result, {"bias": torch.zeros(2), "w": weight}, shape)
+        weights = {"bias": torch.zeros(2), "w": weight}
+        figure = plot_evolved_classifier(rows, result, weights, {"w": torch.ones_like(weight)}, shape)
         axes = [axes for part in figure.subfigs for axes in part.axes] or figure.axes
         assert sum(len(each.images) for each in axes) == pictures
         assert list(axes[0].lines[0].get_ydata()) == [10, 60]
