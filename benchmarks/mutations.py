@@ -289,13 +289,13 @@ def matching_noise(records: Records, rate: float, rule: dict[str, Any]) -> tuple
 RESNET = {
     "classifier": "resnet18",
     "seeds": (0, 1, 2),
-    "train_size": 900,
+    "train_size": 512,
     "selection_size": 100,
-    "validation_size": 400,
+    "validation_size": 250,
     "epochs": 12,
     "reduced": {"pooling": 2, "test_images": 1000},
 }
-RESNET_RATES = (0.01, 0.03, 0.1)
+RESNET_RATES = (0.03, 0.1)
 
 
 def resnets(records: Records) -> Iterator[Case]:
