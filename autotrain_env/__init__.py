@@ -20,6 +20,7 @@ from autotrain_env.data.dataset import Dataset, SplitSizes
 from autotrain_env.data.registry import load_dataset, register_dataset
 from autotrain_env.data.split import Split, split_dataset
 from autotrain_env.data.synthetic import synthetic
+from autotrain_env.data.synthetic_images import synthetic_images
 from autotrain_env.envs.env import AutoTrainEnv
 from autotrain_env.envs.vector_env import AutoTrainVectorEnv
 from autotrain_env.policies.evaluation import evaluate_policy, make_evaluation_env, mean_interval
@@ -132,6 +133,7 @@ __all__ = [
     "register_dataset",
     "split_dataset",
     "synthetic",
+    "synthetic_images",
 ]
 
 ENVIRONMENTS: dict[str, dict[str, object]] = {

@@ -17,6 +17,7 @@ from autotrain_env.data.dataset import Dataset, SplitSizes, from_recipe
 from autotrain_env.data.image_sets import IMAGE_SETS, load_image_set, resolve_data_root
 from autotrain_env.data.sampling import cut_off_test_part
 from autotrain_env.data.synthetic import SYNTHETIC_KINDS, synthetic
+from autotrain_env.data.synthetic_images import IMAGE_NAME, named_images
 from autotrain_env.data.torch_datasets import brief, from_torch_dataset
 from autotrain_env.errors import InvalidTypeError, InvalidValueError, unknown_name
 
@@ -47,9 +48,11 @@ def load_dataset(
 
     Other synthetic sets are named `KIND-SEED-SIZE-DIFFICULTY`, `KIND-SEED-SIZE-DIFFICULTY-FEATURES` or
     `KIND-SEED-SIZE-DIFFICULTY-FEATURES-COMPONENTS`, such as `teacher-3-4000-0.5`, after the arguments of
-    `synthetic()`.
+    `synthetic()`; synthetic images `KIND-SEED-SIZE-DIFFICULTY`, `KIND-SEED-SIZE-DIFFICULTY-CLASSES`,
+    `…-CHANNELSxSIDE` or `…-IMBALANCE`, such as `shapes-3-12000-0.5-20-3x32-10`, after those of
+    `synthetic_images()`.
 
-    All have 10 classes. The digits are scikit-learn's, with a fixed stratified test part; the image
+    All others have 10 classes. The digits are scikit-learn's, with a fixed stratified test part; the image
     sets are torchvision's, with their official test part.
 
     The same name (and folder) gives the same handle. Your own data are read and copied at every
@@ -89,7 +92,7 @@ def load_dataset(
                 num_features=int(features or 64),
                 components=int(components or 2),
             )
-        return _load_built_in(spec, data_root, download)
+        return named_images(spec) or _load_built_in(spec, data_root, download)
     if isinstance(spec, tuple) and len(spec) == 2:
         return Dataset.from_arrays(*spec)
     if isinstance(spec, torch.utils.data.Dataset):
@@ -137,7 +140,7 @@ def register_dataset(
 
 def is_built_in(name: str) -> bool:
     """Returns whether a data set of that name comes with the package, or from torchvision."""
-    return name in _BUILT_IN_NAMES or _SYNTHETIC_NAME.fullmatch(name) is not None
+    return name in _BUILT_IN_NAMES or any(form.fullmatch(name) for form in (_SYNTHETIC_NAME, IMAGE_NAME))
 
 
 def _load_registered(name: str) -> Dataset:
