@@ -245,13 +245,13 @@ class SearchJob(BaselineJob):
         """Search, and keep the best run of each episode."""
         setting = self.setting
         env = self.make()
-        levels = vector_env_of(env).config.task_distribution.levels
+        parts = vector_env_of(env).config.task_distribution.levels[0].parts
         played = timed(
             search_schedules,
             env,
             min(SEARCH_EPISODES, setting.episodes),
             setting.search_updates(),
-            int(max(levels[0].possible("budget"))),
+            int(max(budget for part in parts for budget in part.possible("budget"))),
             setting.plan.seed,
             report,
         )

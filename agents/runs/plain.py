@@ -67,7 +67,7 @@ _PLACES: dict[str, tuple[str, ...]] = {
     "autotrain_env.process.record": ("EpisodeHistory",),
     "autotrain_env.process.stacks": ("Stacks",),
     "autotrain_env.process.task_distributions": (
-        *("Choice", "Curriculum", "LogUniform", "RandomSeed", "TaskDistribution", "Uniform"),
+        *("Choice", "Curriculum", "LogUniform", "Mixture", "RandomSeed", "TaskDistribution", "Uniform"),
     ),
     "autotrain_env.process.tasks": ("Task",),
     "autotrain_env.process.thresholdout": ("Thresholdout",),

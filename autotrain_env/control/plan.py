@@ -118,7 +118,8 @@ def trained_decisions(environment: dict[str, Any]) -> int:
         return DECISIONS
     try:
         config = AutoTrainConfig(**given)
-        budgets = config.task_distribution.levels[-1].possible("budget")
+        parts = config.task_distribution.levels[-1].parts
+        budgets = [budget for part in parts for budget in part.possible("budget")]
     except (InvalidValueError, TypeError):
         return DECISIONS
     return max(budgets, default=DECISIONS * config.inner_steps) // config.inner_steps

@@ -34,8 +34,8 @@ from autotrain_env.process.observations import NUM_METRICS, OBSERVATION_LAYOUTS
 from autotrain_env.process.rewards import LARGEST, Baseline, RewardSettings
 from autotrain_env.process.task_distributions import (
     Curriculum,
+    Distribution,
     Sampler,
-    TaskDistribution,
     as_classifiers,
     as_task_distribution,
     possible_values,
@@ -98,7 +98,7 @@ class AutoTrainConfig:
             the share of a class that is classified rightly, for classes of unequal size; or
             `"neg_log_loss"`, which is minus the log loss clipped to [-4 log C, 0] for C classes.
         tasks: What tasks are drawn from: a preset (`"default"`, `"rates"`, `"mixed"`, `"many"`,
-            `"curriculum"`), a `TaskDistribution` or a `Curriculum`.
+            `"curriculum"`), a `TaskDistribution`, a `Mixture` or a `Curriculum`.
         dataset: A name, a `Dataset`, `(images, labels)` or a `torch.utils.data.Dataset`.
         split_seed: Seed of the four-way split.
         train_size: Images in the train part.
@@ -171,7 +171,7 @@ class AutoTrainConfig:
     num_snapshots: int = 4
     score: str = "accuracy"
 
-    tasks: str | TaskDistribution | Curriculum = "default"
+    tasks: str | Distribution | Curriculum = "default"
     dataset: Any = None
     split_seed: Any = None
     train_size: Any = None
@@ -239,8 +239,9 @@ class AutoTrainConfig:
         if self.num_rewinds is None:
             object.__setattr__(self, "num_rewinds", self.num_snapshots)
         for level in self.task_distribution.levels:
-            for budget in level.possible("budget"):
-                self.check_budget(budget)
+            for part in level.parts:
+                for budget in part.possible("budget"):
+                    self.check_budget(budget)
 
     def _check_sizes(self) -> None:
         check_whole("inner_steps", self.inner_steps, 1, MOST_INNER_STEPS)
@@ -328,7 +329,7 @@ class AutoTrainConfig:
         )
 
     @property
-    def task_distribution(self) -> TaskDistribution | Curriculum:
+    def task_distribution(self) -> Distribution | Curriculum:
         """Returns what tasks are drawn from: `tasks`, with the arguments of a task given here put in."""
         given = {name: getattr(self, name) for name in TASK_FIELDS}
         given = {name: value for name, value in given.items() if value is not None}

@@ -278,9 +278,12 @@ class EpisodeMaker:
             "batch_size",
             "classifier",
         )
-        for level in self.distribution.levels:
-            possible = (level.possible(name) or [None] for name in names)
-            for values in itertools.product(*possible):
+        seen = set()
+        for part in (part for level in self.distribution.levels for part in level.parts):
+            for values in itertools.product(*(part.possible(name) or [None] for name in names)):
+                if values in seen:
+                    continue
+                seen.add(values)
                 given = {n: v for n, v in zip(names, values, strict=True) if v is not None}
                 task = Task(**given)
                 dataset = self._load(task)

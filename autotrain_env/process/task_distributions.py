@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -151,6 +151,11 @@ class TaskDistribution:
         """Returns itself, as the only level."""
         return (self,)
 
+    @property
+    def parts(self) -> tuple["TaskDistribution", ...]:
+        """Returns itself, as the only part."""
+        return (self,)
+
     def __post_init__(self) -> None:
         """Check every value by making the tasks that hold it."""
         object.__setattr__(self, "classifier", as_classifiers(self.classifier))
@@ -208,18 +213,91 @@ def possible_values(value: Any) -> list[Any]:
 
 
 @dataclass(frozen=True)
+class Mixture:
+    """Several distributions: one of them is drawn, and of it the task.
+
+    So fields can depend on each other, such as the range of initial rates on the optimiser.
+
+    Args:
+        parts: The distributions; a mixture among them stands for its own parts.
+        weights: How likely each of them is, up to a factor; `None` for all alike.
+    """
+
+    parts: tuple[TaskDistribution, ...]
+    weights: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Check parts and weights, and put the parts of mixtures in their place."""
+        given = _as_tuple("parts", self.parts, "at least one TaskDistribution or Mixture")
+        for part in given:
+            if not isinstance(part, (TaskDistribution, Mixture)):
+                raise InvalidTypeError(f"parts={in_brief(given)} must be TaskDistributions or Mixtures")
+        weights = [1.0] * len(given)
+        if self.weights is not None:
+            weights = self._check_weights(len(given))
+        total = sum(weights)
+        parts = [part for distribution in given for part in distribution.parts]
+        shares = [
+            weight / total * share
+            for distribution, weight in zip(given, weights, strict=True)
+            for share in (distribution.shares if isinstance(distribution, Mixture) else (1.0,))
+        ]
+        object.__setattr__(self, "parts", tuple(parts))
+        object.__setattr__(self, "weights", tuple(shares))
+
+    def _check_weights(self, count: int) -> list[float]:
+        allowed = f"{count} numbers above 0, one for each part"
+        found = [as_number(weight) for weight in _as_tuple("weights", self.weights, allowed)]
+        weights = [number for number in found if number is not None and 0 < number < math.inf]
+        check(len(weights) == len(found) == count, "weights", self.weights, allowed)
+        return weights
+
+    @property
+    def levels(self) -> tuple["Mixture", ...]:
+        """Returns itself, as the only level."""
+        return (self,)
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Returns the probability of each part."""
+        assert self.weights is not None
+        return self.weights
+
+    def sample(self, generator: np.random.Generator, level: int = 0) -> Task:
+        """Draw a task.
+
+        Args:
+            generator: The stream to draw from.
+            level: Level of the task; ignored, since there is only one.
+
+        Returns:
+            The task, checked.
+        """
+        drawn = np.searchsorted(np.cumsum(self.shares), generator.random(), side="right")
+        return self.parts[min(int(drawn), len(self.parts) - 1)].sample(generator)
+
+    def replace(self, **fields: Any) -> "Mixture":
+        """Returns a mixture with some fields replaced in every part."""
+        return Mixture(tuple(part.replace(**fields) for part in self.parts), self.weights)
+
+
+Distribution: TypeAlias = TaskDistribution | Mixture
+"""What the tasks of one level are drawn from."""
+
+
+@dataclass(frozen=True)
 class Curriculum:
     """Distributions from easy to hard.
 
     The level is set from outside (`set_task_level`), by training only.
 
     Args:
-        levels: One distribution per level, the easiest first.
+        levels: One distribution per level, or mixture, the easiest first.
         promote_at: Share of successful episodes from which `next_level` goes one level up.
         demote_at: Share of successful episodes below which it goes one level down.
     """
 
-    levels: tuple[TaskDistribution, ...]
+    levels: tuple[Distribution, ...]
     promote_at: float = 0.8
     demote_at: float = 0.2
 
@@ -229,8 +307,10 @@ class Curriculum:
             self, "levels", _as_tuple("levels", self.levels, "at least one TaskDistribution")
         )
         for level in self.levels:
-            if not isinstance(level, TaskDistribution):
-                raise InvalidTypeError(f"levels={in_brief(self.levels)} must be TaskDistributions")
+            if not isinstance(level, (TaskDistribution, Mixture)):
+                raise InvalidTypeError(
+                    f"levels={in_brief(self.levels)} must be TaskDistributions or Mixtures"
+                )
         for name in ("demote_at", "promote_at"):
             check(as_number(getattr(self, name)) is not None, name, getattr(self, name), "a number")
         check(
@@ -269,7 +349,7 @@ class Curriculum:
         return min(max(level + step, 0), len(self.levels) - 1)
 
 
-TASK_PRESETS: dict[str, TaskDistribution | Curriculum] = {
+TASK_PRESETS: dict[str, Distribution | Curriculum] = {
     # the task of the documentation: rate, split and initialisation differ from episode to episode
     "default": TaskDistribution(),
     # one split of one dataset: episodes differ in the initial rate and the first weights alone
@@ -319,7 +399,7 @@ TASK_PRESETS: dict[str, TaskDistribution | Curriculum] = {
 }
 
 
-def as_task_distribution(tasks: str | TaskDistribution | Curriculum) -> TaskDistribution | Curriculum:
+def as_task_distribution(tasks: str | Distribution | Curriculum) -> Distribution | Curriculum:
     """Look a distribution up by name.
 
     Args:
@@ -329,5 +409,6 @@ def as_task_distribution(tasks: str | TaskDistribution | Curriculum) -> TaskDist
         InvalidValueError: If the name is unknown.
         InvalidTypeError: If it is neither a name nor a distribution.
     """
-    kinds, allowed = (TaskDistribution, Curriculum), "a name, a TaskDistribution or a Curriculum"
+    kinds = (TaskDistribution, Mixture, Curriculum)
+    allowed = "a name, a TaskDistribution, a Mixture or a Curriculum"
     return look_up("tasks", tasks, kinds, TASK_PRESETS, allowed)

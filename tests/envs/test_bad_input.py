@@ -191,7 +191,7 @@ def test_the_table_covers_every_argument_that_can_be_wrong():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"tasks": 7}, "tasks=7 must be a name, a TaskDistribution or a Curriculum"),
+        ({"tasks": 7}, "tasks=7 must be a name, a TaskDistribution, a Mixture or a Curriculum"),
         ({"dataset": 7}, "dataset=.*7: must be a name, a Dataset, a tuple"),
         ({"classifier": nn.Linear(8, 4)}, r"classifier=Linear\(.*\) must be a name, .* or a function that"),
         ({"classifier": 7}, "classifier=7 must be a name"),

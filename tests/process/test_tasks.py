@@ -21,6 +21,7 @@ from autotrain_env import (
     Curriculum,
     Dataset,
     LogUniform,
+    Mixture,
     RandomSeed,
     Task,
     TaskDistribution,
@@ -269,8 +270,81 @@ def test_as_task_distribution_looks_names_up():
         ValueError, match="tasks='mixd' is not a known name; the nearest known one is 'mixed'"
     ):
         as_task_distribution("mixd")
-    with pytest.raises(TypeError, match="tasks=3 must be a name, a TaskDistribution or a Curriculum"):
+    with pytest.raises(
+        TypeError, match="tasks=3 must be a name, a TaskDistribution, a Mixture or a Curriculum"
+    ):
         as_task_distribution(3)  # type: ignore[arg-type]
+
+
+# Mixtures ------------------------------------------------------------------------------------------
+
+
+def test_fields_of_a_mixture_are_drawn_together():
+    parts = [
+        TaskDistribution(optimizer="sgd", initial_learning_rate=LogUniform(0.1, 1)),
+        TaskDistribution(optimizer="adam", initial_learning_rate=LogUniform(1e-4, 1e-3)),
+        TaskDistribution(optimizer="rmsprop", initial_learning_rate=LogUniform(1e-6, 1e-5)),
+    ]
+    mixture = Mixture(parts, (1, 2, 5))
+    assert mixture.shares == pytest.approx((1 / 8, 2 / 8, 5 / 8)) and mixture.levels == (mixture,)
+    generator = np.random.default_rng(0)
+    drawn = [mixture.sample(generator) for _ in range(800)]
+    for part, share in zip(parts, mixture.shares, strict=True):
+        kind = Task(optimizer=part.optimizer).optimizer
+        rates = [task.initial_learning_rate for task in drawn if task.optimizer == kind]
+        assert len(rates) == pytest.approx(800 * share, rel=0.25)
+        assert (
+            min(rates) >= part.initial_learning_rate.low and max(rates) <= part.initial_learning_rate.high
+        )
+    again = pickle.loads(pickle.dumps(mixture))
+    assert again == mixture
+    assert again.sample(np.random.default_rng(7)) == mixture.sample(np.random.default_rng(7))
+
+
+def test_mixtures_of_mixtures_are_flat_and_can_be_changed():
+    parts = [TaskDistribution(budget=budget) for budget in (20, 40, 60)]
+    nested = Mixture((Mixture(parts[:2], (1, 3)), parts[2]), (2, 1))
+    assert nested.parts == tuple(parts)
+    assert nested.shares == pytest.approx((2 / 3 * 1 / 4, 2 / 3 * 3 / 4, 1 / 3))
+    changed = nested.replace(label_noise=0.1, budget=80)
+    assert changed.shares == pytest.approx(nested.shares)
+    assert {(part.budget, part.label_noise) for part in changed.parts} == {(80, 0.1)}
+    assert Mixture(parts).shares == (1 / 3,) * 3
+
+
+def test_a_mixture_in_an_environment_and_in_a_curriculum():
+    parts = (TaskDistribution(budget=20, classifier="linear"), TaskDistribution(budget=40))
+    config = AutoTrainConfig(tasks=Mixture(parts), label_noise=0.3)
+    assert [part.label_noise for part in config.task_distribution.levels[0].parts] == [0.3, 0.3]
+    envs = gymnasium.make_vec("AutoTrain-v0", num_envs=12, tasks=Mixture(parts))
+    envs.reset(seed=0)
+    met = {(task.budget, task.classifier) for task in map(envs.unwrapped.core.task, range(12))}
+    assert met == {(20, MLP(())), (40, MLP())}
+    levels = Curriculum((parts[0], Mixture(parts)))
+    assert levels.sample(np.random.default_rng(0), 0).budget == 20
+    assert {levels.sample(np.random.default_rng(seed), 1).budget for seed in range(9)} == {20, 40}
+    with pytest.raises(ValueError, match="budget=30"):
+        AutoTrainConfig(tasks=Mixture((*parts, TaskDistribution(budget=30))))
+    with pytest.raises(ValueError, match="train_size, holdout_size, validation_size"):
+        AutoTrainEnv(tasks=Mixture((*parts, TaskDistribution(train_size=5000))))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"parts": ()}, ValueError, "parts=.*at least one TaskDistribution or Mixture"),
+        ({"parts": "default"}, TypeError, "parts='default' must be a list"),
+        ({"parts": ("default",)}, TypeError, "parts=.*must be TaskDistributions or Mixtures"),
+        ({"weights": (1, 2)}, ValueError, r"weights=\(1, 2\) is not allowed: it must be 1 numbers above 0"),
+        ({"weights": (0,)}, ValueError, "weights"),
+        ({"weights": (np.nan,)}, ValueError, "weights"),
+        ({"weights": ("a",)}, ValueError, "weights"),
+        ({"weights": 1.0}, TypeError, "weights"),
+    ],
+)
+def test_wrong_mixtures_are_reported(arguments: dict[str, Any], error: type[Exception], message: str):
+    with pytest.raises(error, match=message):
+        Mixture(**{"parts": (TaskDistribution(),)} | arguments)
 
 
 # Curricula -----------------------------------------------------------------------------------------
