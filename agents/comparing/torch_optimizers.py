@@ -150,7 +150,7 @@ class _Parts:
 
 
 def _run(env: AutoTrainVectorEnv, kind: TorchOptimizer, learning_rate: float) -> dict[str, Any]:
-    core, config = env.core, env.config
+    core = env.core
     episode = core.episodes[0]
     assert episode is not None
     parts = _Parts(episode)
@@ -159,7 +159,7 @@ def _run(env: AutoTrainVectorEnv, kind: TorchOptimizer, learning_rate: float) ->
     network.load_state_dict(core.stacks.weights_of(0), strict=False)
     optimizer = kind.make(network.parameters(), learning_rate)
     images, labels = parts.train
-    batch_size, inner_steps = episode.batch_size, config.inner_steps
+    batch_size, inner_steps = episode.batch_size, episode.inner_steps
     sampler = EpochSampler(1)
     sampler.begin(0, stream(episode.seed, "minibatches"), np.arange(len(labels)))
     history: dict[str, list[float]] = {"updates": [0], "learning_rate": [learning_rate]}

@@ -42,7 +42,7 @@ from autotrain_env.training.architecture import Architecture
 from autotrain_env.training.networks import ModuleNetwork
 
 STATE_NAME, ARRAYS_NAME = "state.json", "state.safetensors"
-STATE_FORMAT = 3
+STATE_FORMAT = 4
 """Changes with what checkpoints hold, and where the classes live that they are made of."""
 LARGEST_STATE, LARGEST_ARRAYS = 512 * MIB, 65_536 * MIB
 MOST_OBJECTS = 10_000_000

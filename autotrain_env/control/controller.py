@@ -194,7 +194,6 @@ class Controller:
             1,
             config.num_snapshots,
             config.history_length,
-            config.inner_steps,
             config.lr_bounds,
             config.score,
             Thresholdout(
@@ -206,7 +205,8 @@ class Controller:
             ),
         )
         noise, rate = stream(self.seed, "thresholdout"), self.rates.rate
-        self._lineage.begin(_LANE, [self._scale.classes], [self.plan.budget], [rate], [noise])
+        lengths = [self.plan.budget], [config.inner_steps]
+        self._lineage.begin(_LANE, [self._scale.classes], *lengths, [rate], [noise])
         self._action_type = config.make_action_type()
         self._action_generator = stream(self.seed, "actions")
         self._history = EpisodeHistory(1, config.history_length)
@@ -427,7 +427,7 @@ class Controller:
             holdout_answer=lineage.holdout_answer.copy(),
             running=np.array([not self._over]),
             episode_seed=np.array([self.seed], np.int64),
-            inner_steps=self.config.inner_steps,
+            inner_steps=lineage.inner_steps.copy(),
             lr_bounds=self.config.lr_bounds,
             action_type=self._action_type,
             observation_layout=self.config.observation_layout,

@@ -5,6 +5,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from autotrain_env.errors import InvalidValueError, check, check_whole, unknown_name
 from autotrain_env.policies.protocol import Policy
 from autotrain_env.policies.random_agent import RandomAgent
@@ -110,7 +112,8 @@ def trained_decisions(environment: dict[str, Any]) -> int:
     """Returns how many decisions an episode had in the environment that a policy was trained in.
 
     Args:
-        environment: Arguments of the environment, by name; of several budgets the largest counts.
+        environment: Arguments of the environment, by name; of several budgets the largest counts, and of
+            the parts of a mixture the median.
     """
     names = ("inner_steps", "history_length", "tasks", "budget")
     given = {name: environment[name] for name in names if name in environment}
@@ -119,10 +122,14 @@ def trained_decisions(environment: dict[str, Any]) -> int:
     try:
         config = AutoTrainConfig(**given)
         parts = config.task_distribution.levels[-1].parts
-        budgets = [budget for part in parts for budget in part.possible("budget")]
     except (InvalidValueError, TypeError):
         return DECISIONS
-    return max(budgets, default=DECISIONS * config.inner_steps) // config.inner_steps
+    lengths = [
+        max(part.possible("budget"), default=DECISIONS * steps) // steps
+        for part in parts
+        for steps in (steps or config.inner_steps for steps in part.possible("inner_steps"))
+    ]
+    return int(np.median(lengths)) if lengths else DECISIONS
 
 
 def as_policy(policy: str | PathLike[str] | Policy) -> Policy:

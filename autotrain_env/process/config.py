@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ from autotrain_env.process.task_distributions import (
     as_task_distribution,
     possible_values,
 )
-from autotrain_env.process.tasks import Task, is_users_own
+from autotrain_env.process.tasks import MOST_INNER_STEPS, Task, is_users_own
 from autotrain_env.training.engine import BACKENDS
 
 INITIAL_STATES = ("random_inits", "zeros")
@@ -77,10 +78,11 @@ OTHER_WORDS = {
 }
 """What users mean by words of other software."""
 
-TASK_FIELDS = tuple(f.name for f in dataclasses.fields(Task))
+TASK_FIELDS = tuple(f.name for f in dataclasses.fields(Task) if f.name != "inner_steps")
+"""Fields of a task that an argument replaces in every task; `inner_steps` is for those that do not say."""
 FLAGS = ("train_on_holdout", "download", "reinit", "stop", "thresholdout", "history_in_info")
-MOST_INNER_STEPS, MOST_SNAPSHOTS, MOST_NUMBERS = 100_000, 10_000, 10_000_000
-"""Largest T and H, and numbers in an observation: what takes more memory than there is says so first."""
+MOST_SNAPSHOTS, MOST_NUMBERS = 10_000, 10_000_000
+"""Largest H, and numbers in an observation: what takes more memory than there is says so first."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class AutoTrainConfig:
     replaces it in every task. Each may be a sampler (`LogUniform`, `Uniform`, `Choice`).
 
     Args:
-        inner_steps: Optimiser updates in one env step (T).
+        inner_steps: Optimiser updates in one env step (T), where a task does not say how many.
         history_length: Samples of every metric kept per env step (K); divides `inner_steps`.
         num_snapshots: States that the agent sees and can rewind to, the current one included (H).
         score: What is to be maximised: `"accuracy"`; `"balanced_accuracy"`, the mean over the classes of
@@ -240,19 +242,14 @@ class AutoTrainConfig:
             object.__setattr__(self, "num_rewinds", self.num_snapshots)
         for level in self.task_distribution.levels:
             for part in level.parts:
-                for budget in part.possible("budget"):
-                    self.check_budget(budget)
+                for length in itertools.product(part.possible("budget"), part.possible("inner_steps")):
+                    self.check_length(*length)
 
     def _check_sizes(self) -> None:
         check_whole("inner_steps", self.inner_steps, 1, MOST_INNER_STEPS)
         check_whole("history_length", self.history_length, 1)
         check_whole("num_snapshots", self.num_snapshots, 1, MOST_SNAPSHOTS)
-        check(
-            self.inner_steps % self.history_length == 0,
-            "history_length",
-            self.history_length,
-            f"a divisor of inner_steps={self.inner_steps}",
-        )
+        self._check_inner_steps(self.inner_steps)
         check(
             self.num_snapshots * self.history_length * NUM_METRICS <= MOST_NUMBERS,
             "(num_snapshots, history_length)",
@@ -312,21 +309,28 @@ class AutoTrainConfig:
             if not is_path:
                 raise InvalidTypeError(f"{name}={in_brief(value)} must be a path, or None")
 
-    def check_budget(self, budget: int) -> None:
-        """Check that an episode's budget is a multiple of `inner_steps`.
+    def _check_inner_steps(self, inner_steps: int) -> None:
+        allowed = f"a divisor of inner_steps={inner_steps}"
+        check(inner_steps % self.history_length == 0, "history_length", self.history_length, allowed)
+
+    def check_length(self, budget: int, inner_steps: int | None) -> int:
+        """Check that an episode's budget is a multiple of `inner_steps`, and that one of `history_length`.
 
         Args:
             budget: Updates per episode.
+            inner_steps: Updates per env step that the task says, or `None`.
+
+        Returns:
+            Updates per env step.
 
         Raises:
             InvalidValueError: If it is not.
         """
-        check(
-            budget % self.inner_steps == 0,
-            "budget",
-            budget,
-            f"a multiple of inner_steps={self.inner_steps}",
-        )
+        if inner_steps is None:
+            inner_steps = self.inner_steps
+        self._check_inner_steps(inner_steps)
+        check(budget % inner_steps == 0, "budget", budget, f"a multiple of inner_steps={inner_steps}")
+        return inner_steps
 
     @property
     def task_distribution(self) -> Distribution | Curriculum:

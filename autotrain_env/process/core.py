@@ -32,8 +32,8 @@ class _TrainedLanes:
     Args:
         lanes: Lanes whose updates were counted, int64, shape (n,).
         good: Those of them that were trained and are finite, int64, shape (m,).
-        losses: Mean log loss of every minibatch [nats], float64, shape (m, T).
-        accuracies: Accuracy on every minibatch, float64, shape (m, T).
+        losses: Mean log loss of the minibatches of every window [nats], float64, shape (m, K).
+        accuracies: Accuracy on them, float64, shape (m, K).
         found: What the networks make of the parts that are measured.
     """
 
@@ -75,7 +75,6 @@ class AutoTrainCore:
             num_envs,
             config.num_snapshots,
             config.history_length,
-            config.inner_steps,
             config.lr_bounds,
             config.score,
             Thresholdout(
@@ -131,6 +130,7 @@ class AutoTrainCore:
             lanes,
             [episode.dataset.num_classes for episode in episodes],
             [episode.task.budget for episode in episodes],
+            [episode.inner_steps for episode in episodes],
             [episode.task.initial_learning_rate for episode in episodes],
             [stream(episode.seed, "thresholdout") for episode in episodes],
         )
@@ -252,7 +252,6 @@ class AutoTrainCore:
         lineage.spend(lanes)
         healthy = lanes[~lineage.diverged[lanes]]
         losses, accuracies, finite = self.stacks.train(healthy, lineage.learning_rate[healthy])
-        finite &= np.isfinite(losses).all(1)
         found = self.stacks.evaluate(healthy[finite], losses=lineage.needs_losses)
         finite[finite] = found.finite
         return _TrainedLanes(
@@ -409,7 +408,7 @@ class AutoTrainCore:
             holdout_answer=lineage.holdout_answer.copy(),
             running=self.lanes.running.copy(),
             episode_seed=self.lanes.episode_seed.copy(),
-            inner_steps=self.config.inner_steps,
+            inner_steps=lineage.inner_steps.copy(),
             lr_bounds=self.config.lr_bounds,
             action_type=self.action_type,
             observation_layout=self.config.observation_layout,

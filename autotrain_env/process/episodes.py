@@ -60,6 +60,7 @@ class Episode:
     split: Split
     architecture: Architecture
     batch_size: int
+    inner_steps: int
     groups: tuple[int, ...]  # by `GROUPS`: equal for lanes that can be computed together
     offset: int  # of the dataset in the pool
     evaluation_index: np.ndarray  # in the pool: train subset, holdout and validation together, int32
@@ -197,7 +198,7 @@ class EpisodeMaker:
         config = self.config
         if task is None:
             task = self.distribution.sample(stream(seed, "task"), self.task_level)
-        config.check_budget(task.budget)
+        inner_steps = config.check_length(task.budget, task.inner_steps)
         dataset = self._load(task)
         split_sizes = self._sizes(task, dataset)
         batch_size = _batch_size(task, split_sizes)
@@ -216,7 +217,8 @@ class EpisodeMaker:
             split=split,
             architecture=architecture,
             batch_size=batch_size,
-            groups=self._group_numbers(task, dataset, architecture, batch_size, sizes),
+            inner_steps=inner_steps,
+            groups=self._group_numbers(task, dataset, architecture, (inner_steps, batch_size), sizes),
             offset=offset,
             evaluation_index=np.concatenate(parts) + np.int32(offset),
             evaluation_labels=np.concatenate(
@@ -232,13 +234,13 @@ class EpisodeMaker:
         task: Task,
         dataset: Dataset,
         architecture: Architecture,
-        batch_size: int,
+        batches: tuple[int, int],
         evaluation_sizes: tuple[int, int, int],
     ) -> tuple[int, ...]:
         stack = (architecture, task.optimizer.kind)  # type: ignore[union-attr]
         alike = {
             "stack": None,
-            "training": batch_size,
+            "training": batches,
             "evaluation": evaluation_sizes,
             "test": len(dataset.labels) - dataset.pool_size,
         }

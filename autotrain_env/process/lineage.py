@@ -4,7 +4,6 @@ A lineage knows no network. Whoever makes the updates (the core for its own netw
 theirs) tells it what was measured, and carries out on the weights what it says.
 """
 
-import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -31,7 +30,6 @@ class Lineage:
         num_envs: Number of lanes (N).
         num_snapshots: Number of rows (H).
         history_length: Number of windows per env step (K).
-        inner_steps: Number of updates per env step (T), a multiple of K.
         lr_bounds: Smallest and largest learning rate.
         score: What is maximised, one of `SCORES`.
         thresholdout: What guards the holdout of the N lanes.
@@ -42,18 +40,17 @@ class Lineage:
         num_envs: int,
         num_snapshots: int,
         history_length: int,
-        inner_steps: int,
         lr_bounds: tuple[float, float],
         score: str,
         thresholdout: Thresholdout,
     ) -> None:
-        self.inner_steps = inner_steps
         self.lr_bounds = lr_bounds
         self.score = score
         self.thresholdout = thresholdout
         # Each of shape (N,) unless stated.
         self.num_classes = np.full(num_envs, 2)
         self.budget = np.zeros(num_envs, np.int64)  # [updates]
+        self.inner_steps = np.full(num_envs, history_length)  # updates per env step (T)
         self.updates = np.zeros(num_envs, np.int64)  # of the budget used
         self.learning_rate = np.ones(num_envs)
         self.initial_learning_rate = np.ones(num_envs)  # within the bounds
@@ -83,6 +80,7 @@ class Lineage:
         lanes: np.ndarray,
         num_classes: Sequence[int],
         budget: Sequence[int],
+        inner_steps: Sequence[int],
         learning_rate: Sequence[float],
         generators: Sequence[np.random.Generator],
     ) -> None:
@@ -92,11 +90,13 @@ class Lineage:
             lanes: Which lanes, int64, shape (n,).
             num_classes: Number of classes (C) of each lane.
             budget: Updates per episode of each lane.
+            inner_steps: Updates per env step (T) of each lane, a multiple of K.
             learning_rate: Initial rate of each lane; held to the bounds.
             generators: Thresholdout's stream of each lane.
         """
         self.num_classes[lanes] = num_classes
         self.budget[lanes] = budget
+        self.inner_steps[lanes] = inner_steps
         self.updates[lanes] = 0
         self.learning_rate[lanes] = self.initial_learning_rate[lanes] = self.clamp(np.array(learning_rate))
         self.thresholdout.begin(lanes, generators)
@@ -187,7 +187,7 @@ class Lineage:
 
     def spend(self, lanes: np.ndarray) -> None:
         """Count an env step's updates, made or skipped, in the given lanes (int64, shape (n,))."""
-        self.updates[lanes] += self.inner_steps
+        self.updates[lanes] += self.inner_steps[lanes]
 
     def push_trained(
         self,
@@ -201,13 +201,14 @@ class Lineage:
 
         Args:
             lanes: Which lanes, int64, shape (n,).
-            losses: Mean log loss of every minibatch [nats], float64, shape (n, T).
-            accuracies: Accuracy on every minibatch, float64, shape (n, T).
+            losses: Mean log loss of every minibatch [nats], or of every window, float64, shape (n, T) or
+                (n, K).
+            accuracies: Accuracy on every minibatch, or in every window, likewise.
             train_score: Score on the train subset, float64, shape (n,).
             holdout_score: Score on the holdout, unguarded, float64, shape (n,).
         """
-        self.loss[lanes] = self._windows(losses)
-        self.batch_accuracy[lanes] = self._windows(accuracies)
+        self.loss[lanes] = window_means(losses, self.history_length)
+        self.batch_accuracy[lanes] = window_means(accuracies, self.history_length)
         self._ask(lanes, train_score, holdout_score)
         self._push(lanes, *self._trained_rows(lanes))
 
@@ -284,20 +285,13 @@ class Lineage:
         possible[:, 0] &= ~self.diverged
         return possible
 
-    def _windows(self, values: np.ndarray) -> np.ndarray:
-        """Average over each of the K windows of an env step: (n, T) to (n, K)."""
-        per_window = self.inner_steps // self.history_length
-        windows = values.reshape(len(values), self.history_length, per_window)
-        with np.errstate(over="ignore"):
-            means = np.add.reduce(windows, axis=2) / per_window
-        return np.minimum(means, LARGEST)
-
     def _trained_rows(self, lanes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Make rows of lanes whose env step is over, (n, K, M), and the updates in their lineages, (n,)."""
-        ends = _window_ends(self.inner_steps, self.history_length)
+        inner_steps, windows = self.inner_steps[lanes], self.history_length
+        ends = np.arange(1, windows + 1) * (inner_steps // windows)[:, None]  # of each window, (n, K)
         before = self.lineage_updates[lanes, 0]
-        updates = self.updates[lanes, None] + (ends - self.inner_steps)
-        return self._rows(lanes, updates, before[:, None] + ends), before + self.inner_steps
+        updates = (self.updates[lanes] - inner_steps)[:, None] + ends
+        return self._rows(lanes, updates, before[:, None] + ends), before + inner_steps
 
     def _rows(self, lanes: np.ndarray, updates: np.ndarray, lineage_updates: np.ndarray) -> np.ndarray:
         measured = Measurement(
@@ -339,7 +333,18 @@ class Lineage:
         self.thresholdout.copy_lane(source, target)
 
 
-@functools.cache
-def _window_ends(inner_steps: int, history_length: int) -> np.ndarray:
-    """Returns after how many updates of an env step each window ends, int64, shape (K,)."""
-    return np.arange(1, history_length + 1) * (inner_steps // history_length)
+def window_means(values: np.ndarray, history_length: int) -> np.ndarray:
+    """Average over each window of an env step.
+
+    Args:
+        values: One for each update, float64, shape (n, T).
+        history_length: Number of windows (K), a divisor of T.
+
+    Returns:
+        Means, float64, shape (n, K); finite where all values are.
+    """
+    per_window = values.shape[1] // history_length
+    windows = values.reshape(len(values), history_length, per_window)
+    with np.errstate(over="ignore"):
+        means = np.add.reduce(windows, axis=2) / per_window
+    return np.minimum(means, LARGEST)

@@ -25,7 +25,7 @@ class Situation:
         holdout_answer: Thresholdout's last answer, 0 to 1, float64, shape (N,).
         running: Which lanes are to be decided on; what is decided in others is ignored; bool, shape (N,).
         episode_seed: Numbers that, with the tasks, name the episodes, int64, shape (N,).
-        inner_steps: Updates per env step (T).
+        inner_steps: Updates per env step (T), int64, shape (N,).
         lr_bounds: Smallest and largest learning rate; rates beyond them are held to them.
         action_type: What actions there are, for policies that choose among them.
         observation_layout: `"stacked"` or `"flat"`.
@@ -43,7 +43,7 @@ class Situation:
     holdout_answer: np.ndarray
     running: np.ndarray
     episode_seed: np.ndarray
-    inner_steps: int
+    inner_steps: np.ndarray
     lr_bounds: tuple[float, float]
     action_type: ActionType
     observation_layout: str

@@ -145,6 +145,7 @@ class TaskDistribution:
     initial_learning_rate: Any = field(default_factory=lambda: LogUniform(1e-3, 10.0))
     initialization: Any = "kaiming_uniform"
     budget: Any = 600
+    inner_steps: Any = None
 
     @property
     def levels(self) -> tuple["TaskDistribution", ...]:

@@ -21,8 +21,8 @@ def is_users_own(dataset: str | Dataset) -> bool:
     return not (dataset.built_in if isinstance(dataset, Dataset) else is_built_in(dataset))
 
 
-MOST_UPDATES = 10**9
-"""Largest budget: a year and more of updates of one network."""
+MOST_UPDATES, MOST_INNER_STEPS = 10**9, 100_000
+"""Largest budget, a year and more of updates of one network; largest T, since indices are drawn at once."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class Task:
         initialization: Scheme of the first network (`"kaiming_uniform"`, `"xavier_normal"`, …); see
             `autotrain_env.training.initialization.INITIALIZATIONS`.
         budget: Optimiser updates in the episode, a multiple of `inner_steps`.
+        inner_steps: Optimiser updates in one env step (T); `None` for those that the environment says.
     """
 
     dataset: str | Dataset = "digits"
@@ -62,6 +63,7 @@ class Task:
     initial_learning_rate: float = 0.1
     initialization: str = "kaiming_uniform"
     budget: int = 600
+    inner_steps: int | None = None
 
     def __post_init__(self) -> None:
         """Look names up and check every value that can be checked without the data."""
@@ -82,6 +84,8 @@ class Task:
                 check_whole(name, getattr(self, name), 1)
         check_whole("split_seed", self.split_seed, 0, 2**64 - 1)
         check_whole("budget", self.budget, 1, MOST_UPDATES)
+        if self.inner_steps is not None:
+            check_whole("inner_steps", self.inner_steps, 1, MOST_INNER_STEPS)
         check_number("label_noise", self.label_noise, lambda number: 0 <= number <= 1, "in [0, 1]")
         check_number(
             "initial_learning_rate",
