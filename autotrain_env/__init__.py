@@ -55,7 +55,7 @@ from autotrain_env.process.task_distributions import (
     Uniform,
 )
 from autotrain_env.process.tasks import Task
-from autotrain_env.training.classifiers import CNN, MLP, Classifier, Custom, ResNet18
+from autotrain_env.training.classifiers import CNN, MLP, Classifier, Custom, Normalized, ResNet18
 from autotrain_env.training.initialization import INITIALIZATIONS
 from autotrain_env.training.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from autotrain_env.viewing.comparison import plot_comparison
@@ -103,6 +103,7 @@ __all__ = [
     "Exponential",
     "LogUniform",
     "Mixture",
+    "Normalized",
     "OneCycle",
     "Optimizer",
     "Policy",

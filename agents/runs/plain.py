@@ -72,7 +72,7 @@ _PLACES: dict[str, tuple[str, ...]] = {
     "autotrain_env.process.tasks": ("Task",),
     "autotrain_env.process.thresholdout": ("Thresholdout",),
     "autotrain_env.training.architecture": ("Architecture",),
-    "autotrain_env.training.classifiers": ("CNN", "MLP", "ResNet18"),
+    "autotrain_env.training.classifiers": ("CNN", "MLP", "Normalized", "ResNet18"),
     "autotrain_env.training.layout": ("Entry", "Layout"),
     "autotrain_env.training.native.library": ("permute",),
     "autotrain_env.training.networks": ("LoopedNetwork", "StackedMLP", "VmapNetwork"),

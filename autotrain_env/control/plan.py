@@ -1,6 +1,7 @@
 """What a controlled run is: which policy, which decision process, how many updates between decisions."""
 
 import dataclasses
+import itertools
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -112,8 +113,8 @@ def trained_decisions(environment: dict[str, Any]) -> int:
     """Returns how many decisions an episode had in the environment that a policy was trained in.
 
     Args:
-        environment: Arguments of the environment, by name; of several budgets the largest counts, and of
-            the parts of a mixture the median.
+        environment: Arguments of the environment, by name; of several budgets the largest counts, and in a
+            mixture the median of all.
     """
     names = ("inner_steps", "history_length", "tasks", "budget")
     given = {name: environment[name] for name in names if name in environment}
@@ -125,11 +126,13 @@ def trained_decisions(environment: dict[str, Any]) -> int:
     except (InvalidValueError, TypeError):
         return DECISIONS
     lengths = [
-        max(part.possible("budget"), default=DECISIONS * steps) // steps
+        budget // (steps or config.inner_steps)
         for part in parts
-        for steps in (steps or config.inner_steps for steps in part.possible("inner_steps"))
+        for budget, steps in itertools.product(part.possible("budget"), part.possible("inner_steps"))
     ]
-    return int(np.median(lengths)) if lengths else DECISIONS
+    if not lengths:
+        return DECISIONS
+    return max(lengths) if len(parts) == 1 else int(np.median(lengths))
 
 
 def as_policy(policy: str | PathLike[str] | Policy) -> Policy:

@@ -19,7 +19,6 @@ from autotrain_env.process.config import AutoTrainConfig
 from autotrain_env.process.rewards import baseline_curve
 from autotrain_env.process.tasks import Task
 from autotrain_env.training.architecture import Architecture
-from autotrain_env.training.classifiers import MLP
 
 GROUPS = ("stack", "training", "evaluation", "test")
 """What lanes can be computed together for; episodes number the groups of lanes that can."""
@@ -256,7 +255,7 @@ class EpisodeMaker:
 
     def _architecture(self, task: Task, dataset: Dataset, batch_size: int) -> Architecture:
         # What flattens its images serves images and feature vectors alike.
-        flat = isinstance(task.classifier, MLP)
+        flat = task.classifier.flattens  # type: ignore[union-attr]
         image_shape = (dataset.num_features,) if flat else dataset.image_shape
         shape = (task.classifier, image_shape, dataset.num_classes)
         if shape not in self._architectures:

@@ -1,4 +1,4 @@
-"""Where tasks come from: samplers, distributions, curricula and presets."""
+"""Where tasks come from: samplers, distributions, mixtures and curricula."""
 
 import dataclasses
 import math
@@ -8,10 +8,9 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
-from autotrain_env.errors import InvalidTypeError, as_number, check, in_brief, look_up
+from autotrain_env.errors import InvalidTypeError, as_number, check, in_brief
 from autotrain_env.process.tasks import Task
 from autotrain_env.training.classifiers import Classifier, as_classifier
-from autotrain_env.training.optimizers import SGD
 
 
 @runtime_checkable
@@ -102,7 +101,7 @@ class Choice:
     """One of several values, each as likely as the others.
 
     Args:
-        values: What to choose from.
+        values: What to choose from; where a sampler is chosen, the value is drawn from it.
     """
 
     values: tuple[Any, ...]
@@ -113,7 +112,8 @@ class Choice:
 
     def sample(self, generator: np.random.Generator) -> Any:
         """Draw one value."""
-        return self.values[int(generator.integers(len(self.values)))]
+        value = self.values[int(generator.integers(len(self.values)))]
+        return value.sample(generator) if hasattr(value, "sample") else value
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ def as_classifiers(value: Any) -> Any:
 def possible_values(value: Any) -> list[Any]:
     """Returns the values that a field of a distribution can take, as far as they can be listed."""
     if isinstance(value, Choice):
-        return list(value.values)
+        return [possible for entry in value.values for possible in possible_values(entry)]
     if isinstance(value, (LogUniform, Uniform)):
         return [value.low, value.high]
     return [] if isinstance(value, Sampler) else [value]
@@ -348,68 +348,3 @@ class Curriculum:
         share = float(np.mean(successes)) if len(successes) else 0.5
         step = int(share >= self.promote_at) - int(share < self.demote_at)
         return min(max(level + step, 0), len(self.levels) - 1)
-
-
-TASK_PRESETS: dict[str, Distribution | Curriculum] = {
-    # the task of the documentation: rate, split and initialisation differ from episode to episode
-    "default": TaskDistribution(),
-    # one split of one dataset: episodes differ in the initial rate and the first weights alone
-    "rates": TaskDistribution(split_seed=0),
-    # several datasets and networks, none of which needs a download
-    "mixed": TaskDistribution(
-        dataset=Choice(("digits", "synthetic")),
-        label_noise=Choice((0.0, 0.1, 0.2, 0.4)),
-        train_size=Choice((100, 200, 400)),
-        holdout_size=200,
-        validation_size=400,
-        classifier=Choice(("linear", "mlp", "mlp-64-32")),
-        optimizer=Choice(("sgd", "momentum", "adam")),
-        batch_size=Choice((32, 64)),
-    ),
-    # the default task, from low rates and clean labels to all rates and wrong ones
-    "curriculum": Curriculum(
-        (
-            TaskDistribution(label_noise=0.0, initial_learning_rate=LogUniform(1e-3, 0.1)),
-            TaskDistribution(label_noise=0.1, initial_learning_rate=LogUniform(1e-3, 1.0)),
-            TaskDistribution(),
-        )
-    ),
-    # for policies that are to be carried over to other data: small noisy sets, on which a low rate early is
-    # best, and large ones of many Gaussians (the last three), on which a high one pays until late, also
-    # where accuracy is high; momentum moves the best rate by decades; deep networks die at high rates, and
-    # a lower one alone does not bring them back
-    "many": TaskDistribution(
-        dataset=Choice(
-            (
-                *("digits",) * 4,
-                "gaussian_mixture-1-1500-0.1",
-                "gaussian_mixture-3-12000-0.5",
-                "correlated_mixture-4-1500-0.2",
-                "correlated_mixture-6-12000-0.3",
-                "correlated_mixture-8-40000-0.1-64-8",
-                "correlated_mixture-9-40000-0.0-64-4",
-                "correlated_mixture-10-40000-0.0-64-8",
-            )
-        ),
-        label_noise=Choice((0.0, 0.0, 0.1, 0.2, 0.4)),
-        holdout_size=300,
-        validation_size=400,
-        classifier=Choice(("mlp", "mlp-64-32", "mlp-48-48-48")),
-        optimizer=Choice(("sgd", "momentum", "momentum", SGD(momentum=0.98))),
-    ),
-}
-
-
-def as_task_distribution(tasks: str | Distribution | Curriculum) -> Distribution | Curriculum:
-    """Look a distribution up by name.
-
-    Args:
-        tasks: One of `TASK_PRESETS`, or a distribution, which is returned as it is.
-
-    Raises:
-        InvalidValueError: If the name is unknown.
-        InvalidTypeError: If it is neither a name nor a distribution.
-    """
-    kinds = (TaskDistribution, Mixture, Curriculum)
-    allowed = "a name, a TaskDistribution, a Mixture or a Curriculum"
-    return look_up("tasks", tasks, kinds, TASK_PRESETS, allowed)

@@ -39,8 +39,9 @@ class Task:
         validation_size: Images in the validation part.
         label_noise: Probability with which a label of the train or holdout part becomes another class.
             `None` for 0.2 with a built-in dataset, and for 0 with your own data.
-        classifier: A name (`"linear"`, `"mlp"`, `"mlp-200-100-50"`, `"cnn"`, `"resnet18"`), a
-            `Classifier`, or a function that makes an `nn.Module`.
+        classifier: A name (`"linear"`, `"mlp"`, `"mlp-200-100-50"`, `"cnn"`, `"cnn-8-16"`,
+            `"cnn+batch_norm"`, `"mlp-100+layer_norm"`, `"resnet18"`), a `Classifier`, or a function that
+            makes an `nn.Module`.
         optimizer: A name (`"sgd"`, `"momentum"`, `"nesterov"`, `"rmsprop"`, `"adam"`, `"adamw"`) or an
             `Optimizer`.
         batch_size: Images in a minibatch; `None` for 64, or a quarter of the train part if that is less.

@@ -29,7 +29,8 @@ from autotrain_env import (
     load_dataset,
     register_dataset,
 )
-from autotrain_env.process.task_distributions import TASK_PRESETS, Sampler, as_task_distribution
+from autotrain_env.process.task_distributions import Sampler
+from autotrain_env.process.task_presets import TASK_PRESETS, as_task_distribution
 from tests.helpers import tiny, tiny_data, user_arrays
 
 FIELDS = [field.name for field in dataclasses.fields(Task)]
@@ -229,7 +230,7 @@ def test_wrong_fields_are_found_when_a_distribution_is_made():
             TaskDistribution(**kwargs)
 
 
-@pytest.mark.parametrize("preset", TASK_PRESETS)
+@pytest.mark.parametrize("preset", [name for name in TASK_PRESETS if "real_runs" not in name])
 def test_presets_make_environments_without_a_download(preset: str):
     env = gymnasium.make("AutoTrain-v0", tasks=preset)
     tasks = set()
@@ -260,6 +261,41 @@ def test_presets_make_environments_without_a_download(preset: str):
     }
     assert several == varied[preset]
     assert len({task.initial_learning_rate for task in tasks}) == 12
+
+
+@pytest.mark.parametrize(("preset", "most"), [("real_runs", 20_000), ("short_real_runs", 2_000)])
+def test_real_runs_are_what_people_train(preset: str, most: int):
+    tasks = as_task_distribution(preset)
+    assert isinstance(tasks, Mixture) and as_task_distribution(preset) is tasks
+    generator = np.random.default_rng(0)
+    drawn = [tasks.sample(generator) for _ in range(3000)]
+    names = {task.dataset.split("-")[0] for task in drawn if isinstance(task.dataset, str)}
+    assert names == {
+        *("digits", "gaussian_mixture", "correlated_mixture", "teacher"),
+        *("shapes", "patterns", "textures", "teacher_cnn"),
+    }
+    budgets = np.array([task.budget for task in drawn])
+    decisions = budgets / [task.inner_steps or 0 for task in drawn]
+    assert (budgets.min(), budgets.max()) == (300, most)
+    assert decisions.min() == 15 and decisions.max() == 120 and (decisions % 1 == 0).all()
+    noises = np.array([task.label_noise for task in drawn])
+    assert (noises == 0).mean() == pytest.approx(0.5, abs=0.04) and 0.49 < noises.max() <= 0.5
+    rules = {type(task.optimizer).__name__ for task in drawn}
+    assert rules == {"SGD", "RMSprop", "Adam", "AdamW"}
+    rates = np.array([task.initial_learning_rate for task in drawn if task.optimizer == Adam()])
+    assert ((rates >= 1e-4) & (rates <= 2e-2)).mean() > 0.75 and rates.min() < 1e-5 and rates.max() > 0.3
+    networks = {type(task.classifier).__name__ for task in drawn}
+    assert networks == {"MLP", "CNN", "Normalized"}
+    assert {task.batch_size for task in drawn} == {16, 32, 64, 128, 256}
+
+
+@pytest.mark.slow
+def test_every_task_of_real_runs_fits_its_data():
+    envs = gymnasium.make_vec("AutoTrain-v0", num_envs=24, tasks="real_runs").unwrapped
+    envs.reset(seed=0)
+    sizes = {len(data.labels) for data in envs.core.maker._own}  # type: ignore[attr-defined]
+    assert min(sizes) <= 2500 and max(sizes) == 62_500
+    envs.step(np.full(24, 2))
 
 
 def test_as_task_distribution_looks_names_up():
