@@ -67,6 +67,8 @@ class EnvArguments:
     initial_learning_rate: float | None = None
     initialization: str | None = None
     budget: int | None = None
+    measured: str | None = None
+    can_reinit: bool | None = None
     train_on_holdout: bool | None = None
     data_root: str | None = None
     download: bool | None = None
@@ -84,6 +86,7 @@ class EnvArguments:
     reinit_learning_rate: float | str | None = None
     initial_states: str | None = None
     observation_layout: str | None = None
+    metrics: str | None = None
 
     thresholdout: bool | None = None
     thresholdout_threshold: float | None = None

@@ -170,6 +170,8 @@ class Controller:
         )
         self._looker = Looker(self._meter, self._scale, self.config, holdout, train, holdout_batches)
         self._reinit = check_reinit(model, reinit)
+        # Policies that were trained with the basic metrics never met networks that cannot be drawn.
+        self._can_reinit = self._reinit is not None or self.config.metrics == "basic"
         self._snapshots = Snapshots([model, optimizer, *self.also], snapshots)
         self._rows = Rows(self._snapshots, self.config.num_snapshots)
         self._begin_numbers()
@@ -203,10 +205,12 @@ class Controller:
                 config.thresholdout_budget,
                 config.thresholdout and self._looker.data is not None,
             ),
+            config.metrics,
         )
         noise, rate = stream(self.seed, "thresholdout"), self.rates.rate
         lengths = [self.plan.budget], [config.inner_steps]
-        self._lineage.begin(_LANE, [self._scale.classes], *lengths, [rate], [noise])
+        measured = [self._looker.measured]
+        self._lineage.begin(_LANE, [self._scale.classes], *lengths, [rate], [noise], measured)
         self._action_type = config.make_action_type()
         self._action_generator = stream(self.seed, "actions")
         self._history = EpisodeHistory(1, config.history_length)
@@ -419,6 +423,7 @@ class Controller:
             rows=lineage.rows.copy(),
             exists=lineage.exists(),
             rewindable=lineage.rewindable(),
+            can_reinit=np.array([self._can_reinit]),
             learning_rate=lineage.learning_rate.copy(),
             initial_learning_rate=lineage.initial_learning_rate.copy(),
             updates=lineage.updates.copy(),
@@ -431,6 +436,7 @@ class Controller:
             lr_bounds=self.config.lr_bounds,
             action_type=self._action_type,
             observation_layout=self.config.observation_layout,
+            metrics=self.config.metrics,
             generators=[self._action_generator],
         )
 

@@ -19,7 +19,7 @@ DECISIONS = 30
 """Decisions of a run where the policy's file names none."""
 
 PROCESS = (
-    *("history_length", "num_snapshots", "score", "lr_bounds", "observation_layout"),
+    *("history_length", "num_snapshots", "score", "lr_bounds", "observation_layout", "metrics"),
     *("action_type", "lr_factors", "num_rewinds", "max_lr_factor", "rewind_sampling"),
     *("reinit", "stop", "reinit_learning_rate"),
     *("thresholdout", "thresholdout_threshold", "thresholdout_sigma", "thresholdout_budget"),
@@ -162,5 +162,10 @@ def describe(policy: Policy) -> str:
 
 
 def needs_holdout(policy: Policy) -> bool:
-    """Returns whether a policy decides by what is measured on the holdout; unknown ones are taken to."""
+    """Returns whether a policy decides by what is measured on the holdout; unknown ones are taken to.
+
+    One whose file names metrics that say what is missing was trained to do without.
+    """
+    if isinstance(policy, TrainedPolicy):
+        return (policy.environment_arguments() or {}).get("metrics", "basic") == "basic"
     return not isinstance(policy, (BudgetSchedule, RandomAgent))

@@ -31,7 +31,7 @@ from autotrain_env.errors import (
 from autotrain_env.process.actions import ACTION_TYPES, ActionType
 from autotrain_env.process.descriptions import describe
 from autotrain_env.process.lineage import SCORES
-from autotrain_env.process.observations import NUM_METRICS, OBSERVATION_LAYOUTS
+from autotrain_env.process.observations import METRIC_SETS, OBSERVATION_LAYOUTS
 from autotrain_env.process.rewards import LARGEST, Baseline, RewardSettings
 from autotrain_env.process.task_distributions import (
     Curriculum,
@@ -115,6 +115,9 @@ class AutoTrainConfig:
         initial_learning_rate: Learning rate at the start of an episode.
         initialization: Scheme of the first network.
         budget: Updates per episode, a multiple of `inner_steps`.
+        measured: What the agent has measured: `"train_and_holdout"`, `"holdout"` or `"nothing"`; see
+            `Task`.
+        can_reinit: Whether other networks can be drawn; see `Task`.
         train_on_holdout: Whether gradients are computed on the holdout part, too: a control for schedules,
             which need no holdout. What is read on the holdout is then no estimate of anything.
         data_root: Folder of the torchvision datasets; `None` for the environment variable
@@ -138,6 +141,8 @@ class AutoTrainConfig:
         initial_states: Rows 1 … H-1 at reset: `"random_inits"`, networks of other initialisation schemes,
             or `"zeros"`, missing.
         observation_layout: `"stacked"` for shape (H, K, M), `"flat"` for one dimension.
+        metrics: Metrics in the observation: the nine `"basic"` ones, or `"extended"` ones, which
+            say besides whether holdout and train score are missing.
         thresholdout: Whether the holdout is guarded.
         thresholdout_threshold: Largest difference of train and holdout score that counts as agreement.
         thresholdout_sigma: Rate of Thresholdout's noise.
@@ -187,6 +192,8 @@ class AutoTrainConfig:
     initial_learning_rate: Any = None
     initialization: Any = None
     budget: Any = None
+    measured: Any = None
+    can_reinit: Any = None
     train_on_holdout: bool = False
     data_root: str | PathLike[str] | None = None
     download: bool = False
@@ -204,6 +211,7 @@ class AutoTrainConfig:
     reinit_learning_rate: str | float = "keep"
     initial_states: str = "random_inits"
     observation_layout: str = "stacked"
+    metrics: str = "basic"
 
     thresholdout: bool = True
     thresholdout_threshold: float = 0.04
@@ -252,7 +260,7 @@ class AutoTrainConfig:
         check_whole("num_snapshots", self.num_snapshots, 1, MOST_SNAPSHOTS)
         self._check_inner_steps(self.inner_steps)
         check(
-            self.num_snapshots * self.history_length * NUM_METRICS <= MOST_NUMBERS,
+            self.num_snapshots * self.history_length * len(METRIC_SETS["extended"]) <= MOST_NUMBERS,
             "(num_snapshots, history_length)",
             (self.num_snapshots, self.history_length),
             f"so that an observation has at most {MOST_NUMBERS:,} numbers",
@@ -275,6 +283,7 @@ class AutoTrainConfig:
             ("score", SCORES),
             ("action_type", ACTION_TYPES),
             ("observation_layout", OBSERVATION_LAYOUTS),
+            ("metrics", METRIC_SETS),
             ("initial_states", INITIAL_STATES),
             ("reward_split", REWARD_SPLITS),
             ("terminal_state", TERMINAL_STATES),

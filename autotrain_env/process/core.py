@@ -84,6 +84,7 @@ class AutoTrainCore:
                 config.thresholdout_budget,
                 config.thresholdout,
             ),
+            config.metrics,
         )
         self.stacks = Stacks(config, num_envs, self.maker)
         self.history = EpisodeHistory(num_envs, config.history_length)
@@ -125,7 +126,7 @@ class AutoTrainCore:
         for lane, episode in zip(lanes.tolist(), episodes, strict=True):
             self.stacks.place(lane, episode)
         self.maker.forget_unused(self.stacks.episodes)
-        self.lanes.begin(lanes, episode_seeds)
+        self.lanes.begin(lanes, episode_seeds, [episode.task.can_reinit for episode in episodes])
         self.lineage.begin(
             lanes,
             [episode.dataset.num_classes for episode in episodes],
@@ -133,8 +134,12 @@ class AutoTrainCore:
             [episode.inner_steps for episode in episodes],
             [episode.task.initial_learning_rate for episode in episodes],
             [stream(episode.seed, "thresholdout") for episode in episodes],
+            [episode.task.measured for episode in episodes],
         )
-        self._draw_networks(lanes, self._num_initial_rows(), measure=True)
+        several = self.lanes.can_reinit[lanes]
+        for some, count in ((lanes[several], self._num_initial_rows()), (lanes[~several], 1)):
+            if len(some):
+                self._draw_networks(some, count, measure=True)
         self._keep_best(lanes)
         self.history.clear(lanes)
         record = self._record(None, np.zeros(self.num_envs), self._no_reward())
@@ -223,9 +228,9 @@ class AutoTrainCore:
     def _prepare(self, decisions: Decisions, ran: np.ndarray) -> Executed:
         """Rewind or re-initialise, and change the rates: carry out all that comes before the updates."""
         stop, goes_on = decisions.stop & ran, ran & ~decisions.stop
-        reinit = decisions.reinit & goes_on
+        reinit = decisions.reinit & goes_on & self.lanes.can_reinit
         going = goes_on.nonzero()[0]
-        wanted = np.where(goes_on & ~reinit, decisions.rewind, 0)
+        wanted = np.where(goes_on & ~decisions.reinit, decisions.rewind, 0)
         distance, factor = np.zeros(self.num_envs, np.int64), np.ones(self.num_envs)
         if wanted.any():
             distance[going] = self._rewind(going, wanted[going])
@@ -400,6 +405,7 @@ class AutoTrainCore:
             rows=lineage.rows.copy(),
             exists=lineage.exists(),
             rewindable=lineage.rewindable(),
+            can_reinit=self.lanes.can_reinit.copy(),
             learning_rate=lineage.learning_rate.copy(),
             initial_learning_rate=lineage.initial_learning_rate.copy(),
             updates=lineage.updates.copy(),
@@ -412,6 +418,7 @@ class AutoTrainCore:
             lr_bounds=self.config.lr_bounds,
             action_type=self.action_type,
             observation_layout=self.config.observation_layout,
+            metrics=self.config.metrics,
             generators=[episode.action_generator for episode in episodes],
         )
 
@@ -426,7 +433,7 @@ class AutoTrainCore:
         Raises:
             InvalidTypeError: If actions are continuous.
         """
-        return self.action_type.masks(self.lineage.rewindable())
+        return self.action_type.masks(self.lineage.rewindable(), self.lanes.can_reinit)
 
     def decode(self, actions: np.ndarray) -> Decisions:
         """Returns the decisions that checked actions of all lanes, shape (N, …), stand for."""

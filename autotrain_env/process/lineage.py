@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from autotrain_env.process.actions import Decisions
-from autotrain_env.process.observations import NUM_METRICS, Measurement, make_rows
+from autotrain_env.process.observations import METRIC_SETS, Measurement, make_rows
 from autotrain_env.process.thresholdout import Thresholdout
 
 SCORES = ("accuracy", "balanced_accuracy", "neg_log_loss")
@@ -33,6 +33,7 @@ class Lineage:
         lr_bounds: Smallest and largest learning rate.
         score: What is maximised, one of `SCORES`.
         thresholdout: What guards the holdout of the N lanes.
+        metrics: Metrics in a row, one of `METRIC_SETS`.
     """
 
     def __init__(
@@ -43,7 +44,9 @@ class Lineage:
         lr_bounds: tuple[float, float],
         score: str,
         thresholdout: Thresholdout,
+        metrics: str = "basic",
     ) -> None:
+        self.metrics = metrics
         self.lr_bounds = lr_bounds
         self.score = score
         self.thresholdout = thresholdout
@@ -58,10 +61,13 @@ class Lineage:
         self.batch_accuracy = np.zeros((num_envs, history_length))
         self.train_score = np.zeros(num_envs)  # in [0, 1], as is the next
         self.holdout_answer = np.zeros(num_envs)
+        self.has_holdout = np.ones(num_envs, bool)
+        self.has_train_score = np.ones(num_envs, bool)
         self.diverged = np.zeros(num_envs, bool)
         self.count = np.zeros(num_envs, np.int64)  # rows that exist
         self.lineage_updates = np.zeros((num_envs, num_snapshots), np.int64)
-        self.rows = np.zeros((num_envs, num_snapshots, history_length, NUM_METRICS), np.float32)
+        width = len(METRIC_SETS[metrics])
+        self.rows = np.zeros((num_envs, num_snapshots, history_length, width), np.float32)
 
     @property
     def num_snapshots(self) -> int:
@@ -83,6 +89,7 @@ class Lineage:
         inner_steps: Sequence[int],
         learning_rate: Sequence[float],
         generators: Sequence[np.random.Generator],
+        measured: Sequence[str],
     ) -> None:
         """Begin new episodes, without any row yet.
 
@@ -93,12 +100,15 @@ class Lineage:
             inner_steps: Updates per env step (T) of each lane, a multiple of K.
             learning_rate: Initial rate of each lane; held to the bounds.
             generators: Thresholdout's stream of each lane.
+            measured: What is measured in each lane, one of `tasks.MEASURED`.
         """
         self.num_classes[lanes] = num_classes
         self.budget[lanes] = budget
         self.inner_steps[lanes] = inner_steps
         self.updates[lanes] = 0
         self.learning_rate[lanes] = self.initial_learning_rate[lanes] = self.clamp(np.array(learning_rate))
+        self.has_holdout[lanes] = [what != "nothing" for what in measured]
+        self.has_train_score[lanes] = [what == "train_and_holdout" for what in measured]
         self.thresholdout.begin(lanes, generators)
         self.clear(lanes)
 
@@ -121,13 +131,15 @@ class Lineage:
 
         Args:
             lanes: Which lanes, int64, shape (n,).
-            loss: Log loss on the train subset [nats], float64, shape (n,).
+            loss: Log loss on the train subset [nats], float64, shape (n,). Where that is not measured, a
+                row shows what guessing gets.
             accuracy: Accuracy there, float64, shape (n,).
             train_score: Score there, float64, shape (n,).
             holdout_score: Score on the holdout, unguarded, float64, shape (n,).
         """
-        self.loss[lanes] = loss[:, None]
-        self.batch_accuracy[lanes] = accuracy[:, None]
+        classes, known = self.num_classes[lanes], self.has_train_score[lanes]
+        self.loss[lanes] = np.where(known, loss, np.log(classes))[:, None]
+        self.batch_accuracy[lanes] = np.where(known, accuracy, 1 / classes)[:, None]
         self._ask(lanes, train_score, holdout_score)
         updates = np.repeat(self.updates[lanes, None], self.history_length, axis=1)
         self._push(lanes, self._rows(lanes, updates, updates * 0), np.zeros(len(lanes), np.int64))
@@ -267,9 +279,20 @@ class Lineage:
         return np.minimum(np.maximum(rates, low), high)
 
     def _ask(self, lanes: np.ndarray, train_score: np.ndarray, holdout_score: np.ndarray) -> None:
-        """Keep the train scores; ask each lane's holdout once, through Thresholdout."""
+        """Keep the train scores; ask each lane's holdout once, through Thresholdout.
+
+        Minibatches stand in where there is no train score, the train score where there is no holdout.
+        """
         train, holdout = self.to_unit(lanes, train_score), self.to_unit(lanes, holdout_score)
-        answers = self.thresholdout.query(lanes, train, holdout)
+        known, there = self.has_train_score[lanes], self.has_holdout[lanes]
+        if not known.all():
+            last = self.scores(lanes, self.batch_accuracy[lanes, -1], self.loss[lanes, -1])
+            train = np.where(known, train, self.to_unit(lanes, last))
+        if there.all():
+            answers = self.thresholdout.query(lanes, train, holdout)
+        else:
+            answers = train.copy()
+            answers[there] = self.thresholdout.query(lanes[there], train[there], holdout[there])
         self.train_score[lanes] = train
         self.holdout_answer[lanes] = np.minimum(np.maximum(answers, 0.0), 1.0)
 
@@ -303,8 +326,11 @@ class Lineage:
             updates=updates,
             lineage_updates=lineage_updates,
             diverged=self.diverged[lanes],
+            holdout_missing=~self.has_holdout[lanes],
+            train_missing=~self.has_train_score[lanes],
         )
-        return make_rows(measured, self.num_classes[lanes], self.budget[lanes], self.lr_bounds)
+        numbers = self.num_classes[lanes], self.budget[lanes]
+        return make_rows(measured, *numbers, self.lr_bounds, self.metrics)
 
     def _push(self, lanes: np.ndarray, rows: np.ndarray, lineage_updates: np.ndarray) -> None:
         """Put a row 0 before the others; the oldest row goes where there is no more room."""

@@ -146,6 +146,8 @@ class TaskDistribution:
     initialization: Any = "kaiming_uniform"
     budget: Any = 600
     inner_steps: Any = None
+    measured: Any = "train_and_holdout"
+    can_reinit: Any = True
 
     @property
     def levels(self) -> tuple["TaskDistribution", ...]:

@@ -8,7 +8,14 @@ from torch import nn
 
 from autotrain_env.data.dataset import Dataset
 from autotrain_env.data.registry import is_built_in
-from autotrain_env.errors import InvalidTypeError, check_name, check_number, check_whole, in_brief
+from autotrain_env.errors import (
+    InvalidTypeError,
+    check_flag,
+    check_name,
+    check_number,
+    check_whole,
+    in_brief,
+)
 from autotrain_env.training.classifiers import Classifier, as_classifier
 from autotrain_env.training.initialization import initialization_names
 from autotrain_env.training.optimizers import Optimizer, as_optimizer
@@ -20,6 +27,9 @@ def is_users_own(dataset: str | Dataset) -> bool:
     """Returns whether a dataset, or what stands under a name, is a user's own."""
     return not (dataset.built_in if isinstance(dataset, Dataset) else is_built_in(dataset))
 
+
+MEASURED = ("train_and_holdout", "holdout", "nothing")
+"""What an agent may have measured at every decision."""
 
 MOST_UPDATES, MOST_INNER_STEPS = 10**9, 100_000
 """Largest budget, a year and more of updates of one network; largest T, since indices are drawn at once."""
@@ -50,6 +60,11 @@ class Task:
             `autotrain_env.training.initialization.INITIALIZATIONS`.
         budget: Optimiser updates in the episode, a multiple of `inner_steps`.
         inner_steps: Optimiser updates in one env step (T); `None` for those that the environment says.
+        measured: What the agent has measured at every decision: `"train_and_holdout"`; the `"holdout"`
+            alone; or `"nothing"`. Accuracy and loss on the last minibatches stand in for a train score that
+            is not measured, and the train score for a holdout score. Rewards do not depend on it.
+        can_reinit: Whether other networks can be drawn. If not, rows 1 … H-1 are missing at reset,
+            re-initialising is masked out, and does nothing where it is asked for.
     """
 
     dataset: str | Dataset = "digits"
@@ -65,6 +80,8 @@ class Task:
     initialization: str = "kaiming_uniform"
     budget: int = 600
     inner_steps: int | None = None
+    measured: str = "train_and_holdout"
+    can_reinit: bool = True
 
     def __post_init__(self) -> None:
         """Look names up and check every value that can be checked without the data."""
@@ -80,6 +97,8 @@ class Task:
                 self, "label_noise", 0.0 if is_users_own(self.dataset) else BUILT_IN_LABEL_NOISE
             )
         check_name("initialization", self.initialization, initialization_names())
+        check_name("measured", self.measured, MEASURED)
+        check_flag("can_reinit", self.can_reinit)
         for name in ("train_size", "holdout_size", "validation_size", "batch_size"):
             if getattr(self, name) is not None:
                 check_whole(name, getattr(self, name), 1)

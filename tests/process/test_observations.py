@@ -31,6 +31,8 @@ def measurement(**values: Any) -> Measurement:
         "updates": [[10, 20]],
         "lineage_updates": [[5, 15]],
         "diverged": [False],
+        "holdout_missing": [False],
+        "train_missing": [False],
     }
     return Measurement(**{name: np.array(value) for name, value in (arguments | values).items()})
 

@@ -21,7 +21,7 @@ def test_later_steps_leave_a_situation_as_it_is(tiny_vec: Any):
     env.reset(seed=0)
     situation = env.situation()
     before = arrays(situation)
-    assert len(ARRAYS) == 12
+    assert len(ARRAYS) == 13
     env.step(np.array([0, 3, 15]))  # another rate, and new networks
     env.step(np.array([16, 5, 3]))  # a stop, and a rewind
     assert_same(arrays(situation), before)
@@ -30,6 +30,7 @@ def test_later_steps_leave_a_situation_as_it_is(tiny_vec: Any):
     assert same <= {
         "budget",
         "inner_steps",
+        "can_reinit",
         "initial_learning_rate",
         "episode_seed",
         "exists",

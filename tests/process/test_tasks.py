@@ -509,6 +509,8 @@ def test_every_field_of_a_task_is_an_argument_of_the_environment(name: str):
         "initialization": "orthogonal",
         "label_noise": 0.05,
         "initial_learning_rate": 0.02,
+        "measured": "nothing",
+        "can_reinit": False,
     }.get(name, 20)
     env = gymnasium.make("AutoTrain-v0", **(tiny(inner_steps=20) | {"budget": 40, name: value})).unwrapped
     env.reset(seed=0)
