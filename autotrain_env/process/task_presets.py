@@ -213,7 +213,8 @@ def real_runs(most_updates: int) -> Mixture:
     Six update rules, each with rates at which it makes sense and, in a quarter of the tasks, wild ones;
     networks of one to six layers, dense and convolutional, some with normalisations; digits, vectors and
     synthetic images, from 100 images to 50,000, of 2 to 100 classes, balanced or not; labels right or up to
-    half of them wrong; budgets from 300 updates on, in 15 to 120 env steps.
+    half of them wrong; budgets from 300 updates on, in 15 to 120 env steps. In a quarter of the tasks there
+    is no holdout, in half of them the network cannot be drawn anew.
 
     Args:
         most_updates: Largest budget.
@@ -230,6 +231,8 @@ def real_runs(most_updates: int) -> Mixture:
                 validation_size=400,
                 label_noise=Choice((0.0, 0.0, Uniform(0.0, 0.2), Uniform(0.1, 0.5))),
                 initialization=Choice(("kaiming_uniform", "module_default")),
+                measured=Choice((*("train_and_holdout",) * 5, "holdout", *("nothing",) * 2)),
+                can_reinit=Choice((True, False)),
                 **data.fields(),
                 **rule.fields(),
                 **lasting,
