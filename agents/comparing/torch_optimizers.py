@@ -67,7 +67,7 @@ class TorchOptimizer:
 
     Args:
         make: Function from parameters and a rate to an optimiser.
-        rates: Rates to try.
+        rates: Rates to try; one alone is the optimiser's own default.
     """
 
     make: Callable[[Any, float], torch.optim.Optimizer]
@@ -79,6 +79,9 @@ TORCH_OPTIMIZERS = {
     "schedulefree": TorchOptimizer(
         lambda parameters, rate: schedulefree.SGDScheduleFree(parameters, lr=rate, momentum=MOMENTUM),
         tuple(map(float, GRID)),
+    ),
+    "schedulefree_adamw": TorchOptimizer(
+        lambda parameters, rate: schedulefree.AdamWScheduleFree(parameters, lr=rate), (0.0025,)
     ),
     "prodigy": TorchOptimizer(lambda parameters, rate: Prodigy(parameters, lr=rate), (1.0,)),
 }
