@@ -174,7 +174,7 @@ def _smooth(generator: np.random.Generator, count: int, coarse: int, side: int) 
     """Draw smooth random fields, shape (count, side, side), of variance about a half."""
     between = _interpolation(coarse, side)
     grid = generator.standard_normal((count, coarse, coarse), np.float32)
-    return between.T @ grid @ between
+    return np.asarray(between.T @ grid @ between, np.float32)
 
 
 # --- pictures from canvases ---
@@ -268,7 +268,7 @@ def _shapes(generator: np.random.Generator, problem: _Problem) -> _Sample:
 def _patterns(generator: np.random.Generator, problem: _Problem) -> _Sample:
     labels, canvas = _draw_labels(generator, problem), _canvas_size(problem)
     fields = _smooth(generator, 3 * problem.num_classes, 7, canvas)
-    canvases = 1 / (1 + np.exp(-5 * fields))
+    canvases = np.asarray(1 / (1 + np.exp(-5 * fields)), np.float32)
     shape = (problem.num_classes, 3, canvas, canvas)
     return _pictures(generator, problem, canvases.reshape(shape), labels), labels
 
@@ -338,8 +338,8 @@ def _teacher_cnn(generator: np.random.Generator, problem: _Problem) -> _Sample:
     last = generator.standard_normal((16, num_classes), np.float32)
     features = []
     for start in range(0, size, _CHUNK):
-        chunk = torch.from_numpy((images[start : start + _CHUNK] - 0.5) / 0.18)
-        maps = functional.conv2d(chunk, torch.from_numpy(first), stride=2).numpy()
+        seen = torch.from_numpy((images[start : start + _CHUNK] - 0.5) / 0.18)
+        maps = functional.conv2d(seen, torch.from_numpy(first), stride=2).numpy()
         features.append(np.concatenate((maps.clip(0).mean((2, 3)), (-maps).clip(0).mean((2, 3))), axis=1))
     found = np.concatenate(features)
     found = (found - found.mean(0)) / found.std(0)

@@ -66,8 +66,8 @@ class Situation:
     @property
     def observation_space(self) -> spaces.Box:
         """Returns the space of one lane's observation."""
-        shape = self.rows.shape[1:3]
-        return observation_space(*shape, self.observation_layout, self.metrics)
+        num_snapshots, history_length = self.rows.shape[1:3]
+        return observation_space(num_snapshots, history_length, self.observation_layout, self.metrics)
 
     @property
     def action_masks(self) -> np.ndarray | None:
