@@ -1,7 +1,8 @@
 """AutoTrain: a Gymnasium environment in which an agent trains a neural network.
 
 Everything that a user needs is here by name; the functions of evolution strategies are in
-`autotrain_env.evolution`, pictures of searches in `autotrain_env.viewing.searches`.
+`autotrain_env.evolution`, those of courses on optimisation in `autotrain_env.optimization`, pictures of
+searches, descents and trainings in `autotrain_env.viewing`.
 """
 
 import importlib.util

@@ -15,6 +15,7 @@ from autotrain_env import ENVIRONMENTS, METRICS, AutoTrainEnv
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples" / "results" / "table.md"
+EXERCISE = ROOT / "examples" / "results" / "beat_the_benchmark.md"
 TABLES = sorted((ROOT / "agents" / "results").glob("*/tables.md"))
 
 
@@ -93,8 +94,14 @@ def examples() -> str:
     return EXAMPLES.read_text()
 
 
+def exercise() -> str:
+    """Returns the table of the last exercise of a course on optimisation."""
+    return EXERCISE.read_text()
+
+
 PARTS = {
     "examples": examples,
+    "exercise": exercise,
     "environments": environments,
     "metrics": metrics,
     "specification": specification,

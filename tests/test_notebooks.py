@@ -34,10 +34,11 @@ def kinds(cell: Any) -> list[str]:
     return sorted(set(found))
 
 
-def test_there_are_two() -> None:
+def test_these_are_all() -> None:
     assert [path.name for path in NOTEBOOKS] == [
         "01_first_steps.ipynb",
         "02_evolution_strategies.ipynb",
+        "05_optimisation.ipynb",
     ]
 
 

@@ -33,7 +33,7 @@ class Evolve:
     classifier: str = "mlp-200-50"
     """Name of the architecture, such as linear, mlp-200-50 or cnn."""
 
-    generations: int = 2000
+    generations: int = 12_000
     """Generations to make."""
 
     seed: int = 0
@@ -46,11 +46,11 @@ class Evolve:
     """Images that choose the network; by default a twelfth of those that are not test images."""
 
     hyperparameters: tuple[str, ...] = ()
-    """Hyperparameters in place of the defaults, each as NAME=VALUE: batch_size, fitness (log_loss or
-    accuracy), initialization, schedule, block_size, threads, or an argument of EvolutionStrategy such as
-    rank=null (full noise), population_size=512, learning_rate=0.03."""
+    """Hyperparameters in place of the defaults, each as NAME=VALUE: batch_size, candidates,
+    fitness (log_loss or accuracy), initialization, schedule, block_size, backend, threads, or an argument
+    of EvolutionStrategy such as rank=null (full noise), population_size=512, learning_rate=0.03."""
 
-    evaluation_generations: int = 50
+    evaluation_generations: int = 100
     """Generations between two evaluations, each with a checkpoint."""
 
     output: Path | None = None

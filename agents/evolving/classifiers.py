@@ -18,7 +18,6 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -32,7 +31,7 @@ from agents.evolving.classifier_figures import plot_evolved_classifier
 from agents.evolving.hyperparameters import field_names, read_strategy
 from agents.evolving.members import threads, without_memory
 from agents.evolving.workers import Serial, Workers
-from agents.runs.folder import Configuration, RunFolder
+from agents.runs.folder import Configuration, RunFolder, versions
 from agents.runs.lifecycle import (
     Interrupted,
     Interruption,
@@ -61,14 +60,15 @@ from autotrain_env.schemas import (
 from autotrain_env.viewing.style import as_image
 
 WEIGHTS_NAME, PICTURE_NAME = "classifier.safetensors", "curve.png"
+CANDIDATES = 8  # for each image of a minibatch, where nothing else is said and losses can be weighed
 SCHEDULES = ("cosine", "constant")
 STRATEGY: dict[str, Any] = {
-    "population_size": 2048,
+    "population_size": 512,
     "perturbation_std": 0.1,
     "rank": 1,
     "scaling": "fan_in",
     "optimizer": "adam",
-    "learning_rate": 0.05,
+    "learning_rate": 0.02,
 }
 """Arguments of the strategy in place of its own defaults."""
 
@@ -78,19 +78,24 @@ class ClassifierHyperparameters:
     """What can be said beside the strategy's own arguments.
 
     Args:
-        batch_size: Images of the minibatch that all members of a generation share.
+        batch_size: Images of the minibatch that all members of a generation share; see `ClassifierProblem`.
+        candidates: Train images from which each image of the minibatch is drawn; see `ClassifierProblem`.
+            By default 8 for `"log_loss"`, 1 for `"accuracy"`.
         fitness: `"log_loss"` (minus it) or `"accuracy"`.
         initialization: How the first centre is drawn.
         schedule: `"cosine"` (the rate falls to a hundredth over the run) or `"constant"`.
-        block_size: Members that are computed side by side.
+        block_size: Members that torch computes side by side.
+        backend: How networks are computed, see `ClassifierProblem`.
         threads: Threads of torch in every process.
     """
 
-    batch_size: int = 128
+    batch_size: int | None = None
+    candidates: int | None = None
     fitness: str = "log_loss"
     initialization: str = "kaiming_normal"
     schedule: str = "cosine"
     block_size: int = 16
+    backend: str = "auto"
     threads: int = 1
 
     def __post_init__(self) -> None:
@@ -147,9 +152,7 @@ class EvolveConfig(Configuration):
     train_size: int | None
     validation_size: int | None
     hyperparameters: dict[str, Any]
-    versions: dict[str, str] = field(
-        default_factory=lambda: {name: version(name) for name in ("autotrain-env", "numpy", "torch")}
-    )
+    versions: dict[str, str] = field(default_factory=versions)
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -196,33 +199,40 @@ class ClassifierTrial:
         dataset: Name of the data set.
         classifier: Name of the architecture.
         fitness: Name of the fitness.
-        batch_size: Images of a minibatch.
+        batch_size: Images of a minibatch, or `None`.
+        candidates: Train images from which each of these is drawn.
         train_size: Images of the train part, or `None`.
         validation_size: Images of the validation part, or `None`.
         seed: Seed of split and minibatches.
-        block_size: Members that are computed side by side.
+        block_size: Members that torch computes side by side.
+        backend: How networks are computed.
         threads: Threads of torch.
+        engine_threads: Threads of compiled code, which change no result.
     """
 
     dataset: str
     classifier: str
     fitness: str
-    batch_size: int
+    batch_size: int | None
+    candidates: int
     train_size: int | None
     validation_size: int | None
     seed: int
     block_size: int
+    backend: str
     threads: int
+    engine_threads: int = 1
 
     def evaluate(self, generation: EvolutionState, members: range) -> np.ndarray:
         """Returns the fitness of some members, of which the first begins a block."""
-        task = problem_of(self)
+        task, low_rank = problem_of(self), generation.low_rank is not None
+        # Full noise not all at once: that of many members would fill the memory.
+        together = len(members) if low_rank else _TOGETHER * self.block_size
         with threads(self.threads):
-            # Not all at once: full noise of many members would fill the memory.
             parts = [
-                task.fitness(generation.population(part), generation.generation)
-                for start in range(members.start, members.stop, _TOGETHER * self.block_size)
-                for part in (range(start, min(start + _TOGETHER * self.block_size, members.stop)),)
+                task.fitness(generation.population(part), generation.generation, generation.around())
+                for start in range(members.start, members.stop, together)
+                for part in (range(start, min(start + together, members.stop)),)
             ]
         return torch.cat(parts).numpy()
 
@@ -231,7 +241,7 @@ class ClassifierTrial:
         return np.concatenate(outcomes)
 
 
-_TOGETHER = 8  # blocks whose noise is drawn at once
+_TOGETHER = 8  # blocks whose full noise is drawn at once
 
 
 @functools.lru_cache(maxsize=2)
@@ -242,11 +252,14 @@ def problem_of(trial: ClassifierTrial) -> ClassifierProblem:
         trial.classifier,
         fitness=trial.fitness,
         batch_size=trial.batch_size,
+        candidates=trial.candidates,
         train_size=trial.train_size,
         validation_size=trial.validation_size,
         split_seed=trial.seed,
         seed=trial.seed,
         block_size=trial.block_size,
+        backend=trial.backend,
+        engine_threads=trial.engine_threads,
     )
 
 
@@ -301,7 +314,9 @@ class ClassifierEvolution:
         self.settings, self.strategy = read_classifier_hyperparameters(
             config.hyperparameters, config.generations
         )
-        self.trial = make_trial(config, self.settings)
+        # Where members are evaluated in this process alone, it may have what torch is allowed here.
+        engine_threads = torch.get_num_threads() if isinstance(workers, Serial) else 1
+        self.trial = make_trial(config, self.settings, engine_threads)
         self.problem = problem_of(self.trial)
         self.stopwatch = Stopwatch()
         self.logs = (folder.generations, folder.evaluations)
@@ -309,7 +324,7 @@ class ClassifierEvolution:
     @property
     def images_per_generation(self) -> int:
         """Returns how many forward passes of one image a generation takes."""
-        return self.strategy.population_size * self.settings.batch_size
+        return self.strategy.population_size * self.problem.batch_size
 
     def start(self) -> EvolveProgress:
         """Returns the state before the first generation, whose centre is evaluated."""
@@ -390,18 +405,26 @@ class ClassifierEvolution:
         return result
 
 
-def make_trial(config: EvolveConfig, settings: ClassifierHyperparameters) -> ClassifierTrial:
-    """Returns how members of a run are tried."""
+def make_trial(
+    config: EvolveConfig, settings: ClassifierHyperparameters, engine_threads: int = 1
+) -> ClassifierTrial:
+    """Returns how members of a run are tried, with so many threads of compiled code in each process."""
+    candidates = settings.candidates
+    if candidates is None:
+        candidates = CANDIDATES if settings.fitness == "log_loss" else 1
     return ClassifierTrial(
         dataset=config.dataset,
         classifier=config.classifier,
         fitness=settings.fitness,
         batch_size=settings.batch_size,
+        candidates=candidates,
         train_size=config.train_size,
         validation_size=config.validation_size,
         seed=config.seed,
         block_size=settings.block_size,
+        backend=settings.backend,
         threads=settings.threads,
+        engine_threads=engine_threads,
     )
 
 

@@ -65,7 +65,7 @@ OF_MACHINES = ("log_path", "data_root", "download")
 _UNFINISHED = ".unfinished-"  # before the number of the process that writes a checkpoint
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """Returns the versions of the libraries, and the instruction set of the compiled engine."""
     engine = best_library()
     found = {name: version(name) for name in PACKAGES}
@@ -115,7 +115,7 @@ class RunConfig(Configuration):
     hyperparameters: dict[str, Any]
     success_score: float | None = None
     start_from: str | None = None
-    versions: dict[str, str] = field(default_factory=_versions)
+    versions: dict[str, str] = field(default_factory=versions)
 
 
 _CONFIG: Kind = structure(

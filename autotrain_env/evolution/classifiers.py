@@ -12,7 +12,7 @@ Fitness looks at train images alone: validation chooses, test reports.
 import functools
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,31 +22,38 @@ from autotrain_env.data.dataset import Dataset, SplitSizes
 from autotrain_env.data.pool import image_pool
 from autotrain_env.data.registry import load_dataset
 from autotrain_env.data.split import split_dataset
-from autotrain_env.errors import InvalidTypeError, check, check_whole, unknown_name
+from autotrain_env.errors import InvalidTypeError, InvalidValueError, check, check_whole, unknown_name
 from autotrain_env.evolution.low_rank import Factors, LowRankPopulation, Population
 from autotrain_env.evolution.noise import check_seed
 from autotrain_env.training.architecture import Architecture
 from autotrain_env.training.classifiers import MLP, Classifier, as_classifier
+from autotrain_env.training.engine import BACKENDS
 from autotrain_env.training.initialization import initialization_names
+from autotrain_env.training.native.engine import why_not_native
+from autotrain_env.training.native.members import MemberEngine, Perturbed
 from autotrain_env.training.networks import log_loss, make_network
 
 PARTS = ("train", "validation", "test")
 VALIDATION_SHARE = 12  # of the pool: one part in so many, where no size is given
+BATCH_SIZE = 512  # of minibatches, where no other is given
+EVEN_SHARE = 0.2  # of the probability of candidates that does not depend on errors: weights are at most 5
 _AT_ONCE = 1000  # images that a single network is measured on together
 
 LogitsFitness = Callable[[Tensor, Tensor], Tensor]
 """A function of logits (n, B, C) and labels (B,) that gives each member's fitness, shape (n,)."""
 
 
-def minus_log_loss(logits: Tensor, labels: Tensor) -> Tensor:
+def minus_log_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
     """Returns minus the mean log loss [nats] of each member, shape (n,).
 
     Args:
         logits: Logits, shape (n, B, C).
         labels: Labels, int64, shape (B,).
+        weights: Weights of the images' losses, shape (B,); by default 1 each.
     """
     log_probabilities = torch.log_softmax(logits.mT, 1)
-    return -log_loss(log_probabilities, labels.expand(len(logits), -1)).mean(1)
+    losses = log_loss(log_probabilities, labels.expand(len(logits), -1))
+    return -(losses if weights is None else losses * weights).mean(1)
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -63,11 +70,31 @@ FITNESS: dict[str, LogitsFitness] = {"log_loss": minus_log_loss, "accuracy": acc
 """Fitness of classifiers by name."""
 
 
+class Minibatch(NamedTuple):
+    """What all members of a generation are measured on.
+
+    Args:
+        images: Normalised images, shape (B, features).
+        labels: Labels, int64, shape (B,).
+        weights: Weights of the images' losses, shape (B,); `None` for 1 each.
+    """
+
+    images: Tensor
+    labels: Tensor
+    weights: Tensor | None = None
+
+
 class ClassifierProblem:
     """Training a classifier, as a problem for evolution.
 
     Members of a generation share a minibatch of train images: the data are gone through in an order that is
     drawn anew for each epoch, from the seed and the generation's number alone.
+
+    With several `candidates` for each image of the minibatch, the centre looks at all of them first, which
+    costs little beside what the members look at. The minibatch is then drawn from them, an image the more
+    likely the larger the centre's error on it, and each loss is weighed by one over its probability: the
+    mean is that over the candidates, with less variance, since most images of a network that is nearly
+    trained tell nothing (Katharopoulos and Fleuret, arXiv:1803.00942).
 
     Buffers of a network (running statistics of batch normalisation) stay as they are initialised.
 
@@ -76,12 +103,19 @@ class ClassifierProblem:
         classifier: Architecture, as for `classifier=` of the environments.
         fitness: `"log_loss"` (minus the mean), `"accuracy"`, or a function of logits (n, B, C) and labels
             (B,) that gives numbers of shape (n,), higher for better members.
-        batch_size: Images of a minibatch (B), at most those of the train part.
+        batch_size: Images of a minibatch (B), at most those of the train part; by default 512, or all of
+            them where there are fewer.
+        candidates: Train images from which each image of a minibatch is drawn; 1 for none but itself.
         train_size: Images of the train part; by default all that validation leaves.
         validation_size: Images of the validation part; by default a twelfth of the pool.
         split_seed: Seed of the division of the pool.
         seed: Seed of the minibatches.
-        block_size: Members that are computed side by side, an even number.
+        block_size: Members that torch computes side by side, an even number.
+        backend: How networks are computed, as for `make_engine`: `"native"` is compiled code, which
+            multilayer perceptrons and the package's `CNN` in float32 on a CPU have for either fitness that
+            has a name; everything else is torch's.
+        engine_threads: Threads of the compiled code, which change no result; by default as many as torch
+            has.
         data_root: Folder of torchvision's data sets, as for `load_dataset`.
         dtype: Dtype of images and parameters.
         device: Device that computes.
@@ -97,43 +131,76 @@ class ClassifierProblem:
         classifier: str | Classifier | Callable[[], nn.Module] = "mlp",
         *,
         fitness: str | LogitsFitness = "log_loss",
-        batch_size: int = 256,
+        batch_size: int | None = None,
+        candidates: int = 1,
         train_size: int | None = None,
         validation_size: int | None = None,
         split_seed: int = 0,
         seed: int = 0,
         block_size: int = 16,
+        backend: str = "auto",
+        engine_threads: int | None = None,
         data_root: str | os.PathLike[str] | None = None,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
-        self._fitness = _as_fitness(fitness)
+        self._fitness, self._fitness_name = _as_fitness(fitness), fitness
         check_seed(seed)
-        check_whole("batch_size", batch_size, 1)
+        if batch_size is not None:
+            check_whole("batch_size", batch_size, 1)
+        check_whole("candidates", candidates, 1)
+        plain = candidates == 1 or fitness == "log_loss"
+        check(plain, "candidates", candidates, "1, but for fitness='log_loss', whose images can be weighed")
         check_whole("block_size", block_size, 2)
         check(block_size % 2 == 0, "block_size", block_size, "even, as members may be mirrored")
         self.dataset: Dataset = load_dataset(dataset, data_root)
         sizes = _split_sizes(self.dataset, train_size, validation_size)
         self.split = split_dataset(self.dataset, sizes, split_seed).with_holdout_in_train()
         self.train_size, self.validation_size = len(self.split.train_index), sizes.validation
+        batch_size = min(BATCH_SIZE, self.train_size // candidates) if batch_size is None else batch_size
         check(
             batch_size <= self.train_size,
             "batch_size",
             batch_size,
             f"at most the {self.train_size} train images",
         )
-        self.batch_size, self.seed, self.block_size = batch_size, seed, block_size
+        enough = 0 < candidates * batch_size <= self.train_size
+        allowed = f"at most {self.train_size} train images over batch_size={batch_size}"
+        check(enough, "candidates", candidates, allowed)
+        self.batch_size, self.candidates = batch_size, candidates
+        self.seed, self.block_size = seed, block_size
         self.dtype, self.device = dtype, torch.device(device)
         self.architecture = Architecture(
             as_classifier(classifier), self.dataset.image_shape, self.dataset.num_classes
         )
         self.layout = self.architecture.parameter_layout
-        self._network = make_network(self.architecture, "auto", dtype, self.device)
+        if engine_threads is not None:
+            check_whole("engine_threads", engine_threads, 1)
+        self._engine = self._make_engine(backend, engine_threads)
+        torch_backend = "auto" if backend == "native" else backend
+        self._network = make_network(self.architecture, torch_backend, dtype, self.device)
         buffers = torch.from_numpy(self.architecture.template_row[self.layout.size :].copy())
         self._buffers = buffers.to(self.device, dtype)
         (self._images, _), mean, std = image_pool((self.dataset,), dtype, self.device), *self._moments()
         self._mean, self._std = mean, std
         self._order = functools.lru_cache(maxsize=1)(self._draw_order)
+
+    def _make_engine(self, backend: str, num_threads: int | None) -> MemberEngine | None:
+        if backend not in BACKENDS:
+            raise unknown_name("backend", backend, BACKENDS)
+        if backend not in ("auto", "native"):
+            return None
+        reason = why_not_native(self.architecture, None, self.dtype, self.device)
+        if reason is None and not isinstance(self._fitness_name, str):
+            reason = "it knows no function of logits and labels"
+        if reason is not None and backend == "native":
+            raise InvalidValueError(f"backend='native' cannot be used: {reason}")
+        return MemberEngine(self.architecture, num_threads) if reason is None else None
+
+    @property
+    def backend(self) -> str:
+        """Returns what computes fitness: `"native"`, or how torch does, `"stacked"` or `"looped"`."""
+        return self._network.backend if self._engine is None else "native"
 
     def _moments(self) -> tuple[Tensor, Tensor]:
         shape = self.dataset.image_shape
@@ -169,18 +236,45 @@ class ClassifierProblem:
         generator = np.random.Generator(np.random.Philox(key=self.seed, counter=(0, 0, epoch, 0)))
         return generator.permutation(self.train_size)
 
-    def minibatch(self, generation: int) -> tuple[Tensor, Tensor]:
+    def minibatch(self, generation: int, centre: Tensor | None = None) -> Minibatch:
         """Draw the minibatch of a generation.
 
         Args:
             generation: Number of the generation, from 0 on.
+            centre: What the members are drawn around, shape (d,); needed where there are `candidates`.
 
-        Returns:
-            Normalised images, shape (B, features), and labels, int64, shape (B,).
+        Raises:
+            InvalidValueError: If there are candidates, but no centre.
         """
-        epoch, number = divmod(generation, self.train_size // self.batch_size)
-        chosen = self._order(epoch)[number * self.batch_size :][: self.batch_size]
-        return self._take(self.split.train_index[chosen], self.split.train_labels[chosen])
+        size = self.batch_size * self.candidates
+        epoch, number = divmod(generation, self.train_size // size)
+        chosen = self._order(epoch)[number * size :][:size]
+        images, labels = self._take(self.split.train_index[chosen], self.split.train_labels[chosen])
+        if self.candidates == 1:
+            return Minibatch(images, labels)
+        check(centre is not None, "centre", centre, f"given, since candidates={self.candidates}")
+        assert centre is not None
+        places, weights = self._draw_by_error(images, labels, centre, generation)
+        return Minibatch(images[places], labels[places], weights)
+
+    @torch.no_grad()
+    def _draw_by_error(
+        self, images: Tensor, labels: Tensor, centre: Tensor, generation: int
+    ) -> tuple[Tensor, Tensor]:
+        """Returns places of the minibatch's images among the candidates, and their weights."""
+        errors = torch.softmax(self._dense_logits(centre[None], images)[0], 1)
+        errors[torch.arange(len(labels)), labels] -= 1  # the gradient of the loss in the logits
+        norms = torch.linalg.vector_norm(errors.double(), dim=1).cpu().nan_to_num_(1.0).numpy()
+        total = norms.sum()
+        shares = np.full(len(norms), 1 / len(norms))
+        if total > 0:
+            shares = (1 - EVEN_SHARE) * norms / total + EVEN_SHARE * shares
+        # Systematic sampling: one draw for the whole minibatch, which spreads evenly over the shares.
+        generator = np.random.Generator(np.random.Philox(key=self.seed, counter=(0, 0, generation, 1)))
+        points = (generator.random() + np.arange(self.batch_size)) / self.batch_size
+        places = np.searchsorted(np.cumsum(shares), points * shares.sum()).clip(max=len(shares) - 1)
+        weights = torch.from_numpy(1 / (len(shares) * shares[places]))
+        return torch.from_numpy(places).to(self.device), weights.to(self.device, self.dtype)
 
     def part(self, name: str) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields the images and labels of a part, some at a time, as `minibatch` gives them.
@@ -204,12 +298,14 @@ class ClassifierProblem:
     # --- networks ---
 
     @torch.no_grad()
-    def fitness(self, population: Population, generation: int) -> Tensor:
+    def fitness(self, population: Population, generation: int, centre: Tensor | None = None) -> Tensor:
         """Compute the fitness of members on the minibatch of their generation.
 
         Args:
             population: Members, as `ask` gives them.
             generation: Number of the generation, from 0 on.
+            centre: What the members were drawn around, shape (d,): needed where there are `candidates` and
+                the population does not say it.
 
         Returns:
             Fitness, shape (n,).
@@ -217,14 +313,33 @@ class ClassifierProblem:
         Raises:
             InvalidValueError: If a fitness of the user's is of another shape.
         """
-        images, labels = self.minibatch(generation)
+        around = population.around if isinstance(population, LowRankPopulation) else centre
+        minibatch = self.minibatch(generation, around)
+        images, labels, weights = minibatch
+        if self._engine is not None:
+            return self._native_fitness(self._engine, population, minibatch)
         found = []
         for logits in self._logits_of_blocks(population, images):
-            fitness = self._fitness(logits, labels)
+            if weights is None:
+                fitness = self._fitness(logits, labels)
+            else:
+                fitness = minus_log_loss(logits, labels, weights)
             shape = tuple(fitness.shape) if isinstance(fitness, Tensor) else type(fitness)
             check(shape == (len(logits),), "fitness", f"of shape {shape}", f"of shape ({len(logits)},)")
             found.append(fitness)
         return torch.cat(found)
+
+    def _native_fitness(self, engine: MemberEngine, population: Population, minibatch: Minibatch) -> Tensor:
+        parts: list[Tensor | Perturbed] = []
+        if isinstance(population, LowRankPopulation):
+            parts.append(_perturbed(population))
+            if population.with_centre:
+                parts.append(population.around[None])
+        else:
+            parts.append(population)
+        losses, accuracies = zip(*(engine.measure(part, *minibatch) for part in parts), strict=True)
+        found = -np.concatenate(losses) if self._fitness_name == "log_loss" else np.concatenate(accuracies)
+        return torch.from_numpy(found).to(self.dtype)
 
     @torch.no_grad()
     def logits(self, population: Population, images: Tensor) -> Tensor:
@@ -315,6 +430,11 @@ def _split_sizes(dataset: Dataset, train_size: int | None, validation_size: int 
     check_whole("train_size", train, 2)
     check(train <= left, "train_size", train, f"at most the {left} images that validation leaves")
     return SplitSizes(train - 1, 1, validation)
+
+
+def _perturbed(population: LowRankPopulation) -> Perturbed:
+    std = torch.stack(list(population.tensor_std().values())).view(-1, 2)
+    return Perturbed(population.around, population.numbers, std, population.noise.rank, population.mirrored)
 
 
 # --- the low-rank way through multilayer perceptrons ---

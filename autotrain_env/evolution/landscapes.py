@@ -20,6 +20,15 @@ def rastrigin(points: Tensor) -> Tensor:
     return (points**2 - 10 * torch.cos(2 * torch.pi * points) + 10).sum(-1)
 
 
+def himmelblau(points: Tensor) -> Tensor:
+    """Returns the height of a bowl with four minima, each 0 (Himmelblau, 1972); points have d = 2.
+
+    They are (3, 2), and about (-2.805, 3.131), (-3.779, -3.283) and (3.584, -1.848).
+    """
+    first, second = points[..., 0], points[..., 1]
+    return (first**2 + second - 11) ** 2 + (first + second**2 - 7) ** 2
+
+
 def walled_well(points: Tensor) -> Tensor:
     """Returns the height of a one-dimensional bowl with two plateaus, and a narrow well behind walls.
 

@@ -82,7 +82,7 @@ class LowRank:
             if _is_weight(entry):
                 out, _ = _sides(entry)
                 left, right = part.unflatten(1, (self.rank, -1)).split((out, sum(_sides(entry)) - out), 2)
-                found[entry.name] = Factors(left, right / math.sqrt(self.rank))
+                found[entry.name] = Factors(left, right if self.rank == 1 else right / math.sqrt(self.rank))
             else:
                 found[entry.name] = part.unflatten(1, entry.shape) if entry.shape else part[:, 0]
         return found

@@ -169,16 +169,7 @@ class Updated:
             gradients: Gradients, shape (lanes, size).
             rate: The learning rate.
         """
-        values, downhill = self.values.clone(), -gradients
+        values = self.values.clone()
         accumulators = [accumulator.clone() for accumulator in self.accumulators]
-        optimizer.clip(downhill)
-        lanes = len(values)
-        lane_values = np.array([[getattr(optimizer, name) for name in optimizer.lane_values]] * lanes)
-        factors = optimizer.coefficients(np.full(lanes, float(self.count)), lane_values, 1)
-        coefficients = None if factors is None else torch.from_numpy(factors[0]).to(values)
-        if optimizer.gradient_accumulator is not None:
-            assert coefficients is not None
-            downhill = accumulators[optimizer.gradient_accumulator].mul_(coefficients[0]).add_(downhill)
-        rates = torch.full((lanes, 1), -rate, dtype=values.dtype, device=values.device)
-        optimizer.update(values, downhill, accumulators, rates, coefficients)
+        optimizer.apply(values, -gradients, accumulators, np.full(len(values), float(rate)), self.count)
         return replace(self, values=values, accumulators=tuple(accumulators), count=self.count + 1)

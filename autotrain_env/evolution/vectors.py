@@ -77,4 +77,5 @@ def perturbation_scale(layout: Layout, scaling: str, tensor_scales: Mapping[str,
     scales = [
         tensor_scales.get(name, 1.0) / divisor for name, divisor in zip(layout.names, divisors, strict=True)
     ]
-    return torch.tensor(scales)[layout.groups()]
+    sizes = torch.tensor([entry.stop - entry.start for entry in layout.entries])
+    return torch.tensor(scales).repeat_interleave(sizes)

@@ -114,6 +114,37 @@ class Optimizer(ABC):
             gradients.add_(parameters, alpha=self.weight_decay)
         parameters.addcmul_(*self._step(gradients, accumulators, negative_rates, coefficients))
 
+    def apply(
+        self,
+        parameters: Tensor,
+        gradients: Tensor,
+        accumulators: list[Tensor],
+        learning_rates: np.ndarray,
+        updates_done: int,
+        lane_values: np.ndarray | None = None,
+    ) -> None:
+        """Make one whole update of every lane in place, from the gradients as they are.
+
+        Args:
+            parameters: Weights of each lane, shape (N, P).
+            gradients: Gradients, shape (N, P); may be overwritten.
+            accumulators: `num_accumulators` tensors of shape (N, P), zeros before the first update.
+            learning_rates: Learning rate of each lane, float64, shape (N,).
+            updates_done: Number of updates before this one.
+            lane_values: Values of each lane, shape (N, len(self.lane_values)); by default this rule's own.
+        """
+        lanes = len(parameters)
+        if lane_values is None:
+            lane_values = np.array([[getattr(self, name) for name in self.lane_values]] * lanes)
+        self.clip(gradients)
+        factors = self.coefficients(np.full(lanes, float(updates_done)), lane_values, 1)
+        coefficients = None if factors is None else torch.from_numpy(factors[0]).to(parameters)
+        if self.gradient_accumulator is not None:
+            assert coefficients is not None
+            gradients = accumulators[self.gradient_accumulator].mul_(coefficients[0]).add_(gradients)
+        rates = -torch.from_numpy(learning_rates).to(parameters)[:, None]
+        self.update(parameters, gradients, accumulators, rates, coefficients)
+
     @abstractmethod
     def _step(
         self, gradients: Tensor, accumulators: list[Tensor], rates: Tensor, coefficients: Tensor | None

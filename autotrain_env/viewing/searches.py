@@ -16,6 +16,7 @@ from autotrain_env.errors import check, check_whole
 from autotrain_env.evolution.estimates import gradient, second_derivatives
 from autotrain_env.evolution.noise import Distribution, NormalNoise, draw_noise
 from autotrain_env.evolution.strategy import EvolutionState, EvolutionStrategy
+from autotrain_env.optimization import descents
 from autotrain_env.viewing.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, tidy
 
 Function = Callable[[Tensor], Tensor]
@@ -51,14 +52,9 @@ def descend(function: Function, starts: Sequence[float], rate: float, steps: int
     Returns:
         Where each is after every step, shape (steps + 1, starts).
     """
-    points = torch.tensor(starts, dtype=torch.float64)
-    path = [points]
-    for _ in range(steps):
-        leaf = points.clone().requires_grad_()
-        (slope,) = torch.autograd.grad(function(leaf).sum(), leaf)
-        points = points - rate * slope
-        path.append(points)
-    return torch.stack(path).numpy()
+    points = torch.tensor(starts, dtype=torch.float64)[:, None]
+    path = descents.descend(lambda at: function(at[:, 0]), points, learning_rates=rate, steps=steps)
+    return path.points[:, :, 0]
 
 
 def search(

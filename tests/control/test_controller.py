@@ -58,6 +58,27 @@ def controlled(policy: Any = None, total: int = 64, **arguments: Any) -> tuple[C
 # --- the loop ---
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("snapshots", ["device", "cpu"])
+def test_on_any_device(device: str, snapshots: str):
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    train, holdout = loaders()
+    model = network().to(device)
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    script = Script({}, {"rewind": 1}, {"factor": 0.5}, {"rewind": 2})
+    there = [(inputs.to(device), labels.to(device)) for inputs, labels in holdout]
+    controller = Controller(
+        model, optimizer, 64, holdout=there, policy=script, snapshots=snapshots, **SMALL
+    )
+    for inputs, labels in controller.batches(train):
+        controller.step(*update(model, optimizer, (inputs.to(device), labels.to(device))))
+    assert controller.updates == 64 and np.count_nonzero(controller.history["rewind"]) == 2
+    kept = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert all(tensor.device.type == device for tensor in kept.values())
+    assert set(controller.best()) == set(kept)
+
+
 def test_the_shipped_policy_trains_a_network():
     train, holdout = loaders()
     model = network()

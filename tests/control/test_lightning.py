@@ -1,5 +1,6 @@
 """The callback in Lightning's own trainer."""
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ def module(**options: Any) -> Any:
 
 def trainer(callback: Any, **arguments: Any) -> Any:
     given = {"max_steps": 150, "accelerator": "cpu", "logger": False, "enable_checkpointing": False}
+    given["default_root_dir"] = tempfile.mkdtemp()
     quiet = {"enable_progress_bar": False, "enable_model_summary": False}
     return lightning.Trainer(callbacks=[callback], **quiet, **given | arguments)
 

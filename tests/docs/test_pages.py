@@ -14,6 +14,7 @@ import tyro
 
 import autotrain_env
 from agents.__main__ import Command
+from autotrain_env import optimization
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -48,6 +49,7 @@ def test_every_public_name_is_in_the_reference():
     pages = "".join((DOCS / page).read_text() for page in ("api.md", "environment.md"))
     shown = set(re.findall(r"^::: autotrain_env\.(?:\w+\.)*(\w+)$", pages, re.M))
     assert set(autotrain_env.__all__) - {"AutoTrainEnv"} <= shown
+    assert set(optimization.__all__) - {"BACKWARD_PASSES"} <= shown
 
 
 @pytest.fixture(scope="session")
@@ -77,7 +79,7 @@ def test_the_site_says_what_the_package_says(site: Path):
 
 @pytest.mark.slow
 def test_notebooks_are_pages_with_their_pictures(site: Path):
-    for name in ("01_first_steps", "02_evolution_strategies"):
+    for name in ("01_first_steps", "02_evolution_strategies", "05_optimisation"):
         page = (site / "notebooks" / f"{name}.html").read_text()
         pictures = re.findall(r'<img [^>]*src="([^":]+)"', page)
         assert len(pictures) >= 3

@@ -1,5 +1,6 @@
 """Classifiers as members: the low-rank way against dense networks, minibatches, parts, what is refused."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,7 @@ def test_logits_of_low_rank_members_are_those_of_their_networks(classifier: str,
     task = problem(classifier)
     population, state = ask(begun(task, **more))
     assert isinstance(population, LowRankPopulation) and len(population) == state.population_size
-    images, _ = task.minibatch(3)
+    images = task.minibatch(3).images
     logits = task.logits(population, images)
     assert logits.shape == (len(population), 16, 4)
     expected = by_module(task, population.dense(), images)
@@ -77,7 +78,7 @@ def test_logits_of_low_rank_members_are_those_of_their_networks(classifier: str,
 def test_other_architectures_have_logits_too(classifier: str):
     task = problem(classifier, "digits")
     population, _ = ask(begun(task, population_size=2))
-    images, _ = task.minibatch(0)
+    images = task.minibatch(0).images
     expected = by_module(task, population[:], images)
     torch.testing.assert_close(task.logits(population, images), expected, rtol=0, atol=1e-10)
 
@@ -98,7 +99,7 @@ def test_fitness_is_what_it_is_named_after():
 
     task = problem()
     population, _ = ask(begun(task))
-    images, labels = task.minibatch(5)
+    images, labels, _ = task.minibatch(5)
     logits = by_module(task, population[:], images)
     losses = torch.stack([torch.nn.functional.cross_entropy(member, labels) for member in logits])
     right = torch.stack([(member.argmax(1) == labels).double().mean() for member in logits])
@@ -111,7 +112,7 @@ def test_minibatches_go_through_the_train_part_and_are_drawn_from_the_seed():
     batches = [task.minibatch(generation) for generation in range(12)]
     train = torch.cat([images for images, _ in task.part("train")])
     for epoch in (batches[:6], batches[6:]):  # of 100 images; the last 4 of an order are left out
-        seen = rows(torch.cat([images for images, _ in epoch]))
+        seen = rows(torch.cat([batch.images for batch in epoch]))
         assert len(seen) == 96 and seen <= rows(train)
     again, other = problem(), problem(seed=1)
     assert all(torch.equal(again.minibatch(g)[0], batches[g][0]) for g in (11, 0, 7))
@@ -201,3 +202,56 @@ def test_a_cosine_falls_to_its_floor():
     for arguments in ((0, 10, 0.1), (0.5, 0, 0.1), (0.5, 10, 0), (0.5, 10, 0.6)):
         with pytest.raises(InvalidValueError):
             Cosine(*arguments)
+
+
+# --- minibatches drawn by error ---
+
+
+def test_a_minibatch_of_candidates_has_the_mean_of_all_of_them():
+    task = problem("mlp-7-5", candidates=3)  # 16 of 48, twice an epoch of 100 images
+    plain = problem("mlp-7-5", batch_size=48)
+    state = begun(task)
+    centre, other = state.parameters, state.population(range(2))[:][1]
+    images, labels, _ = plain.minibatch(0)
+    logits = task.logits(torch.stack((centre, other)), images)
+    losses = torch.nn.functional.cross_entropy(logits.mT, labels.expand(2, -1), reduction="none")
+    expected, found = losses.mean(1), []
+    task._order = plain._order  # whatever the seed
+    for seed in range(400):
+        task.seed = seed
+        batch = task.minibatch(0, centre)
+        assert batch.weights is not None and batch.images.shape == images[:16].shape
+        assert rows(batch.images) <= rows(images) and (batch.weights <= 5).all()
+        fitness = task.fitness(torch.stack((centre, other)), 0, centre)
+        found.append(-fitness)
+    measured = torch.stack(found)
+    error = measured.std(0) / math.sqrt(len(found))
+    assert ((measured.mean(0) - expected).abs() < 4 * error).all()
+    # On the centre itself, less noise than 16 images drawn evenly have, though it is hardly trained.
+    even = torch.stack([losses[0, torch.randperm(48)[:16]].mean() for _ in range(400)])
+    assert measured[:, 0].std() < 0.7 * even.std()
+
+
+def test_candidates_need_the_centre_and_a_fitness_whose_images_can_be_weighed():
+    task = problem(candidates=2)
+    state = begun(task)
+    population, _ = ask(state)
+    with pytest.raises(InvalidValueError, match="centre=None .* candidates=2"):
+        task.fitness(population[:], 0)
+    assert torch.allclose(task.fitness(population[:], 0, state.around()), task.fitness(population, 0))
+    for arguments in ({"fitness": "accuracy"}, {"fitness": lambda logits, labels: logits.sum((1, 2))}):
+        with pytest.raises(InvalidValueError, match="candidates=2 .*log_loss"):
+            problem(candidates=2, **arguments)
+    for candidates in (0, 7):
+        with pytest.raises(InvalidValueError, match=f"candidates={candidates}"):
+            problem(candidates=candidates)
+    assert ClassifierProblem(tiny_data(), candidates=8).batch_size * 8 <= tiny_data().pool_size
+
+
+def test_weighted_fitness_is_the_same_by_compiled_code():
+    found = []
+    for backend in ("auto", "stacked"):
+        task = problem("mlp-9-7", dtype=torch.float32, candidates=3, backend=backend)
+        population, _ = ask(begun(task))
+        found.append(task.fitness(population, 1))
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-6)

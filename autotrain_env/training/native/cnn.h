@@ -14,6 +14,8 @@ namespace autotrain {
 // second cache; their gradients are added up in ascending order.
 class Cnn {
  public:
+  static constexpr bool kSharesFirst = false;
+
   // Room for minibatches of so many images; kept where the last job needed the same.
   void prepare(const Job& job, int batch_size, bool for_training) {
     const int num_accumulators = for_training ? rule_entry(job.rule).accumulators : 0;
@@ -60,6 +62,13 @@ class Cnn {
     long at = 0;
     for (Stage& stage : stages_) at = stage.kernels.each_part(row, at, num_parameters_, num_accumulators_, f);
     last_.each_part(row, at, num_parameters_, num_accumulators_, f);
+  }
+
+  // Calls f(layer) for all layers, the first one first.
+  template <class F>
+  void each_layer(F&& f) {
+    for (Stage& stage : stages_) f(stage.kernels);
+    f(last_);
   }
 
   // Computes logits, and what follows from them, of one minibatch; see `softmax_cross_entropy`. Where errors are

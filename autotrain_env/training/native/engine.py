@@ -22,19 +22,49 @@ _SGD, _MOMENTUM, _NESTEROV, _RMSPROP, _ADAM = range(5)  # as in job.h
 
 
 def why_not_native(
-    architecture: Architecture, optimizer: Optimizer, dtype: torch.dtype, device: torch.device
+    architecture: Architecture, optimizer: Optimizer | None, dtype: torch.dtype, device: torch.device
 ) -> str | None:
-    """Returns why networks cannot be computed by compiled code, or `None` where they can."""
+    """Returns why networks cannot be computed by compiled code, or `None` where they can.
+
+    Args:
+        architecture: What the networks have in common.
+        optimizer: Their update rule; `None` where they are not updated.
+        dtype: Dtype of the weights.
+        device: Device that holds the weights.
+    """
     if device.type != "cpu":
         return f"it computes on the CPU, not on {device}"
     if dtype != torch.float32:
         return f"it computes in float32, not in {dtype}"
     if type(architecture.classifier) not in (MLP, CNN):
         return f"it computes multilayer perceptrons and the package's CNN, not {architecture.classifier!r}"
-    if type(optimizer) not in (SGD, RMSprop, Adam, AdamW):
+    if optimizer is not None and type(optimizer) not in (SGD, RMSprop, Adam, AdamW):
         return f"it has no update rule {type(optimizer).__name__}"
     library = best_library()
     return str(library) if isinstance(library, BuildError) else None
+
+
+def network_job(architecture: Architecture, **more: float) -> tuple[Job, np.ndarray]:
+    """Returns a job that says what networks are computed, and the sizes it points to, to be kept as long.
+
+    Args:
+        architecture: What the networks have in common.
+        more: More fields of the job.
+    """
+    classifier, shape = architecture.classifier, architecture.image_shape
+    assert isinstance(classifier, (MLP, CNN))
+    convolutional = isinstance(classifier, CNN)
+    sizes = np.array(classifier.sizes(shape, architecture.num_classes), np.int32)
+    job = Job(
+        convolutional=convolutional,
+        image_height=shape[1] if convolutional else 0,
+        image_width=shape[2] if convolutional else 0,
+        num_sizes=len(sizes),
+        sizes=sizes.ctypes.data,
+        num_features=architecture.num_features,
+        **more,
+    )
+    return job, sizes
 
 
 class NativeEngine(Engine):
@@ -60,21 +90,8 @@ class NativeEngine(Engine):
                 raise found
             library = found
         self.library = library
-        classifier = architecture.classifier
-        assert isinstance(classifier, (MLP, CNN))
-        shape = architecture.image_shape
-        convolutional = isinstance(classifier, CNN)
-        self._sizes = np.array(classifier.sizes(shape, architecture.num_classes), np.int32)
-        self._job = Job(
-            convolutional=convolutional,
-            image_height=shape[1] if convolutional else 0,
-            image_width=shape[2] if convolutional else 0,
-            num_sizes=len(self._sizes),
-            sizes=self._sizes.ctypes.data,
-            num_features=architecture.num_features,
-            max_grad_norm=optimizer.max_grad_norm or 0.0,
-            **_rule(optimizer),
-        )
+        max_grad_norm = optimizer.max_grad_norm or 0.0
+        self._job, self._sizes = network_job(architecture, max_grad_norm=max_grad_norm, **_rule(optimizer))
 
     def train(
         self,

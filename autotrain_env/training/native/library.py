@@ -76,6 +76,22 @@ class Job(ctypes.Structure):
     ]
 
 
+class Members(ctypes.Structure):
+    """The fields of `Members` in members.h, which says what they are."""
+
+    _fields_ = [
+        ("centre", _P),
+        ("numbers", _P),
+        ("numbers_stride", _I64),
+        ("rank", _I32),
+        ("num_signs", _I32),
+        ("std", _P),
+        ("weights", _P),
+        ("losses", _P),
+        ("accuracies", _P),
+    ]
+
+
 class Library:
     """A library that was loaded.
 
@@ -88,11 +104,15 @@ class Library:
         self.path = path
         self.instructions = instructions
         functions = ctypes.CDLL(str(path))
-        functions.autotrain_job_bytes.restype = _I64
+        functions.autotrain_job_bytes.restype = functions.autotrain_members_bytes.restype = _I64
         assert functions.autotrain_job_bytes() == ctypes.sizeof(Job), "job.h and Job differ"
+        assert functions.autotrain_members_bytes() == ctypes.sizeof(Members), "members.h and Members differ"
         self._train, self._evaluate = functions.autotrain_train, functions.autotrain_evaluate
         for function in (self._train, self._evaluate):
             function.argtypes, function.restype = [ctypes.POINTER(Job)], ctypes.c_int
+        self._measure = functions.autotrain_measure
+        self._measure.argtypes = [ctypes.POINTER(Job), ctypes.POINTER(Members)]
+        self._measure.restype = ctypes.c_int
         self._permute = functions.autotrain_permute
         self._permute.argtypes, self._permute.restype = [_P, _P, _I64, _I64], None
 
@@ -111,6 +131,14 @@ class Library:
             MemoryError: If there is not enough memory.
         """
         self._check(self._evaluate(job))
+
+    def measure(self, job: Job, members: Members) -> None:
+        """Measure members of a generation on the minibatch that a job holds.
+
+        Raises:
+            MemoryError: If there is not enough memory.
+        """
+        self._check(self._measure(job, members))
 
     def permute(self, generator: np.random.Generator, rows: np.ndarray) -> None:
         """Do `generator.permuted(rows, axis=1, out=rows)`, with the same bits in a third of the time.

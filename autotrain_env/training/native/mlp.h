@@ -11,6 +11,9 @@
 namespace autotrain {
 class Mlp {
  public:
+  // Whether members of a generation may share what their first layer makes of a minibatch; see members.h.
+  static constexpr bool kSharesFirst = true;
+
   // Room for minibatches of so many images; kept where the last job needed the same.
   void prepare(const Job& job, int batch_size, bool for_training) {
     const int num_accumulators = for_training ? rule_entry(job.rule).accumulators : 0;
@@ -56,18 +59,35 @@ class Mlp {
     for (Dense& layer : layers_) at = layer.each_part(row, at, num_parameters_, num_accumulators_, f);
   }
 
+  // Calls f(layer) for all layers, the first one first.
+  template <class F>
+  void each_layer(F&& f) {
+    for (Dense& layer : layers_) f(layer);
+  }
+
+  const Dense& first_layer() const { return layers_[0]; }
+  bool has_hidden() const { return layers_.size() > 1; }
+
+  // Where what the first layer gives belongs, in evaluation: (outputs, columns).
+  float* after_first() { return has_hidden() ? inputs_[1].transposed : errors_[0]; }
+
   // Computes logits, and what follows from them, of one minibatch; see `softmax_cross_entropy`.
   void forward(const Images& source, const int32_t* indices, const int32_t* labels, int count, bool want_losses,
                float error_scale) {
-    const size_t last = layers_.size() - 1;
     gather(source, indices, count, {inputs_[0].images, inputs_[0].stride, inputs_[0].transposed, columns_});
+    forward_from(0, labels, count, want_losses, error_scale);
+  }
+
+  // The same from a layer's input on, which is there.
+  void forward_from(size_t first, const int32_t* labels, int count, bool want_losses, float error_scale) {
+    const size_t last = layers_.size() - 1;
     pad_labels(labels, count, columns_, labels_);
-    for (size_t i = 0; i < last; i++) {
+    for (size_t i = first; i < last; i++) {
       Inputs& next = inputs_[i + 1];
       layers_[i].forward(inputs_[i].transposed, next.transposed, columns_, true);
       if (next.images) turn(next.transposed, padded(layers_[i].outputs), columns_, next.images, next.stride);
     }
-    layers_[last].forward(inputs_[last].transposed, errors_[last], columns_, false);
+    if (first <= last) layers_[last].forward(inputs_[last].transposed, errors_[last], columns_, false);
     softmax_cross_entropy(errors_[last], layers_[last].outputs, columns_, head_, want_losses, error_scale);
   }
 
