@@ -28,7 +28,8 @@ def described_arguments(owner: type) -> dict[str, str]:
 
 def _with_help(owner: _Class) -> _Class:
     """Give every field the help text that the environment has for its argument of that name."""
-    described = described_arguments(AutoTrainConfig) | described_arguments(Task) | _DESCRIBED
+    of_env = described_arguments(AutoTrainConfig)
+    described = of_env | described_arguments(Task) | {"inner_steps": of_env["inner_steps"]} | _DESCRIBED
     defaults = {entry.name: entry.default for entry in dataclasses.fields(AutoTrainConfig)}
     of_tasks = vars(TaskDistribution())
     for name, kind in owner.__annotations__.items():
