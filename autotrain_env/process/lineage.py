@@ -55,6 +55,7 @@ class Lineage:
         self.budget = np.zeros(num_envs, np.int64)  # [updates]
         self.inner_steps = np.full(num_envs, history_length)  # updates per env step (T)
         self.updates = np.zeros(num_envs, np.int64)  # of the budget used
+        self.all_updates = np.zeros(num_envs, np.int64)  # of all episodes
         self.learning_rate = np.ones(num_envs)
         self.initial_learning_rate = np.ones(num_envs)  # within the bounds
         self.loss = np.zeros((num_envs, history_length))  # of minibatches, by window [nats]
@@ -200,6 +201,7 @@ class Lineage:
     def spend(self, lanes: np.ndarray) -> None:
         """Count an env step's updates, made or skipped, in the given lanes (int64, shape (n,))."""
         self.updates[lanes] += self.inner_steps[lanes]
+        self.all_updates[lanes] += self.inner_steps[lanes]
 
     def push_trained(
         self,

@@ -196,3 +196,13 @@ def test_schedules_last_as_long_as_each_lane():
     last = np.array(lengths(tasks))
     assert rates == pytest.approx((1 + np.cos(np.pi * (last - 1) / last)) / 2, abs=0.02)
     assert Constant(0.5).learning_rates(situation).tolist() == [0.5] * len(tasks)
+
+
+def test_updates_of_all_episodes_are_counted():
+    tasks = make_tasks()
+    envs = AutoTrainVectorEnv(len(tasks), autoreset_mode="Disabled", **arguments())
+    for _ in range(2):
+        envs.reset(seed=0, options={"task": tasks})
+        envs.step(np.full(len(tasks), 2))
+        envs.step(np.array([2, 16, 2, 2, 2, 2]))  # one stops, and makes no update
+    assert envs.core.lineage.all_updates.tolist() == [16, 24, 8, 48, 32, 16]

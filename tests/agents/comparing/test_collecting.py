@@ -114,7 +114,7 @@ def test_a_planted_difference_is_found(compared: Path):
     assert np.isclose(rows[WAYS["one"], "constant"]["chosen"]["learning_rate"], GRID, rtol=1e-5).any()
     assert rows[WAYS["own"], "constant"]["chosen"] == {}
     assert rows[WAYS["one"], "constant"]["cost"]["updates_to_choose"] == 8 * 2 * 60
-    assert ppo["cost"]["train_updates"] == 20 * 120
+    assert 20 * 110 < ppo["cost"]["train_updates"] <= 20 * 120  # stops make none
     assert rows["control: ppo", "no re-init"]["lead_of_first"]["mean"] == 0
     assert rows["control: bad", "no re-init"]["test_accuracy"]["mean"] > bad["test_accuracy"]["mean"]
 
@@ -223,7 +223,10 @@ def test_every_baseline_meets_the_same_tasks(
     kinds = {kind for kind, _ in rows}
     assert kinds == {"agent", *WAYS.values(), "no schedule"}
     assert rows["best of 8 of each episode", "population"]["updates"] == 8 * 60
-    assert rows["best of 8 of each episode", "search"]["updates"] == 20 * 120 // (4 * 60) * 60
+    assert (
+        rows["best of 8 of each episode", "search"]["updates"]
+        == RunFolder(runs["ppo"]).cost()[0] // (4 * 60) * 60
+    )
     assert (
         rows[WAYS["own"], "constant"]["test_accuracy"] == rows["no schedule", "do nothing"]["test_accuracy"]
     )
