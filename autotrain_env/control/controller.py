@@ -56,6 +56,7 @@ from autotrain_env.process.lineage import Lineage
 from autotrain_env.process.record import EpisodeHistory, History, StepRecord
 from autotrain_env.process.situation import Situation
 from autotrain_env.process.thresholdout import Thresholdout
+from autotrain_env.training.stack import relative_distance
 from autotrain_env.viewing.run import plot_episode
 
 STATE_FORMAT = 1
@@ -378,7 +379,8 @@ class Controller:
             _, (train, holdout), finite = self._measure()
         if finite:
             trained, accurate = self._values
-            lineage.push_trained(_LANE, trained[None], accurate[None], train, holdout)
+            moved = self._movement() if self.config.metrics == "movement" else None
+            lineage.push_trained(_LANE, trained[None], accurate[None], train, holdout, moved)
             self._rows.push()
             self._keep_best()
         else:
@@ -387,6 +389,18 @@ class Controller:
         self._finish_step()
         if not self._over:
             self._decide()
+
+    def _movement(self) -> np.ndarray | None:
+        """Returns how far parameters have moved since the last decision, over their norm, shape (1,)."""
+        before = self._rows.newest()
+        if before is None:
+            return None
+        names = [name for name, tensor in self.model.named_parameters() if tensor.requires_grad]
+        now = self.model.state_dict()
+        flat = [
+            torch.cat([state[name].cpu().flatten() for name in names]).numpy() for state in (now, before)
+        ]
+        return np.array([relative_distance(*flat)])
 
     def _gather_window(self) -> tuple[np.ndarray, np.ndarray, bool]:
         """Returns losses and accuracies of the updates, means over all processes, and if all is finite."""

@@ -86,7 +86,8 @@ class AutoTrainEnv(gymnasium.Env[np.ndarray, Any]):
     10 where there is no train score, so that the accuracy in the last window stands in for it (loss and
     accuracy of untrained networks then read as those of guessing). Where a task says that no other network
     can be drawn (`can_reinit=False`), rows 1 … H-1 are missing at reset, and re-init does nothing and is
-    masked out.
+    masked out. `metrics="movement"` adds metric 11: log10 of how far parameters have moved in the env step,
+    over their norm, mapped from 1e-6 to 100 to [-1, 1].
 
     ## Rewards
     The improvement of the validation score in this step. Undiscounted, it sums to the final score minus

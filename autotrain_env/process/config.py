@@ -142,7 +142,8 @@ class AutoTrainConfig:
             or `"zeros"`, missing.
         observation_layout: `"stacked"` for shape (H, K, M), `"flat"` for one dimension.
         metrics: Metrics in the observation: the nine `"basic"` ones, or `"extended"` ones, which
-            say besides whether holdout and train score are missing.
+            say besides whether holdout and train score are missing; with `"movement"` also how far
+            parameters have moved.
         thresholdout: Whether the holdout is guarded.
         thresholdout_threshold: Largest difference of train and holdout score that counts as agreement.
         thresholdout_sigma: Rate of Thresholdout's noise.
@@ -260,11 +261,13 @@ class AutoTrainConfig:
         check_whole("num_snapshots", self.num_snapshots, 1, MOST_SNAPSHOTS)
         self._check_inner_steps(self.inner_steps)
         check(
-            self.num_snapshots * self.history_length * len(METRIC_SETS["extended"]) <= MOST_NUMBERS,
+            self.num_snapshots * self.history_length * len(METRIC_SETS["movement"]) <= MOST_NUMBERS,
             "(num_snapshots, history_length)",
             (self.num_snapshots, self.history_length),
             f"so that an observation has at most {MOST_NUMBERS:,} numbers",
         )
+        two = self.metrics != "movement" or self.num_snapshots > 1
+        check(two, "num_snapshots", self.num_snapshots, "at least 2 where metrics='movement'")
         if self.num_rewinds is not None:
             check_whole("num_rewinds", self.num_rewinds, 1)
             check(

@@ -269,8 +269,9 @@ class AutoTrainCore:
         if len(good) < len(trained.lanes):
             self._contain(np.setdiff1d(trained.lanes, good))
         train, holdout = self._take_scores(good, trained.found)
+        moved = self.stacks.movement(good) if self.config.metrics == "movement" else None
         self.stacks.snapshot(good)
-        self.lineage.push_trained(good, trained.losses, trained.accuracies, train, holdout)
+        self.lineage.push_trained(good, trained.losses, trained.accuracies, train, holdout, moved)
         self._keep_best(good)
 
     def _contain(self, lanes: np.ndarray) -> None:

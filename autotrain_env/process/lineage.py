@@ -62,6 +62,7 @@ class Lineage:
         self.batch_accuracy = np.zeros((num_envs, history_length))
         self.train_score = np.zeros(num_envs)  # in [0, 1], as is the next
         self.holdout_answer = np.zeros(num_envs)
+        self.movement = np.zeros(num_envs)  # of parameters in the last env step, over their norm
         self.has_holdout = np.ones(num_envs, bool)
         self.has_train_score = np.ones(num_envs, bool)
         self.diverged = np.zeros(num_envs, bool)
@@ -141,6 +142,7 @@ class Lineage:
         classes, known = self.num_classes[lanes], self.has_train_score[lanes]
         self.loss[lanes] = np.where(known, loss, np.log(classes))[:, None]
         self.batch_accuracy[lanes] = np.where(known, accuracy, 1 / classes)[:, None]
+        self.movement[lanes] = 0
         self._ask(lanes, train_score, holdout_score)
         updates = np.repeat(self.updates[lanes, None], self.history_length, axis=1)
         self._push(lanes, self._rows(lanes, updates, updates * 0), np.zeros(len(lanes), np.int64))
@@ -210,6 +212,7 @@ class Lineage:
         accuracies: np.ndarray,
         train_score: np.ndarray,
         holdout_score: np.ndarray,
+        movement: np.ndarray | None = None,
     ) -> None:
         """Move rows down by one, and add the state after T updates, which `spend` has counted, as row 0.
 
@@ -220,7 +223,10 @@ class Lineage:
             accuracies: Accuracy on every minibatch, or in every window, likewise.
             train_score: Score on the train subset, float64, shape (n,).
             holdout_score: Score on the holdout, unguarded, float64, shape (n,).
+            movement: How far parameters have moved, over their norm, float64, shape (n,); `None` where no
+                metric is made of it.
         """
+        self.movement[lanes] = 0 if movement is None else movement
         self.loss[lanes] = window_means(losses, self.history_length)
         self.batch_accuracy[lanes] = window_means(accuracies, self.history_length)
         self._ask(lanes, train_score, holdout_score)
@@ -234,6 +240,7 @@ class Lineage:
         """
         chance = 1 / self.num_classes[lanes]
         self.diverged[lanes] = True
+        self.movement[lanes] = 0
         self.loss[lanes] = np.log(self.num_classes[lanes])[:, None]
         self.batch_accuracy[lanes] = chance[:, None]
         self.train_score[lanes] = self.holdout_answer[lanes] = self.to_unit(lanes, self.chance(lanes))
@@ -330,6 +337,7 @@ class Lineage:
             diverged=self.diverged[lanes],
             holdout_missing=~self.has_holdout[lanes],
             train_missing=~self.has_train_score[lanes],
+            movements=self.movement[lanes],
         )
         numbers = self.num_classes[lanes], self.budget[lanes]
         return make_rows(measured, *numbers, self.lr_bounds, self.metrics)

@@ -21,13 +21,14 @@ METRICS: dict[str, tuple[float, float]] = {  # name: bounds to which it is clipp
     "diverged": (0.0, 1.0),
     "exists": (0.0, 1.0),
 }
+_EXTENDED = METRICS | {
+    "holdout_missing": (0.0, 1.0),  # whether the train score stands in for the holdout's
+    "train_missing": (0.0, 1.0),  # whether the last minibatches stand in for the train score
+}
 METRIC_SETS: dict[str, dict[str, tuple[float, float]]] = {
     "basic": METRICS,
-    "extended": METRICS
-    | {
-        "holdout_missing": (0.0, 1.0),  # whether the train score stands in for the holdout's
-        "train_missing": (0.0, 1.0),  # whether the last minibatches stand in for the train score
-    },
+    "extended": _EXTENDED,
+    "movement": _EXTENDED | {"movement": (-1.0, 1.0)},  # log10, mapped from 1e-6 to 100
 }
 """Metrics by the names that users write; each begins with those of `"basic"`."""
 NUM_METRICS = len(METRICS)
@@ -76,6 +77,8 @@ class Measurement:
         diverged: Whether the network has diverged, bool, shape (n,).
         holdout_missing: Whether there is no holdout, bool, shape (n,).
         train_missing: Whether there is no train score, bool, shape (n,).
+        movements: How far parameters have moved in the env step, as a share of their own size: Euclidean
+            norms over all of them, float64, shape (n,); 0 for untrained networks.
     """
 
     losses: np.ndarray
@@ -88,6 +91,7 @@ class Measurement:
     diverged: np.ndarray
     holdout_missing: np.ndarray
     train_missing: np.ndarray
+    movements: np.ndarray
 
 
 def make_rows(
@@ -126,6 +130,7 @@ def make_rows(
         "exists": _ONE,
         "holdout_missing": measured.holdout_missing[:, None],
         "train_missing": measured.train_missing[:, None],
+        "movement": ((np.log10(np.maximum(measured.movements, _TINY)) + 2) / 4)[:, None],
     }
     rows = np.empty((*measured.losses.shape, len(METRIC_SETS[metrics])), np.float32)
     for number, name in enumerate(METRIC_SETS[metrics]):

@@ -243,6 +243,20 @@ class Stacks:
         for group in self._grouped(lanes, "stack"):
             group.stack.rewind(group.slots, np.zeros(len(group.slots), np.int64))
 
+    def movement(self, lanes: np.ndarray) -> np.ndarray:
+        """Returns how far parameters of lanes have moved since their newest snapshots, over their norm.
+
+        Args:
+            lanes: Which lanes, int64, shape (n,).
+
+        Returns:
+            Shares, float64, shape (n,).
+        """
+        moved = np.zeros(len(lanes))
+        for group in self._grouped(lanes, "stack"):
+            moved[group.at] = group.stack.movement(group.slots)
+        return moved
+
     def keep_best(self, lanes: np.ndarray) -> None:
         """Remember the current weights of lanes (int64, shape (n,)) as their best."""
         for group in self._grouped(lanes, "stack"):

@@ -251,7 +251,7 @@ def test_optimisers_of_torch_do_the_same_but_for_rounding(name: str, make: Any):
 @pytest.mark.parametrize("score", ["accuracy", "neg_log_loss"])
 @pytest.mark.parametrize("measured", ["train_and_holdout", "holdout", "nothing"])
 def test_runs_that_lack_something(measured: str, score: str, can_reinit: bool):
-    lacking = {"measured": measured, "can_reinit": can_reinit, "metrics": "extended", "score": score}
+    lacking = {"measured": measured, "can_reinit": can_reinit, "metrics": "movement", "score": score}
     for seed in range(4):
         arguments = tiny(optimizer=SGD(momentum=0.9), budget=40, lr_factors=DIVERGING, **lacking)
         episodes = Episodes(seed, RandomAgent(seed), **arguments)

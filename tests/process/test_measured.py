@@ -111,8 +111,8 @@ def test_row_0_is_the_same_network_whether_or_not_others_can_be_drawn():
 
 
 def test_lanes_that_lack_something_are_as_alone():
-    envs = make()
-    alone = [AutoTrainEnv(**tiny(metrics="extended")) for _ in tasks()]
+    envs = make("movement")
+    alone = [AutoTrainEnv(**tiny(metrics="movement")) for _ in tasks()]
     for env, task in zip(alone, tasks(), strict=True):
         env.reset(seed=3, options={"task": task})
     for action in (2, 15, 7, 3, 12):
@@ -138,6 +138,38 @@ def test_a_failing_reinit_leaves_lanes_without_one_as_they_were(monkeypatch: pyt
     first = envs.step(np.full(5, 15))[0]
     envs.load_state_dict(before)
     assert_same(envs.step(np.full(5, 15))[0], first)
+
+
+def test_movement_is_how_far_parameters_went_over_their_norm():
+    envs = make("movement")
+    assert envs.single_observation_space.shape == (3, 2, 12)
+    assert (envs.core.observation()[:, 0, :, -1] == -1).all()
+    for action in (2, 2, 7, 15, 3):
+        before = [flat(envs, lane) for lane in range(5)]
+        rows = envs.core.observation()
+        observations = envs.step(np.full(5, action))[0]
+        if action in (7, 15):  # rewinds and new networks come first
+            continue
+        for lane in range(5):
+            now = flat(envs, lane)
+            share = np.log10(np.linalg.norm(now - before[lane]) / np.linalg.norm(now))
+            assert observations[lane, 0, :, -1] == pytest.approx((share + 2) / 4, abs=1e-4)
+        assert_same(observations[:, 1, :, -1].copy(), rows[:, 0, :, -1].copy())
+    with pytest.raises(ValueError, match="num_snapshots=1 is not allowed: it must be at least 2 where"):
+        AutoTrainEnv(**tiny(metrics="movement", num_snapshots=1))
+
+
+def flat(envs: AutoTrainVectorEnv, lane: int) -> np.ndarray:
+    """A network's parameters, one after the other."""
+    return np.concatenate([tensor.numpy().ravel() for tensor in envs.core.stacks.weights_of(lane).values()])
+
+
+@pytest.mark.parametrize("rate", [100.0, 1e-4])
+def test_movement_is_within_its_bounds(rate: float):
+    env = AutoTrainEnv(**tiny(metrics="movement", initial_learning_rate=rate))
+    env.reset(seed=0)
+    for _ in range(3):
+        assert env.step(2)[0] in env.observation_space
 
 
 def test_basic_metrics_are_the_first_of_the_extended_ones():

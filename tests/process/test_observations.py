@@ -33,6 +33,7 @@ def measurement(**values: Any) -> Measurement:
         "diverged": [False],
         "holdout_missing": [False],
         "train_missing": [False],
+        "movements": [0.01],
     }
     return Measurement(**{name: np.array(value) for name, value in (arguments | values).items()})
 
