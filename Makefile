@@ -11,6 +11,7 @@
 ## make bench         speed, against plain torch and this machine's limit
 ## make bench-peers   speed, against other packages (made in an environment of their own)
 ## make bench-evolution   evolution, against plain torch and other libraries (likewise)
+## make bench-classifiers   classifiers trained by evolution, against gradients and other libraries (likewise; hours)
 ## make bench-scaling   a generation on Ray, and simulated on up to 10,000 workers
 ## make wheel         the wheel with the compiled engine, in dist/, tried in an empty environment
 ## make sanitize      the engine's tests with AddressSanitizer and UndefinedBehaviorSanitizer (needs g++)
@@ -37,7 +38,8 @@ CLIENTS_STAMP = .venv-clients/installed
 # One group of tests stays in one process: they share what is costly to make.
 PYTEST = -m pytest -n $(WORKERS) --dist loadgroup
 
-.PHONY: help demo test test-all test-clients lint format docs bench bench-peers bench-evolution bench-scaling
+.PHONY: help demo test test-all test-clients lint format docs bench bench-peers bench-evolution bench-classifiers
+.PHONY: bench-scaling
 .PHONY: wheel sanitize install clean distclean
 
 help:
@@ -78,6 +80,9 @@ bench-peers: $(STAMP)
 
 bench-evolution: $(STAMP)
 	@$(PY) -m benchmarks.evolution $(ARGS)
+
+bench-classifiers: $(STAMP)
+	@$(PY) -m benchmarks.classifiers $(ARGS)
 
 bench-scaling: $(STAMP)
 	@$(PY) -m benchmarks.scaling $(ARGS)

@@ -62,6 +62,7 @@ def table(part: str, records: Sequence[Record]) -> str:
         own = [record for record in records if record["job"]["method"] == method]
         lasts = [points_of(record)[-1] for record in own]
         best = [max(point.accuracy for point in points_of(record)) for record in own]
+        taken = [seconds_at(record, last) for record, last in zip(own, lasts, strict=True)]
         rows.append(
             [
                 method,
@@ -71,7 +72,7 @@ def table(part: str, records: Sequence[Record]) -> str:
                     to_target(own, target, lambda _, point: point.forward_passes, ".1e")
                     for target in TARGETS
                 ),
-                f"{np.median([seconds_at(record, last) for record, last in zip(own, lasts, strict=True)]):,.0f}",
+                f"{np.median(taken):,.0f}",
                 f"{np.median([last.forward_passes for last in lasts]):.1e}",
                 interval(best),
                 interval([record["test"] for record in own]),

@@ -5,6 +5,7 @@ validation part, see `autotrain_env.evolution.curves.Point`) and `test` (accurac
 validation chose).
 """
 
+import base64
 import dataclasses
 import json
 import subprocess
@@ -23,6 +24,7 @@ from autotrain_env.evolution.curves import Recorder, Trained, measured_generatio
 from autotrain_env.evolution.first_attempt import MENDS, Attempt
 from autotrain_env.evolution.low_rank import Population
 from autotrain_env.evolution.vectors import perturbation_scale
+from autotrain_env.viewing.evolved import first_units
 from benchmarks.evolution import FOLDER, REQUIREMENTS
 from benchmarks.measuring import peer_python
 from benchmarks.plain_torch import train
@@ -33,16 +35,19 @@ Settings = Mapping[str, Any]
 
 
 def make_problem(settings: Settings) -> ClassifierProblem:
-    """The problem, whose split is the same for all seeds."""
+    """The problem, whose split is the same for all seeds; `threads` are those of the engine."""
+    torch.set_num_threads(1)
     return ClassifierProblem(
         settings["dataset"],
         settings["classifier"],
         batch_size=settings["batch_size"],
+        candidates=settings.get("candidates", 1),
         seed=settings["seed"],
+        engine_threads=settings.get("threads"),
     )
 
 
-def record_of(problem: ClassifierProblem, trained: Trained) -> dict[str, Any]:
+def record_of(problem: ClassifierProblem, trained: Trained, units: bool = False) -> dict[str, Any]:
     """What is kept of a training."""
     return {
         "points": [
@@ -50,7 +55,18 @@ def record_of(problem: ClassifierProblem, trained: Trained) -> dict[str, Any]:
             for point in trained.points
         ],
         "test": problem.measure(trained.parameters, "test")["accuracy"],
+        **({"units": units_as_text(problem, trained)} if units else {}),
     }
+
+
+def units_as_text(problem: ClassifierProblem, trained: Trained, count: int = 20) -> str:
+    """What the first layer has learned, whole numbers from -127 to 127 for each unit, as base64."""
+    weights, before = problem.layout.split(trained.parameters), problem.layout.split(trained.initial)
+    units = first_units(weights, problem.dataset.image_shape, before)
+    assert units is not None
+    largest = units[:count].abs().amax((1, 2), keepdim=True).clamp(min=1e-12)
+    whole = 127 * units[:count] / largest
+    return base64.b64encode(whole.round().to(torch.int8).numpy().tobytes()).decode()
 
 
 # --- evolution ---
@@ -58,7 +74,6 @@ def record_of(problem: ClassifierProblem, trained: Trained) -> dict[str, Any]:
 
 def evolve(settings: Settings) -> dict[str, Any]:
     """An evolution strategy whose rate falls by a cosine, for `generations`, `passes` or `seconds`."""
-    torch.set_num_threads(settings["threads"])
     problem = make_problem(settings)
     arguments = dict(settings["strategy"])
     generations = count_generations(settings, problem)
@@ -68,7 +83,8 @@ def evolve(settings: Settings) -> dict[str, Any]:
     trained = train_classifier(
         problem, strategy, generations, settings["seed"], fitness=fitness, measurements=MEASUREMENTS
     )
-    return {**record_of(problem, trained), "generations": generations}
+    record = record_of(problem, trained, settings.get("keep_units", False))
+    return {**record, "generations": generations}
 
 
 def count_generations(settings: Settings, problem: ClassifierProblem) -> int:
@@ -77,7 +93,8 @@ def count_generations(settings: Settings, problem: ClassifierProblem) -> int:
         return settings["generations"]
     strategy = EvolutionStrategy(**settings["strategy"])
     if "passes" in settings:
-        return max(1, settings["passes"] // (strategy.population_size * settings["batch_size"]))
+        looked_at = problem.candidates if problem.candidates > 1 else 0
+        return max(1, settings["passes"] // ((strategy.population_size + looked_at) * problem.batch_size))
     train_classifier(problem, strategy, 2, measurements=1)  # to warm up
     last = train_classifier(problem, strategy, _TRIAL, measurements=1).points[-1]
     # On one thread of a machine that others use, too, its processor time is what counts.
@@ -116,10 +133,9 @@ def all_of(problem: ClassifierProblem, part: str) -> tuple[Tensor, Tensor]:
 
 
 def descend(settings: Settings) -> dict[str, Any]:
-    """Gradients by plain torch, with a rate that falls by a cosine; `forward_passes` leaves backward ones out."""
-    torch.set_num_threads(settings["threads"])
-    torch.manual_seed(settings["seed"])
+    """Gradients by plain torch, by a cosine; backward passes are not among `forward_passes`."""
     problem = make_problem(settings)
+    torch.manual_seed(settings["seed"])
     images, labels = all_of(problem, "train")
     images = images.view(-1, *problem.dataset.image_shape)
     network = problem.architecture.classifier.build(
@@ -146,7 +162,7 @@ def descend(settings: Settings) -> dict[str, Any]:
             done += 1
             if done in wanted:
                 measure(done)
-    return record_of(problem, recorder.trained())
+    return record_of(problem, recorder.trained(), settings.get("keep_units", False))
 
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -158,7 +174,6 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 
 def draw(settings: Settings) -> dict[str, Any]:
     """The best of many networks as PyTorch initialises them, by validation."""
-    torch.set_num_threads(settings["threads"])
     problem = make_problem(settings)
     recorder = Recorder(problem)
     for number in range(settings["networks"]):
@@ -176,11 +191,12 @@ def draw(settings: Settings) -> dict[str, Any]:
 
 
 def attempt(settings: Settings) -> dict[str, Any]:
-    """The attempt that gets stuck, with some of its mends, or with other strategies."""
-    torch.set_num_threads(settings["threads"])
+    """The attempt that gets stuck, with some of its mends; only where it sees all images are there few."""
+    torch.set_num_threads(settings["threads"])  # torch computes networks with a rectifier on their outputs
     changes = [MENDS[name] for name in settings["mends"]]
     tried = Attempt().changed(*changes)
-    problem = tried.problem(settings["dataset"], train_size=settings["train_size"])
+    train_size = settings["train_size"] if tried.batch_size is None else None
+    problem = tried.problem(settings["dataset"], train_size=train_size)
     trained = tried.run(problem, settings["generations"], settings["seed"], measurements=MEASUREMENTS)
     return record_of(problem, trained)
 

@@ -14,6 +14,10 @@ from typing import Any
 
 import tyro
 
+from agents.evolving.classifiers import CANDIDATES, STRATEGY
+from agents.evolving.hyperparameters import field_names
+from autotrain_env.evolution import EvolutionStrategy
+from autotrain_env.evolution.classifiers import BATCH_SIZE
 from autotrain_env.evolution.first_attempt import MENDS
 from benchmarks.classifier_tables import print_tables
 from benchmarks.classifier_trainings import KINDS
@@ -21,15 +25,6 @@ from benchmarks.measuring import CannotInstall, cpu_model, make_console
 
 TUNING_SEED = 100
 Record = dict[str, Any]
-
-EVOLUTION: dict[str, Any] = {
-    "population_size": 1024,
-    "perturbation_std": 0.1,
-    "rank": 1,
-    "scaling": "fan_in",
-    "learning_rate": 0.02,
-}
-"""The strategy of every part, but for what the part is about."""
 
 
 class Runner:
@@ -97,17 +92,28 @@ def _key(job: Mapping[str, Any]) -> str:
     return json.dumps(job, sort_keys=True)
 
 
-def evolution(strategy: Mapping[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
-    """Settings of an evolution, some of them replaced."""
-    common = {"dataset": "mnist", "classifier": "mlp-200-50", "batch_size": 128, "threads": 1}
-    return {**common, **settings, "strategy": {**EVOLUTION, **(strategy or {})}}
+def evolution(**changes: Any) -> dict[str, Any]:
+    """Settings of an evolution as `python -m agents evolve` has them, with some of them changed."""
+    settings = {
+        "dataset": "mnist",
+        "classifier": "mlp-200-50",
+        "batch_size": BATCH_SIZE,
+        "candidates": CANDIDATES,
+        "threads": 1,
+    }
+    strategy = dict(STRATEGY)
+    for name, value in changes.items():
+        (strategy if name in STRATEGY_NAMES else settings)[name] = value
+    return {**settings, "strategy": strategy}
 
 
-GENERATIONS = 10_000
-"""What ten minutes on two cores allow."""
+STRATEGY_NAMES = field_names(EvolutionStrategy)
 
-FULL_NOISE = {"rank": None, "population_size": 256}
-CNN_STRATEGY = {"population_size": 256}
+GENERATIONS = 16_000
+"""As the command has them by default: some five minutes on two cores."""
+
+FULL_NOISE = {"rank": None, "population_size": 128}
+CNN_STRATEGY = {"population_size": 256, "batch_size": 128}
 RATES = {
     "SGD": (0.03, 0.1, 0.3, 1.0),
     "SGD, momentum 0.9": (0.003, 0.01, 0.03, 0.1),
@@ -115,58 +121,43 @@ RATES = {
 }
 
 
-def _peer(
-    population_size: int, learning_rate: float, perturbation_std: float, scaled: bool
-) -> dict[str, Any]:
-    return {
-        "population_size": population_size,
-        "batch_size": 128,
-        "learning_rate": learning_rate,
-        "perturbation_std": perturbation_std,
-        "scaled": scaled,
-    }
-
-
-_OPEN_ES = (
-    _peer(128, 0.003, 0.02, False),
-    _peer(512, 0.01, 0.02, False),
-    _peer(128, 0.03, 0.1, True),
-    _peer(512, 0.1, 0.1, True),
+_DENSE: tuple[dict[str, Any], ...] = (  # a generation costs mostly its noise
+    {"population_size": 128, "batch_size": 128, "learning_rate": 0.03},
+    {"population_size": 128, "batch_size": 512, "learning_rate": 0.03},
+    {"population_size": 128, "batch_size": 512, "learning_rate": 0.1},
 )
-PEER_CHOICES = {"evosax Open_ES": _OPEN_ES, "evosax PGPE": _OPEN_ES, "EvoX OpenES": _OPEN_ES}
+_PEER_CHOICES: tuple[dict[str, Any], ...] = (
+    *({**choice, "perturbation_std": 0.1, "scaled": True} for choice in _DENSE),
+    {**_DENSE[0], "learning_rate": 0.001, "perturbation_std": 0.005, "scaled": False},
+)
 OUR_CHOICES: dict[str, tuple[dict[str, Any], ...]] = {
-    "ours, full noise": (
-        {"rank": None, "population_size": 128, "learning_rate": 0.03},
-        {"rank": None, "population_size": 128, "learning_rate": 0.1},
-        {"rank": None, "population_size": 512, "learning_rate": 0.1},
-    ),
+    "ours, full noise": tuple({**choice, "rank": None} for choice in _DENSE),
     "ours, low-rank noise": (
-        {"population_size": 1024, "learning_rate": 0.02},
-        {"population_size": 1024, "learning_rate": 0.05},
-        {"population_size": 2048, "learning_rate": 0.05},
+        {"learning_rate": 0.02},
+        {"learning_rate": 0.04},
+        {"learning_rate": 0.08},
     ),
 }
-_SHORT, _VERY_SHORT = 10**8, 10**7
-# method, forward passes, arguments of the strategy, other settings
-PARTS: tuple[tuple[str, int, dict[str, Any], dict[str, Any]], ...] = (
-    ("nothing", _SHORT, {}, {}),
-    ("single members instead of pairs", _SHORT, {"mirrored": False}, {}),
-    ("rank 2", _SHORT, {"rank": 2}, {}),
-    ("rank 4", _SHORT, {"rank": 4}, {}),
-    ("no fan-in scale", _SHORT, {"scaling": "none", "perturbation_std": 0.02, "learning_rate": 0.004}, {}),
-    ("plain steps instead of Adam", _SHORT, {"optimizer": "sgd", "learning_rate": 0.3}, {}),
-    ("4,096 members x 32 images", _SHORT, {"population_size": 4096}, {"batch_size": 32}),
-    ("2,048 members x 64 images", _SHORT, {"population_size": 2048}, {"batch_size": 64}),
-    ("512 members x 256 images", _SHORT, {"population_size": 512}, {"batch_size": 256}),
-    ("256 members x 512 images", _SHORT, {"population_size": 256}, {"batch_size": 512}),
-    ("256 x 32", _VERY_SHORT, {"population_size": 256}, {"batch_size": 32}),
-    ("full noise", _VERY_SHORT, {"population_size": 256, "rank": None}, {"batch_size": 32}),
-    (
-        "256 x 32, a minibatch for each pair",
-        _VERY_SHORT,
-        {"population_size": 256},
-        {"batch_size": 32, "own_minibatches": True},
-    ),
+_SHORT, _VERY_SHORT = 100_000_000, 5_000_000
+_SMALL = {"population_size": 256, "batch_size": 128, "candidates": 1}
+# method, forward passes, what is other than in the first row, rates to choose from (none: the first row's)
+PARTS: tuple[tuple[str, int, dict[str, Any], tuple[float, ...]], ...] = (
+    ("nothing", _SHORT, {}, (0.02, 0.04, 0.08)),
+    ("single members instead of pairs", _SHORT, {"mirrored": False}, ()),
+    ("rank 2", _SHORT, {"rank": 2}, ()),
+    ("rank 4", _SHORT, {"rank": 4}, ()),
+    ("no fan-in scale", _SHORT, {"scaling": "none", "perturbation_std": 0.005}, (0.0007, 0.0015, 0.003)),
+    ("plain steps instead of Adam", _SHORT, {"optimizer": "sgd"}, (0.03, 0.1, 0.3)),
+    ("z-scores instead of ranks", _SHORT, {"shaping": "z_score"}, ()),
+    ("no choice among candidates", _SHORT, {"candidates": 1}, ()),
+    ("4,096 members, 64 images", _SHORT, {"population_size": 4096, "batch_size": 64}, ()),
+    ("2,048 members, 128 images", _SHORT, {"population_size": 2048, "batch_size": 128}, ()),
+    ("1,024 members, 256 images", _SHORT, {"population_size": 1024, "batch_size": 256}, ()),
+    ("256 members, 1,024 images", _SHORT, {"population_size": 256, "batch_size": 1024}, ()),
+    ("128 members, 2,048 images", _SHORT, {"population_size": 128, "batch_size": 2048}, ()),
+    ("few passes", _VERY_SHORT, _SMALL, (0.02, 0.04, 0.08)),
+    ("few passes, full noise", _VERY_SHORT, {**_SMALL, "rank": None}, ()),
+    ("few passes, a minibatch for each pair", _VERY_SHORT, {**_SMALL, "own_minibatches": True}, ()),
 )
 
 
@@ -176,10 +167,10 @@ PARTS: tuple[tuple[str, int, dict[str, Any], dict[str, Any]], ...] = (
 def mnist(run: Runner, seeds: int) -> None:
     """784-200-50-10 on MNIST by evolution, within ten minutes on two cores."""
     for seed in range(seeds):
-        settings = evolution(seed=seed, threads=2, generations=GENERATIONS)
+        settings = evolution(seed=seed, generations=GENERATIONS, keep_units=seed == 0)
         run("mnist", "evolution, low-rank noise", "evolve", **settings)
     for seed in range(min(seeds, 2)):
-        settings = evolution(FULL_NOISE, seed=seed, threads=2, seconds=600)
+        settings = evolution(**FULL_NOISE, seed=seed, seconds=450)
         run("mnist", "evolution, full noise", "evolve", **settings)
 
 
@@ -191,32 +182,32 @@ def gradients(run: Runner, seeds: int) -> None:
         choices = [{"learning_rate": rate} for rate in rates]
         best = run.best("mnist", name, "descend", choices, **settings)
         for seed in range(seeds):
-            run("mnist", name, "descend", **settings, **best, seed=seed)
+            run("mnist", name, "descend", **settings, **best, seed=seed, keep_units=seed == 0)
     for seed in range(seeds):
         run("mnist", "best of 1,000 draws", "draw", **common, networks=1000, seed=seed)
 
 
 def peers(run: Runner, seeds: int) -> None:
-    """Other libraries, on one core for two minutes each; settings of all chosen by validation."""
+    """Other libraries, on one core for a minute each; settings of all chosen by validation."""
     common = {"dataset": "mnist", "classifier": "mlp-200-50"}
-    for library in ("evosax Open_ES", "evosax PGPE", "EvoX OpenES"):
-        choices = PEER_CHOICES[library]
+    for library in ("evosax Open_ES", "EvoX OpenES"):
         settings = {**common, "library": library}
-        best = run.best("peers", library, "peer", choices, **settings, seconds=30)
+        best = run.best("peers", library, "peer", _PEER_CHOICES, **settings, seconds=20)
         for seed in range(min(seeds, 3)):
-            run("peers", library, "peer", **settings, **best, seconds=120, seed=seed)
+            run("peers", library, "peer", **settings, **best, seconds=60, seed=seed)
     for method, strategies in OUR_CHOICES.items():
-        choices = [evolution(strategy) for strategy in strategies]
-        best = run.best("peers", method, "evolve", choices, seconds=30)
+        choices = [evolution(**strategy) for strategy in strategies]
+        best = run.best("peers", method, "evolve", choices, seconds=20)
         for seed in range(min(seeds, 3)):
-            run("peers", method, "evolve", **best, seconds=120, seed=seed)
+            settings = {**best, "seconds": 60, "keep_units": seed == 0}
+            run("peers", method, "evolve", **settings, seed=seed)
 
 
 def datasets(run: Runner, seeds: int) -> None:
-    """Fashion-MNIST for five minutes and digits for one, on one core; Adam beside."""
+    """Fashion-MNIST for a minute and digits for a quarter of one, on one core; Adam beside."""
     for dataset, classifier, seconds, epochs in (
-        ("fashion_mnist", "mlp-200-50", 300, 10),
-        ("digits", "mlp-200-50", 60, 100),
+        ("fashion_mnist", "mlp-200-50", 60, 10),
+        ("digits", "mlp-200-50", 15, 100),
     ):
         common = {"dataset": dataset, "classifier": classifier}
         for seed in range(min(seeds, 3)):
@@ -236,41 +227,44 @@ def datasets(run: Runner, seeds: int) -> None:
 def cnn(run: Runner, seeds: int) -> None:
     """A small CNN on MNIST within half an hour on two cores."""
     for seed in range(min(seeds, 2)):
-        settings = evolution(CNN_STRATEGY, classifier="cnn", threads=2, seconds=1700, seed=seed)
+        settings = evolution(**CNN_STRATEGY, classifier="cnn", threads=2, seconds=1700, seed=seed)
         run("cnn", "evolution, low-rank noise", "evolve", **settings)
 
 
 def parts(run: Runner, seeds: int) -> None:
     """What each part gives: one thing changed at a time, at equal forward passes."""
-    for method, passes, strategy, more in PARTS:
+    first_rates: dict[int, float] = {}
+    for method, passes, changes, rates in PARTS:
+        settings = {**changes, "passes": passes}
+        rate = first_rates.get(passes)
+        if rates:
+            choices = [evolution(**settings, learning_rate=choice) for choice in rates]
+            rate = run.best("parts", method, "evolve", choices)["strategy"]["learning_rate"]
+            first_rates.setdefault(passes, rate)
         for seed in range(min(seeds, 3)):
-            run("parts", method, "evolve", **evolution(strategy, passes=passes, seed=seed, **more))
+            run("parts", method, "evolve", **evolution(**settings, learning_rate=rate, seed=seed))
 
 
 def attempt(run: Runner, seeds: int) -> None:
-    """The attempt that gets stuck on all train images, and its mends, alone and one after another."""
-    common = {"dataset": "mnist", "threads": 1, "generations": 100}
-    small = {**common, "train_size": 2000}
+    """The attempt that gets stuck, and its mends, alone and one after another, on 2,000 images."""
+    common = {"dataset": "mnist", "threads": 1, "generations": 100, "train_size": 2000}
     names = list(MENDS)
-    run(
-        "attempt",
-        "as it was",
-        "attempt",
-        **{**common, "generations": 30},
-        train_size=49_000,
-        mends=[],
-        seed=0,
-    )
     for seed in range(min(seeds, 2)):
-        run("attempt", "nothing", "attempt", **small, mends=[], seed=seed)
+        run("attempt", "nothing", "attempt", **common, mends=[], seed=seed)
         for count, name in enumerate(names, 1):
-            run("attempt", f"{name} alone", "attempt", **small, mends=[name], seed=seed)
-            run("attempt", f"… and {name}", "attempt", **small, mends=names[:count], seed=seed)
+            run("attempt", f"{name} alone", "attempt", **common, mends=[name], seed=seed)
+            run("attempt", f"… and {name}", "attempt", **common, mends=names[:count], seed=seed)
+
+
+def whole_attempt(run: Runner, seeds: int) -> None:
+    """The attempt as it was, on 49,000 images: 100 generations take a quarter of an hour."""
+    settings = {"dataset": "mnist", "threads": 2, "generations": 100, "train_size": 49_000}
+    run("whole_attempt", "as it was", "attempt", **settings, mends=[], seed=0)
 
 
 COMPARISONS = {
     comparison.__name__: comparison
-    for comparison in (mnist, gradients, peers, datasets, cnn, parts, attempt)
+    for comparison in (mnist, gradients, peers, datasets, cnn, parts, attempt, whole_attempt)
 }
 
 
@@ -282,7 +276,8 @@ class Arguments:
     """Train classifiers by evolution and by other means, and print what came out."""
 
     only: tuple[str, ...] = ()
-    """Some comparisons instead of all: mnist, gradients, peers, datasets, cnn, parts, attempt."""
+    """Some comparisons instead of all: mnist, gradients, peers, datasets, cnn, parts, attempt,
+    whole_attempt."""
 
     seeds: int = 5
     """Seeds of each method; some comparisons take fewer."""

@@ -38,6 +38,7 @@ def test_these_are_all() -> None:
     assert [path.name for path in NOTEBOOKS] == [
         "01_first_steps.ipynb",
         "02_evolution_strategies.ipynb",
+        "03_evolving_a_classifier.ipynb",
         "05_optimisation.ipynb",
     ]
 

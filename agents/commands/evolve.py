@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from agents.evolving.classifiers import (
+    PICTURE_NAME,
     WEIGHTS_NAME,
     EvolveConfig,
     EvolveFolder,
@@ -16,7 +17,7 @@ from agents.evolving.classifiers import (
 )
 from agents.evolving.workers import make_workers
 from agents.runs.lifecycle import Interrupted
-from agents.runs.progress import bars
+from agents.runs.progress import bars, in_words
 from agents.training.hyperparameters import replaced_hyperparameters
 
 EVOLVED = Path("runs/classifiers")
@@ -33,7 +34,7 @@ class Evolve:
     classifier: str = "mlp-200-50"
     """Name of the architecture, such as linear, mlp-200-50 or cnn."""
 
-    generations: int = 12_000
+    generations: int = 16_000
     """Generations to make."""
 
     seed: int = 0
@@ -88,7 +89,9 @@ class Evolve:
             folder.open(config, resume=self.resume, overwrite=self.overwrite, of_others=self.of_others)
             try:
                 with bars(console) as bar, bar(f"evolving {config.classifier}") as report:
-                    result = evolve_classifier(config, folder, report, workers, resume=self.resume)
+                    result = evolve_classifier(
+                        config, folder, report, workers, resume=self.resume, announce=console.print
+                    )
             except Interrupted:
                 console.print(
                     f"Saved. Go on with the same command and --resume: {folder.path}", soft_wrap=True
@@ -96,9 +99,10 @@ class Evolve:
                 sys.exit(130)
         validation, test = result["validation"]["accuracy"], result["test"]["accuracy"]
         console.print(
-            f"{result['generations']:,} generations in {result['minutes']:.1f} minutes; of the network "
+            f"{result['generations']:,} generations in {in_words(60 * result['minutes'])}; of the network "
             f"that validation chose (generation {result['chosen_generation']:,}): validation accuracy "
-            f"{validation:.4f}, test accuracy {test:.4f}. Written to {folder.path / WEIGHTS_NAME}",
+            f"{validation:.4f}, test accuracy {test:.4f}. Written to {folder.path / WEIGHTS_NAME}, "
+            f"with a picture beside it, {PICTURE_NAME}",
             soft_wrap=True,
         )
 

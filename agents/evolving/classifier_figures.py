@@ -7,47 +7,36 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from autotrain_env.viewing.evolved import first_units, plot_units
 from autotrain_env.viewing.style import BLUE, GREY, VERMILION, tidy
-
-_SIDE = 5  # units in a row and in a column
 
 
 def plot_evolved_classifier(
     evaluations: Sequence[Mapping[str, Any]],
     result: Mapping[str, Any],
     weights: Mapping[str, Tensor],
+    initial: Mapping[str, Tensor],
     image_shape: tuple[int, ...],
 ) -> Figure:
-    """Draw accuracy against generations, and what the first units of the first layer look for.
+    """Draw accuracy against generations, and what changed in the first layer.
 
     Args:
         evaluations: Rows of `evaluations.jsonl`.
         result: What `result.json` holds.
         weights: Weights of the network that was chosen.
+        initial: Weights at the beginning.
         image_shape: Shape of an image; units are drawn where each sees all of it.
     """
-    units = _units_that_see_images(weights, image_shape)
+    units = first_units(weights, image_shape, initial)
     figure = Figure(figsize=(5.4 if units is None else 9.6, 4.0), dpi=100, layout="constrained")
     if units is None:
         _draw_curve(figure.subplots(), evaluations, result)
         return figure
     left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(5.4, 4.2))[0]
     _draw_curve(left.subplots(), evaluations, result)
-    right.suptitle("first layer")
-    for number, axes in enumerate(right.subplots(_SIDE, _SIDE).flat):
-        axes.set_axis_off()
-        if number < len(units):
-            limit = float(units[number].abs().max()) or 1.0
-            axes.imshow(units[number].numpy(), cmap="RdBu", vmin=-limit, vmax=limit)
+    right.suptitle("what the first layer has learned")
+    plot_units(units, figure=right)
     return figure
-
-
-def _units_that_see_images(weights: Mapping[str, Tensor], image_shape: tuple[int, ...]) -> Tensor | None:
-    """Returns first-layer weights as images, shape (units, height, width), of layers that have such."""
-    first = next((tensor for tensor in weights.values() if tensor.ndim >= 2), None)
-    if first is None or first.ndim != 2 or len(image_shape) != 3:
-        return None
-    return first.view(-1, *image_shape).mean(1)
 
 
 def _draw_curve(axes: Axes, evaluations: Sequence[Mapping[str, Any]], result: Mapping[str, Any]) -> None:

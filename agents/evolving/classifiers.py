@@ -16,7 +16,7 @@ import dataclasses
 import functools
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -68,7 +68,7 @@ STRATEGY: dict[str, Any] = {
     "rank": 1,
     "scaling": "fan_in",
     "optimizer": "adam",
-    "learning_rate": 0.02,
+    "learning_rate": 0.015,
 }
 """Arguments of the strategy in place of its own defaults."""
 
@@ -296,6 +296,11 @@ class EvolveProgress:
     search: EvolutionState
     chosen: Chosen
 
+    def in_words(self, generations: int) -> str:
+        """Returns how good the network is after so many of all generations."""
+        best = self.chosen.validation["accuracy"]
+        return f"generation {self.search.generation:,} of {generations:,}: validation accuracy {best:.4f}"
+
 
 class ClassifierEvolution:
     """A run of `evolve`.
@@ -355,7 +360,7 @@ class ClassifierEvolution:
         named = {
             name: value for name, value in after.report.items() if isinstance(value, (bool, int, float))
         }
-        row = {"generation": after.generation, "seconds_of_episodes": seconds, **named}
+        row = {"generation": after.generation, "seconds": seconds, **named}
         return dataclasses.replace(progress, search=after), row
 
     def evaluate(self, progress: EvolveProgress) -> EvolveProgress:
@@ -399,7 +404,9 @@ class ClassifierEvolution:
         weights = self.problem.state_dict(chosen.parameters)
         replace_file(folder.path / WEIGHTS_NAME, safetensors.torch.save(weights))
         rows = [json.loads(line) for line in folder.evaluations.read_text().splitlines()]
-        figure = plot_evolved_classifier(rows, result, weights, self.problem.dataset.image_shape)
+        initial = self.problem.initial_parameters(self.settings.initialization, self.config.seed)
+        shape = self.problem.dataset.image_shape
+        figure = plot_evolved_classifier(rows, result, weights, initial, shape)
         replace_file(folder.path / PICTURE_NAME, as_image(figure))
         folder.finish(result)
         return result
@@ -452,7 +459,13 @@ def check_evolve(config: EvolveConfig) -> None:
 
 
 def evolve_classifier(
-    config: EvolveConfig, folder: EvolveFolder, report: Reporter, workers: Workers, *, resume: bool = False
+    config: EvolveConfig,
+    folder: EvolveFolder,
+    report: Reporter,
+    workers: Workers,
+    *,
+    resume: bool = False,
+    announce: Callable[[str], object] | None = None,
 ) -> dict[str, Any]:
     """Evolve a classifier, or go on with it.
 
@@ -462,6 +475,7 @@ def evolve_classifier(
         report: Told how far it is.
         workers: Workers that evaluate members.
         resume: Whether to go on from the newest checkpoint, if there is one.
+        announce: Told about ten times how good the network is.
 
     Returns:
         What is written to `result.json`.
@@ -481,6 +495,7 @@ def evolve_classifier(
         SummaryWriter(str(folder.tensorboard)) as writer,
     ):
         progress = run.start() if state is None else run.go_on(state)
+        told = 10 * progress.search.generation // config.generations
         while progress.search.generation < config.generations and not interruption.asked:
             progress, row = run.generation(progress)
             done = progress.search.generation
@@ -492,6 +507,10 @@ def evolve_classifier(
                 progress = run.evaluate(progress)
                 log_scalars(writer, "chosen", progress.chosen.validation, done)
                 run.save(progress)
+                tenth = 10 * done // config.generations
+                if announce is not None and tenth > told:
+                    announce(progress.in_words(config.generations))
+                    told = tenth
         if interruption.asked and progress.search.generation < config.generations:
             run.save(progress)
             raise Interrupted

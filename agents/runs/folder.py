@@ -244,9 +244,8 @@ class RunFolder:
                     if self.exists
                     else "other files"
                 )
-                raise FileExistsError(
-                    f"{self.path} holds {state}: use --resume, --overwrite or another --output"
-                )
+                ways = "--overwrite" if self.finished else "--resume, --overwrite"
+                raise FileExistsError(f"{self.path} holds {state}: use {ways} or another --output")
             if not self.exists:
                 raise FileExistsError(f"{self.path} holds something that is no run; it is left as it is")
             self._remove()

@@ -67,14 +67,15 @@ def lines(console: Console, description: str, clock: Callable[[], float]) -> Ite
         nonlocal told
         if clock() - told >= INTERVAL:
             told = clock()
-            say(f"{min(share, 1.0):.0%} after {_in_words(told - begin)}")
+            say(f"{min(share, 1.0):.0%} after {in_words(told - begin)}")
 
     say("begun")
     yield report
-    say(f"done after {_in_words(clock() - begin)}")
+    say(f"done after {in_words(clock() - begin)}")
 
 
-def _in_words(seconds: float) -> str:
+def in_words(seconds: float) -> str:
+    """Returns a time in minutes and seconds."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 

@@ -14,6 +14,8 @@
 | `updates` | how an estimate moves parameters |
 | `low_rank` | noise of few numbers for networks' weights |
 | `classifiers` | fitness of classifiers on shared minibatches: `ClassifierProblem` |
+| `curves` | how good a classifier becomes meanwhile: `train_classifier` |
+| `first_attempt` | an attempt at a classifier that gets stuck, and what mends it |
 | `vectors` | a network's tensors as one vector, and how far each number is perturbed |
 | `novelty` | reward for new behaviour |
 | `strategy` | all of that together: `EvolutionStrategy` |

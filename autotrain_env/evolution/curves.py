@@ -141,13 +141,17 @@ def train_classifier(
     """
     wanted = set(measured_generations(generations, measurements))
     state = strategy.init(problem.initial_parameters(seed=seed) if parameters is None else parameters, seed)
-    evaluate = problem.fitness if fitness is None else fitness
-    passes = state.population_size * problem.batch_size
+    looked_at = problem.candidates if problem.candidates > 1 else 0
+    passes = (state.population_size + looked_at) * problem.batch_size
     recorder = Recorder(problem)
     recorder.measure(state.parameters, 0, 0)
     for done in range(1, generations + 1):
         population, asked = state.ask()
-        state = asked.tell(evaluate(population, state.generation))
+        if fitness is None:
+            found = problem.fitness(population, state.generation, state.around())
+        else:
+            found = fitness(population, state.generation)
+        state = asked.tell(found)
         if done in wanted:
             recorder.measure(state.parameters, done, done * passes)
     return recorder.trained()

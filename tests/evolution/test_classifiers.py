@@ -196,6 +196,21 @@ def test_a_fitness_of_another_kind_is_refused():
         problem().initial_parameters("zero")
 
 
+@pytest.mark.parametrize("backend", ["auto", "stacked"])
+@pytest.mark.parametrize("fitness", ["log_loss", "accuracy"])
+def test_a_generation_that_overflows_moves_nothing_where_losses_say_so(backend: str, fitness: str):
+    task = problem(dtype=torch.float32, backend=backend, fitness=fitness)
+    state = begun(task, perturbation_std=1e30)
+    population, asked = ask(state)
+    found = task.fitness(population, 0)
+    after = tell(asked, found)
+    assert after.parameters.isfinite().all()
+    if fitness == "log_loss":
+        assert not found.isfinite().any()
+        assert after.report["skipped"] and after.report["not_finite"] == 10
+        assert torch.equal(after.parameters, state.parameters)
+
+
 def test_a_cosine_falls_to_its_floor():
     rate = Cosine(0.5, 10, 0.1)
     assert rate(0) == 0.5 and rate(5) == pytest.approx(0.3) and rate(10) == rate(99) == pytest.approx(0.1)

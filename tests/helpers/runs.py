@@ -66,7 +66,8 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
     """Rows of a log, without the seconds that something took."""
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     for row in rows:
-        row.pop("seconds_of_episodes", None)
+        for name in ("seconds", "seconds_of_episodes"):
+            row.pop(name, None)
     return rows
 
 

@@ -106,8 +106,10 @@ def test_the_command_writes_a_network_that_torch_loads(tmp_path: Path, capsys: C
     assert f"test accuracy {result['test']['accuracy']:.4f}" in " ".join(capsys.readouterr().out.split())
     with pytest.raises(InvalidValueError, match="format='evolve 1' is not allowed"):
         RunFolder(folder.path).config()
-    with pytest.raises(FileExistsError, match="holds a finished run"):
+    with pytest.raises(FileExistsError, match="holds a finished run: nothing is left to resume"):
         folder.open(config, resume=True, overwrite=False, of_others=False)
+    with pytest.raises(FileExistsError, match="holds a finished run: use --overwrite or another --output"):
+        folder.open(config, resume=False, overwrite=False, of_others=False)
 
 
 def config_module(task: Any) -> torch.nn.Module:
@@ -145,6 +147,29 @@ def test_processes_change_nothing(tmp_path: Path, whole: EvolveFolder):
         assert_same(evolved(tmp_path, workers=workers), whole)
     finally:
         workers.close()
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")
+def test_ray_changes_nothing(tmp_path: Path, whole: EvolveFolder):
+    pytest.importorskip("ray")
+    workers = make_workers("ray", 2, announce=lambda text: None)
+    try:
+        assert_same(evolved(tmp_path, workers=workers), whole)
+    finally:
+        workers.close()
+
+
+def test_it_says_about_ten_times_how_good_the_network_is(tmp_path: Path):
+    said: list[str] = []
+    for number, generations in enumerate((3, 40)):
+        folder = EvolveFolder(tmp_path / str(number))
+        config = configuration(generations=generations, evaluation_generations=1)
+        folder.open(config, resume=False, overwrite=False, of_others=False)
+        evolve_classifier(config, folder, silent, Serial(), announce=said.append)
+    assert len(said) == 3 + 10
+    best = result_of(folder)["validation"]["accuracy"]
+    assert said[-1] == f"generation 40 of 40: validation accuracy {best:.4f}"
 
 
 def test_another_seed_or_rank_is_another_run(tmp_path: Path, whole: EvolveFolder):
@@ -191,7 +216,8 @@ def test_units_are_drawn_where_they_see_whole_images():
         (torch.zeros(2, 12), (12,), 0),
         (torch.zeros(2, 3, 3, 3), (3, 2, 2), 0),
     ):
-        figure = plot_evolved_classifier(rows, result, {"bias": torch.zeros(2), "w": weight}, shape)
+        weights = {"bias": torch.zeros(2), "w": weight}
+        figure = plot_evolved_classifier(rows, result, weights, {"w": torch.ones_like(weight)}, shape)
         axes = [axes for part in figure.subfigs for axes in part.axes] or figure.axes
         assert sum(len(each.images) for each in axes) == pictures
         assert list(axes[0].lines[0].get_ydata()) == [10, 60]
