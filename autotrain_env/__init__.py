@@ -21,6 +21,7 @@ from autotrain_env.data.dataset import Dataset, SplitSizes
 from autotrain_env.data.registry import load_dataset, register_dataset
 from autotrain_env.data.split import Split, split_dataset
 from autotrain_env.data.synthetic import synthetic
+from autotrain_env.data.synthetic_images import synthetic_images
 from autotrain_env.envs.env import AutoTrainEnv
 from autotrain_env.envs.vector_env import AutoTrainVectorEnv
 from autotrain_env.policies.evaluation import evaluate_policy, make_evaluation_env, mean_interval
@@ -49,12 +50,13 @@ from autotrain_env.process.task_distributions import (
     Choice,
     Curriculum,
     LogUniform,
+    Mixture,
     RandomSeed,
     TaskDistribution,
     Uniform,
 )
 from autotrain_env.process.tasks import Task
-from autotrain_env.training.classifiers import CNN, MLP, Classifier, Custom, ResNet18
+from autotrain_env.training.classifiers import CNN, MLP, Classifier, Custom, Normalized, ResNet18
 from autotrain_env.training.initialization import INITIALIZATIONS
 from autotrain_env.training.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from autotrain_env.viewing.comparison import plot_comparison
@@ -101,6 +103,8 @@ __all__ = [
     "EarlyStopping",
     "Exponential",
     "LogUniform",
+    "Mixture",
+    "Normalized",
     "OneCycle",
     "Optimizer",
     "Policy",
@@ -133,10 +137,14 @@ __all__ = [
     "register_dataset",
     "split_dataset",
     "synthetic",
+    "synthetic_images",
 ]
 
 ENVIRONMENTS: dict[str, dict[str, object]] = {
     "AutoTrain-v0": {},
+    # for policies that are to serve any run: the observation says what is missing of it, and rates are as
+    # low as adaptive rules ask for
+    "AutoTrainRuns-v0": {"metrics": "extended", "lr_bounds": (1e-6, 100.0)},
     # the first prototype: sign reward on the holdout, which is not guarded
     "AutoTrainPrototype-v0": {
         "lr_factors": (0.9, 1.0, 1.1),

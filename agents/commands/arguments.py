@@ -28,7 +28,8 @@ def described_arguments(owner: type) -> dict[str, str]:
 
 def _with_help(owner: _Class) -> _Class:
     """Give every field the help text that the environment has for its argument of that name."""
-    described = described_arguments(AutoTrainConfig) | described_arguments(Task) | _DESCRIBED
+    of_env = described_arguments(AutoTrainConfig)
+    described = of_env | described_arguments(Task) | {"inner_steps": of_env["inner_steps"]} | _DESCRIBED
     defaults = {entry.name: entry.default for entry in dataclasses.fields(AutoTrainConfig)}
     of_tasks = vars(TaskDistribution())
     for name, kind in owner.__annotations__.items():
@@ -67,6 +68,8 @@ class EnvArguments:
     initial_learning_rate: float | None = None
     initialization: str | None = None
     budget: int | None = None
+    measured: str | None = None
+    can_reinit: bool | None = None
     train_on_holdout: bool | None = None
     data_root: str | None = None
     download: bool | None = None
@@ -84,6 +87,7 @@ class EnvArguments:
     reinit_learning_rate: float | str | None = None
     initial_states: str | None = None
     observation_layout: str | None = None
+    metrics: str | None = None
 
     thresholdout: bool | None = None
     thresholdout_threshold: float | None = None

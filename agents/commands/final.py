@@ -8,7 +8,7 @@ from rich.console import Console
 from agents.commands.comparison_arguments import ComparisonArguments
 from agents.comparing.collecting import parse_targets
 from agents.comparing.looks import note_look
-from agents.comparing.targets import FINAL, TARGETS
+from agents.comparing.targets import FINAL, RUNS
 from agents.runs.seeds import FINAL_SEED
 from autotrain_env.errors import check
 
@@ -17,8 +17,8 @@ from autotrain_env.errors import check
 class Final(ComparisonArguments):
     """Evaluate runs on final targets. Every look is counted, in looks.jsonl of the output folder."""
 
-    targets: tuple[str, ...] = tuple(target.name for target in TARGETS.values() if target.stage == FINAL)
-    """Final targets."""
+    targets: tuple[str, ...] = tuple(target.name for target in RUNS)
+    """Final targets: by default the twelve for policies of the tasks real_runs; `list` names all."""
 
     output: Path = Path("agents/results/final")
     """Folder for the records and for looks.jsonl."""

@@ -26,12 +26,17 @@ class AgentJob(Job):
         setting: The target, and what is played there.
         name: Name of the method.
         run: Run of the agent.
+        learning_rate: Rate that every episode begins with; `None` for what the target says.
     """
 
-    def __init__(self, setting: Setting, name: str, run: RunFolder) -> None:
+    def __init__(
+        self, setting: Setting, name: str, run: RunFolder, learning_rate: float | None = None
+    ) -> None:
         self.run, self.config = run, run.config()
         super().__init__(setting, name, AGENT, self.config.seed)
         self.kwargs = setting.kwargs(self.config.env)
+        if learning_rate is not None:
+            self.kwargs["initial_learning_rate"] = learning_rate
 
     @functools.cached_property
     def setup(self) -> dict[str, Any]:

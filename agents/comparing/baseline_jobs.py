@@ -3,16 +3,19 @@
 import json
 from typing import Any
 
+import numpy as np
+
 from agents.comparing.jobs import Job, Setting, described, timed, vector_env_of
 from agents.comparing.plan import CONFIGURATION, EPISODE, ONE, OTHER, OWN, WAYS, WITH_HOLDOUT
 from agents.comparing.populations import Populations, train_populations
 from agents.comparing.schedule_search import SEARCHED, search_schedules
-from agents.comparing.schedule_tuning import GRID, VARIANTS, Environment, Tuned, best_of_rates, tune
+from agents.comparing.schedule_tuning import VARIANTS, Environment, Tuned, best_of_rates, tune
+from agents.comparing.targets import DEFAULT_RATE
 from agents.comparing.torch_optimizers import TORCH_OPTIMIZERS, run_optimizer, tune_optimizer
 from agents.runs.progress import Reporter, portion
 from autotrain_env.policies.protocol import Policy
 from autotrain_env.policies.random_agent import RandomAgent
-from autotrain_env.policies.schedules import Schedule, as_schedule
+from autotrain_env.policies.schedules import Constant, Schedule, as_schedule
 
 SEARCH_EPISODES = 5
 BATCH = 64
@@ -70,6 +73,11 @@ class ScheduleJob(BaselineJob):
         self.schedule = schedule
         self.kwargs.pop("lr_factors", None)  # schedules set rates, whatever the agents' buttons
 
+    @property
+    def grid(self) -> np.ndarray:
+        """Returns the rates that are tried."""
+        return self.setting.target.grid
+
     def play(self, report: Reporter) -> dict[str, Any]:
         """Play at each task's own rate."""
         env = self.make()
@@ -82,17 +90,18 @@ class BestOfRatesJob(ScheduleJob):
     @property
     def setup(self) -> dict[str, Any]:
         """Returns the environment, and the rates that are tried."""
-        return super().setup | {"tried": {"rates": GRID.tolist(), "parameters": []}}
+        return super().setup | {"tried": {"rates": self.grid.tolist(), "parameters": []}}
 
     @property
     def work(self) -> float:
         """Returns one unit for each episode at each rate, since all are played."""
-        return len(GRID) * self.setting.episodes
+        return len(self.grid) * self.setting.episodes
 
     def play(self, report: Reporter) -> dict[str, Any]:
         """Play at all rates, and keep the best run of each episode."""
         env, setting = self.make(), self.setting
-        played = timed(best_of_rates, env, self.schedule, setting.episodes, setting.plan.seed, report)
+        numbers = setting.episodes, setting.plan.seed
+        played = timed(best_of_rates, env, self.schedule, *numbers, report, self.grid)
         return described(env, *played)
 
 
@@ -107,13 +116,13 @@ class TunedJob(ScheduleJob):
     @property
     def setup(self) -> dict[str, Any]:
         """Returns the environment, and what is tried how often."""
-        tried = {"rates": GRID.tolist(), "parameters": VARIANTS[self.name] if self.trials else []}
+        tried = {"rates": self.grid.tolist(), "parameters": VARIANTS[self.name] if self.trials else []}
         return super().setup | {"tried": tried}
 
     @property
     def tuning_work(self) -> float:
         """Returns roughly how many episodes tuning takes."""
-        return self.trials * (len(VARIANTS[self.name]) * 3 + len(GRID))
+        return self.trials * (len(VARIANTS[self.name]) * 3 + len(self.grid))
 
     @property
     def work(self) -> float:
@@ -123,7 +132,7 @@ class TunedJob(ScheduleJob):
     def tune(self, report: Reporter) -> Tuned:
         """Returns the schedule with the parameters that were best."""
         env = self.make(min(self.trials, self.setting.num_envs))
-        return tune(env, self.name, self.trials, report, VARIANTS[self.name])
+        return tune(env, self.name, self.trials, report, VARIANTS[self.name], self.grid)
 
     def play(self, report: Reporter) -> dict[str, Any]:
         """Tune, and play with what was best."""
@@ -174,12 +183,14 @@ def schedule_jobs(setting: Setting, name: str) -> list[Job]:
 
 
 class PolicyJob(BaselineJob):
-    """A policy that needs nothing: one that acts at random, or one that leaves the rate as it is."""
+    """A policy that needs nothing: a random one, the task's own rate, or the optimiser's default rate."""
 
     def play(self, report: Reporter) -> dict[str, Any]:
         """Play the target's episodes."""
         env = self.make()
-        policy: Policy = RandomAgent() if self.name == "random" else as_schedule("constant")
+        policy: Policy = RandomAgent()
+        if self.name != "random":
+            policy = Constant(DEFAULT_RATE if self.name == "default_rate" else None)
         return described(env, *self.setting.play(env, policy, report))
 
 
@@ -245,13 +256,13 @@ class SearchJob(BaselineJob):
         """Search, and keep the best run of each episode."""
         setting = self.setting
         env = self.make()
-        levels = vector_env_of(env).config.task_distribution.levels
+        parts = vector_env_of(env).config.task_distribution.levels[0].parts
         played = timed(
             search_schedules,
             env,
             min(SEARCH_EPISODES, setting.episodes),
             setting.search_updates(),
-            int(max(levels[0].possible("budget"))),
+            int(max(budget for part in parts for budget in part.possible("budget"))),
             setting.plan.seed,
             report,
         )

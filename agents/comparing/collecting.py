@@ -17,7 +17,7 @@ from agents.comparing.jobs import Job, Setting
 from agents.comparing.plan import OWN_TASKS, Plan
 from agents.comparing.records import Record, RecordFile, rounded
 from agents.comparing.schedule_tuning import VARIANTS, Tuned
-from agents.comparing.targets import TARGETS, Target, find_target
+from agents.comparing.targets import DEFAULT_RATE, TARGETS, Target, find_target
 from agents.runs.folder import RunFolder, as_plain
 from agents.runs.progress import Reporter, portion
 from autotrain_env.errors import check
@@ -104,6 +104,8 @@ def _jobs_of(groups: dict[str, list[RunFolder]], setting: Setting) -> Iterator[J
     runs = [(name, run) for name, found in groups.items() for run in found]
     for name, run in runs:
         yield AgentJob(setting, name, run)
+    for name, run in runs if setting.target.from_default_rate else ():
+        yield AgentJob(setting, f"{name} from the default rate", run, DEFAULT_RATE)
     if setting.plan.controls:
         for name, run in runs:
             recording = make_recording(setting, run)

@@ -56,7 +56,7 @@ class Setting:
     def baseline_env(self, **more: Any) -> tuple[str, dict[str, Any]]:
         """Returns id and arguments for baselines: the first run's, but the holdout is read unguarded."""
         env_id, env = self._env_of_first()
-        return env_id, {**self.kwargs(env), "thresholdout": False, **more}
+        return env_id, {**self.kwargs(env), "thresholdout": False, **self.target.baseline_env, **more}
 
     def training_env(self) -> dict[str, Any]:
         """Returns id and arguments of the environment that agents were trained in."""

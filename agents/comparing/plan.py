@@ -24,7 +24,7 @@ WAYS = {
     "holdout": WITH_HOLDOUT,
 }
 """Ways to choose a schedule's rate and own parameters, as users write them, and as records name them."""
-OTHERS = ("do_nothing", "random", *TORCH_OPTIMIZERS, "population", "search")
+OTHERS = ("do_nothing", "random", "default_rate", *TORCH_OPTIMIZERS, "population", "search")
 BASELINES = (*VARIANTS, *OTHERS)
 OWN_TASKS = Target("own", DEVELOPMENT, SEEN)
 """The tasks that the first run was trained on."""

@@ -61,6 +61,7 @@ def tune(
     episodes: int,
     report: Reporter,
     variants: Sequence[Mapping[str, float]] = (),
+    grid: np.ndarray = GRID,
 ) -> Tuned:
     """Tune a schedule on seeds of its own: the rate, then the own parameters at it and the two beside it.
 
@@ -70,17 +71,18 @@ def tune(
         episodes: Episodes of each trial, on tuning seeds.
         report: Told how far it is.
         variants: Own parameters to try; none for the default ones alone.
+        grid: Rates to try, rising, float64, shape (8,).
     """
     plain = as_schedule(name)
     check(isinstance(plain, Schedule), "schedule", name, "one that has a learning rate")
     assert isinstance(plain, Schedule)
-    total = len(GRID) + 3 * len(variants)
+    total = len(grid) + 3 * len(variants)
     trials: dict[tuple[int, int], float] = {}
     updates = 0
 
     def candidate(rate: int, variant: int) -> Schedule:
         own = variants[variant] if variant >= 0 else {}
-        return dataclasses.replace(plain, **own).with_learning_rate(float(GRID[rate]))  # type: ignore[type-var]
+        return dataclasses.replace(plain, **own).with_learning_rate(float(grid[rate]))  # type: ignore[type-var]
 
     def attempt(rate: int, variant: int) -> None:
         nonlocal updates
@@ -89,19 +91,24 @@ def tune(
         trials[rate, variant] = float(results["score"].mean())
         updates += int(results["updates"].sum())
 
-    for rate in range(len(GRID)):
+    for rate in range(len(grid)):
         attempt(rate, -1)
     best_rate = max(trials, key=lambda key: trials[key])[0]
-    for rate in range(max(best_rate - 1, 0), min(best_rate + 2, len(GRID))):
+    for rate in range(max(best_rate - 1, 0), min(best_rate + 2, len(grid))):
         for variant in range(len(variants)):
             attempt(rate, variant)
     rate, variant = max(trials, key=lambda key: trials[key])
     own = variants[variant] if variant >= 0 else {}
-    return Tuned(candidate(rate, variant), float(GRID[rate]), own, updates)
+    return Tuned(candidate(rate, variant), float(grid[rate]), own, updates)
 
 
 def best_of_rates(
-    env: Environment, schedule: Schedule, episodes: int, seed: int, report: Reporter
+    env: Environment,
+    schedule: Schedule,
+    episodes: int,
+    seed: int,
+    report: Reporter,
+    grid: np.ndarray = GRID,
 ) -> Results:
     """Run each very episode at the 8 rates of the grid, and keep the run that is best on validation.
 
@@ -111,10 +118,11 @@ def best_of_rates(
         episodes: Number of episodes.
         seed: Seed of the first episode.
         report: Told how far it is.
+        grid: Rates to try, float64, shape (8,).
     """
     runs = []
-    for i, rate in enumerate(GRID):
-        part = portion(report, i, 1, len(GRID))
+    for i, rate in enumerate(grid):
+        part = portion(report, i, 1, len(grid))
         tried = schedule.with_learning_rate(float(rate))
         runs.append(evaluate_policy(env, tried, episodes, seed, history=True, progress=part))
     return best_run({name: np.stack([run[name] for run in runs], axis=1) for name in runs[0]})

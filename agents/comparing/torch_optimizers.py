@@ -67,7 +67,7 @@ class TorchOptimizer:
 
     Args:
         make: Function from parameters and a rate to an optimiser.
-        rates: Rates to try.
+        rates: Rates to try; one alone is the optimiser's own default.
     """
 
     make: Callable[[Any, float], torch.optim.Optimizer]
@@ -79,6 +79,9 @@ TORCH_OPTIMIZERS = {
     "schedulefree": TorchOptimizer(
         lambda parameters, rate: schedulefree.SGDScheduleFree(parameters, lr=rate, momentum=MOMENTUM),
         tuple(map(float, GRID)),
+    ),
+    "schedulefree_adamw": TorchOptimizer(
+        lambda parameters, rate: schedulefree.AdamWScheduleFree(parameters, lr=rate), (0.0025,)
     ),
     "prodigy": TorchOptimizer(lambda parameters, rate: Prodigy(parameters, lr=rate), (1.0,)),
 }
@@ -150,7 +153,7 @@ class _Parts:
 
 
 def _run(env: AutoTrainVectorEnv, kind: TorchOptimizer, learning_rate: float) -> dict[str, Any]:
-    core, config = env.core, env.config
+    core = env.core
     episode = core.episodes[0]
     assert episode is not None
     parts = _Parts(episode)
@@ -159,7 +162,7 @@ def _run(env: AutoTrainVectorEnv, kind: TorchOptimizer, learning_rate: float) ->
     network.load_state_dict(core.stacks.weights_of(0), strict=False)
     optimizer = kind.make(network.parameters(), learning_rate)
     images, labels = parts.train
-    batch_size, inner_steps = episode.batch_size, config.inner_steps
+    batch_size, inner_steps = episode.batch_size, episode.inner_steps
     sampler = EpochSampler(1)
     sampler.begin(0, stream(episode.seed, "minibatches"), np.arange(len(labels)))
     history: dict[str, list[float]] = {"updates": [0], "learning_rate": [learning_rate]}

@@ -42,7 +42,7 @@ from autotrain_env.training.architecture import Architecture
 from autotrain_env.training.networks import ModuleNetwork
 
 STATE_NAME, ARRAYS_NAME = "state.json", "state.safetensors"
-STATE_FORMAT = 3
+STATE_FORMAT = 4
 """Changes with what checkpoints hold, and where the classes live that they are made of."""
 LARGEST_STATE, LARGEST_ARRAYS = 512 * MIB, 65_536 * MIB
 MOST_OBJECTS = 10_000_000
@@ -67,12 +67,12 @@ _PLACES: dict[str, tuple[str, ...]] = {
     "autotrain_env.process.record": ("EpisodeHistory",),
     "autotrain_env.process.stacks": ("Stacks",),
     "autotrain_env.process.task_distributions": (
-        *("Choice", "Curriculum", "LogUniform", "RandomSeed", "TaskDistribution", "Uniform"),
+        *("Choice", "Curriculum", "LogUniform", "Mixture", "RandomSeed", "TaskDistribution", "Uniform"),
     ),
     "autotrain_env.process.tasks": ("Task",),
     "autotrain_env.process.thresholdout": ("Thresholdout",),
     "autotrain_env.training.architecture": ("Architecture",),
-    "autotrain_env.training.classifiers": ("CNN", "MLP", "ResNet18"),
+    "autotrain_env.training.classifiers": ("CNN", "MLP", "Normalized", "ResNet18"),
     "autotrain_env.training.layout": ("Entry", "Layout"),
     "autotrain_env.training.native.library": ("permute",),
     "autotrain_env.training.networks": ("LoopedNetwork", "StackedMLP", "VmapNetwork"),

@@ -23,6 +23,7 @@ from autotrain_env.errors import InvalidValueError
 from autotrain_env.policies.layers import Normalize, StateAttention
 from autotrain_env.policies.spec import PolicySpec
 from autotrain_env.policies.trained import TrainedPolicy
+from autotrain_env.process.observations import NUM_METRICS
 
 
 def export_policy(model: BaseAlgorithm, environment: Mapping[str, Any] | None = None) -> TrainedPolicy:
@@ -134,7 +135,8 @@ def _describe(module: nn.Module) -> dict[str, Any]:
     if isinstance(module, nn.LSTM) and module.num_layers == 1:
         return {"type": "lstm", "in": module.input_size, "hidden": module.hidden_size}
     if isinstance(module, StateAttention):
-        names = ("rows", "windows", "width", "heads")
+        names = ["rows", "windows", "width", "heads"]
+        names += ["metrics"] * (module.metrics != NUM_METRICS)
         return {"type": "state_attention", **{name: getattr(module, name) for name in names}}
     if isinstance(module, Normalize):
         return {"type": "normalize", "size": len(module.mean)}

@@ -23,7 +23,8 @@ class AttentionExtractor(BaseFeaturesExtractor):
 
     def __init__(self, observation_space: spaces.Box, rows: int, windows: int, width: int = 32) -> None:
         super().__init__(observation_space, rows * width)
-        self.attention = StateAttention(rows, windows, width)
+        metrics = int(np.prod(observation_space.shape)) // (rows * windows)
+        self.attention = StateAttention(rows, windows, width, metrics=metrics)
 
     def forward(self, observations: Tensor) -> Tensor:
         """Returns features, shape (n, H * width)."""

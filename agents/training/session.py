@@ -9,7 +9,7 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.runs.folder import RunConfig, RunFolder
-from agents.runs.lifecycle import config_of, truncate_logs
+from agents.runs.lifecycle import truncate_logs
 from agents.runs.plain import read_state
 from agents.runs.progress import Reporter
 from agents.runs.seeds import training_seed
@@ -59,7 +59,7 @@ def train(
         _learn(model, keeper, config.train_steps, is_new=state is None)
         result = {
             "steps": model.num_timesteps,
-            "updates": model.num_timesteps * config_of(keeper.evaluation_env).inner_steps,
+            "updates": int(env.get_attr("core")[0].lineage.all_updates.sum()),
             "minutes": keeper.stopwatch.minutes,
             "evaluation": keeper.evaluate(),
         }

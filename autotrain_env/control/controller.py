@@ -56,6 +56,7 @@ from autotrain_env.process.lineage import Lineage
 from autotrain_env.process.record import EpisodeHistory, History, StepRecord
 from autotrain_env.process.situation import Situation
 from autotrain_env.process.thresholdout import Thresholdout
+from autotrain_env.training.stack import relative_distance
 from autotrain_env.viewing.run import plot_episode
 
 STATE_FORMAT = 1
@@ -170,6 +171,8 @@ class Controller:
         )
         self._looker = Looker(self._meter, self._scale, self.config, holdout, train, holdout_batches)
         self._reinit = check_reinit(model, reinit)
+        # Policies that were trained with the basic metrics never met networks that cannot be drawn.
+        self._can_reinit = self._reinit is not None or self.config.metrics == "basic"
         self._snapshots = Snapshots([model, optimizer, *self.also], snapshots)
         self._rows = Rows(self._snapshots, self.config.num_snapshots)
         self._begin_numbers()
@@ -194,7 +197,6 @@ class Controller:
             1,
             config.num_snapshots,
             config.history_length,
-            config.inner_steps,
             config.lr_bounds,
             config.score,
             Thresholdout(
@@ -204,9 +206,12 @@ class Controller:
                 config.thresholdout_budget,
                 config.thresholdout and self._looker.data is not None,
             ),
+            config.metrics,
         )
         noise, rate = stream(self.seed, "thresholdout"), self.rates.rate
-        self._lineage.begin(_LANE, [self._scale.classes], [self.plan.budget], [rate], [noise])
+        lengths = [self.plan.budget], [config.inner_steps]
+        measured = [self._looker.measured]
+        self._lineage.begin(_LANE, [self._scale.classes], *lengths, [rate], [noise], measured)
         self._action_type = config.make_action_type()
         self._action_generator = stream(self.seed, "actions")
         self._history = EpisodeHistory(1, config.history_length)
@@ -374,7 +379,8 @@ class Controller:
             _, (train, holdout), finite = self._measure()
         if finite:
             trained, accurate = self._values
-            lineage.push_trained(_LANE, trained[None], accurate[None], train, holdout)
+            moved = self._movement() if self.config.metrics == "movement" else None
+            lineage.push_trained(_LANE, trained[None], accurate[None], train, holdout, moved)
             self._rows.push()
             self._keep_best()
         else:
@@ -383,6 +389,18 @@ class Controller:
         self._finish_step()
         if not self._over:
             self._decide()
+
+    def _movement(self) -> np.ndarray | None:
+        """Returns how far parameters have moved since the last decision, over their norm, shape (1,)."""
+        before = self._rows.newest()
+        if before is None:
+            return None
+        names = [name for name, tensor in self.model.named_parameters() if tensor.requires_grad]
+        now = self.model.state_dict()
+        flat = [
+            torch.cat([state[name].cpu().flatten() for name in names]).numpy() for state in (now, before)
+        ]
+        return np.array([relative_distance(*flat)])
 
     def _gather_window(self) -> tuple[np.ndarray, np.ndarray, bool]:
         """Returns losses and accuracies of the updates, means over all processes, and if all is finite."""
@@ -419,6 +437,7 @@ class Controller:
             rows=lineage.rows.copy(),
             exists=lineage.exists(),
             rewindable=lineage.rewindable(),
+            can_reinit=np.array([self._can_reinit]),
             learning_rate=lineage.learning_rate.copy(),
             initial_learning_rate=lineage.initial_learning_rate.copy(),
             updates=lineage.updates.copy(),
@@ -427,10 +446,11 @@ class Controller:
             holdout_answer=lineage.holdout_answer.copy(),
             running=np.array([not self._over]),
             episode_seed=np.array([self.seed], np.int64),
-            inner_steps=self.config.inner_steps,
+            inner_steps=lineage.inner_steps.copy(),
             lr_bounds=self.config.lr_bounds,
             action_type=self._action_type,
             observation_layout=self.config.observation_layout,
+            metrics=self.config.metrics,
             generators=[self._action_generator],
         )
 

@@ -75,6 +75,13 @@ class Looker:
         if train is not None:
             self._train = Source("train", train, examples, batches)
 
+    @property
+    def measured(self) -> str:
+        """Returns what is measured, one of `tasks.MEASURED`."""
+        if self.data is None:
+            return "nothing"
+        return "holdout" if self._function is None and self._train is None else "train_and_holdout"
+
     def look(self) -> Seen:
         """Measure the network as it is.
 

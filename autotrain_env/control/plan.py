@@ -1,9 +1,12 @@
 """What a controlled run is: which policy, which decision process, how many updates between decisions."""
 
 import dataclasses
+import itertools
 from os import PathLike
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from autotrain_env.errors import InvalidValueError, check, check_whole, unknown_name
 from autotrain_env.policies.protocol import Policy
@@ -16,7 +19,7 @@ DECISIONS = 30
 """Decisions of a run where the policy's file names none."""
 
 PROCESS = (
-    *("history_length", "num_snapshots", "score", "lr_bounds", "observation_layout"),
+    *("history_length", "num_snapshots", "score", "lr_bounds", "observation_layout", "metrics"),
     *("action_type", "lr_factors", "num_rewinds", "max_lr_factor", "rewind_sampling"),
     *("reinit", "stop", "reinit_learning_rate"),
     *("thresholdout", "thresholdout_threshold", "thresholdout_sigma", "thresholdout_budget"),
@@ -110,7 +113,8 @@ def trained_decisions(environment: dict[str, Any]) -> int:
     """Returns how many decisions an episode had in the environment that a policy was trained in.
 
     Args:
-        environment: Arguments of the environment, by name; of several budgets the largest counts.
+        environment: Arguments of the environment, by name; of several budgets the largest counts, and in a
+            mixture the median of all.
     """
     names = ("inner_steps", "history_length", "tasks", "budget")
     given = {name: environment[name] for name in names if name in environment}
@@ -118,10 +122,17 @@ def trained_decisions(environment: dict[str, Any]) -> int:
         return DECISIONS
     try:
         config = AutoTrainConfig(**given)
-        budgets = config.task_distribution.levels[-1].possible("budget")
+        parts = config.task_distribution.levels[-1].parts
     except (InvalidValueError, TypeError):
         return DECISIONS
-    return max(budgets, default=DECISIONS * config.inner_steps) // config.inner_steps
+    lengths = [
+        budget // (steps or config.inner_steps)
+        for part in parts
+        for budget, steps in itertools.product(part.possible("budget"), part.possible("inner_steps"))
+    ]
+    if not lengths:
+        return DECISIONS
+    return max(lengths) if len(parts) == 1 else int(np.median(lengths))
 
 
 def as_policy(policy: str | PathLike[str] | Policy) -> Policy:
@@ -151,5 +162,10 @@ def describe(policy: Policy) -> str:
 
 
 def needs_holdout(policy: Policy) -> bool:
-    """Returns whether a policy decides by what is measured on the holdout; unknown ones are taken to."""
+    """Returns whether a policy decides by what is measured on the holdout; unknown ones are taken to.
+
+    One whose file names metrics that say what is missing was trained to do without.
+    """
+    if isinstance(policy, TrainedPolicy):
+        return (policy.environment_arguments() or {}).get("metrics", "basic") == "basic"
     return not isinstance(policy, (BudgetSchedule, RandomAgent))

@@ -39,6 +39,11 @@ class Rows:
         if self.most > 1 and self._rows and self._rows[0] is None:
             self._rows[0] = self.snapshots.take()
 
+    def newest(self) -> Tree:
+        """Returns the model's state in row 0, or `None` where that has no copy."""
+        row = self._rows[0] if self._rows else None
+        return None if row is None else row.state()[0]
+
     def forget_newest(self) -> None:
         """Drop what row 0 has: its state cannot be gone back to."""
         if self._rows:

@@ -17,11 +17,13 @@ from autotrain_env.data.dataset import Dataset, SplitSizes, from_recipe
 from autotrain_env.data.image_sets import IMAGE_SETS, load_image_set, resolve_data_root
 from autotrain_env.data.sampling import cut_off_test_part
 from autotrain_env.data.synthetic import SYNTHETIC_KINDS, synthetic
+from autotrain_env.data.synthetic_images import IMAGE_NAME, named_images
 from autotrain_env.data.torch_datasets import brief, from_torch_dataset
 from autotrain_env.errors import InvalidTypeError, InvalidValueError, unknown_name
 
 DatasetSpec: TypeAlias = "str | Dataset | tuple[Any, Any] | torch.utils.data.Dataset[Any]"
-_BUILT_IN_NAMES = ("digits", "synthetic", *IMAGE_SETS)
+_TABLES = ("breast_cancer", "wine")
+_BUILT_IN_NAMES = ("digits", "synthetic", *_TABLES, *IMAGE_SETS)
 # kind, seed, size, difficulty, features and components (64 and 2 where they are not said)
 _SYNTHETIC_NAME = re.compile(
     rf"({'|'.join(SYNTHETIC_KINDS)})-(\d+)-(\d+)-([01]|[01]?\.\d+)(?:-(\d+))?(?:-(\d+))?"
@@ -44,13 +46,17 @@ def load_dataset(
     | `mnist`, `fashion_mnist`, `kmnist` | (1, 28, 28) | 60,000 + 10,000 | 4,000 / 500 / 500 |
     | `cifar10` | (3, 32, 32) | 50,000 + 10,000 | 4,000 / 500 / 500 |
     | `synthetic` (`synthetic()`) | (64,) | 3,200 + 800 | 1,336 / 864 / 1,000 |
+    | `breast_cancer`, two classes | (30,) | 455 + 114 | 182 / 123 / 150 |
+    | `wine`, three classes | (13,) | 142 + 36 | 57 / 38 / 47 |
 
     Other synthetic sets are named `KIND-SEED-SIZE-DIFFICULTY`, `KIND-SEED-SIZE-DIFFICULTY-FEATURES` or
     `KIND-SEED-SIZE-DIFFICULTY-FEATURES-COMPONENTS`, such as `teacher-3-4000-0.5`, after the arguments of
-    `synthetic()`.
+    `synthetic()`; synthetic images `KIND-SEED-SIZE-DIFFICULTY`, `KIND-SEED-SIZE-DIFFICULTY-CLASSES`,
+    `…-CHANNELSxSIDE` or `…-IMBALANCE`, such as `shapes-3-12000-0.5-20-3x32-10`, after those of
+    `synthetic_images()`.
 
-    All have 10 classes. The digits are scikit-learn's, with a fixed stratified test part; the image
-    sets are torchvision's, with their official test part.
+    All others have 10 classes. Digits and the two tables are scikit-learn's, with a fixed stratified test
+    part; the image sets are torchvision's, with their official test part.
 
     The same name (and folder) gives the same handle. Your own data are read and copied at every
     call; later changes of their contents are not seen. To give them to `gym.make`, which deep-copies
@@ -89,7 +95,7 @@ def load_dataset(
                 num_features=int(features or 64),
                 components=int(components or 2),
             )
-        return _load_built_in(spec, data_root, download)
+        return named_images(spec) or _load_built_in(spec, data_root, download)
     if isinstance(spec, tuple) and len(spec) == 2:
         return Dataset.from_arrays(*spec)
     if isinstance(spec, torch.utils.data.Dataset):
@@ -137,7 +143,7 @@ def register_dataset(
 
 def is_built_in(name: str) -> bool:
     """Returns whether a data set of that name comes with the package, or from torchvision."""
-    return name in _BUILT_IN_NAMES or _SYNTHETIC_NAME.fullmatch(name) is not None
+    return name in _BUILT_IN_NAMES or any(form.fullmatch(name) for form in (_SYNTHETIC_NAME, IMAGE_NAME))
 
 
 def _load_registered(name: str) -> Dataset:
@@ -176,9 +182,20 @@ def _load_built_in(name: str, data_root: str | os.PathLike[str] | None, download
         if root is not None:
             handle = load_image_set(name, root, download)
         else:
-            handle = synthetic() if name == "synthetic" else from_recipe(_read_digits)
+            handle = synthetic() if name == "synthetic" else _read_sklearn(name)
         _BUILT_IN[name, root] = handle
     return _BUILT_IN[name, root]
+
+
+def _read_sklearn(name: str) -> Dataset:
+    return from_recipe(_read_digits) if name == "digits" else from_recipe(_read_table, name)
+
+
+def _read_table(name: str) -> Dataset:
+    from sklearn import datasets
+
+    features, labels = getattr(datasets, f"load_{name}")(return_X_y=True)
+    return replace(Dataset.from_arrays(features, labels, name=name), built_in=True)
 
 
 def _read_digits() -> Dataset:

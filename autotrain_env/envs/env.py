@@ -81,6 +81,14 @@ class AutoTrainEnv(gymnasium.Env[np.ndarray, Any]):
     Losses and accuracies of untrained networks are measured on the train subset. With
     `score="neg_log_loss"` metrics 3 and 4 are of 1 - (log loss) / (4 log C).
 
+    With `metrics="extended"` there are two more, since a task can say that the agent has less than that
+    (`measured=`): metric 9 is 1 where there is no holdout, so that metric 3 is the train score, and metric
+    10 where there is no train score, so that the accuracy in the last window stands in for it (loss and
+    accuracy of untrained networks then read as those of guessing). Where a task says that no other network
+    can be drawn (`can_reinit=False`), rows 1 … H-1 are missing at reset, and re-init does nothing and is
+    masked out. `metrics="movement"` adds metric 11: log10 of how far parameters have moved in the env step,
+    over their norm, mapped from 1e-6 to 100 to [-1, 1].
+
     ## Rewards
     The improvement of the validation score in this step. Undiscounted, it sums to the final score minus
     the first, over rewinds, re-inits and divergence alike. Other presets (`reward=`):
@@ -136,6 +144,7 @@ class AutoTrainEnv(gymnasium.Env[np.ndarray, Any]):
     | `AutoTrainPrototype-v0` | factors 0.9, 1, 1.1; `sign` reward on holdout; no Thresholdout | 3 H + 2 |
     | `AutoTrainRISA-v0` | no rewind; `risa` reward | 7 |
     | `AutoTrainContinuous-v0` | continuous actions | Box of H + 3 |
+    | `AutoTrainRuns-v0` | extended metrics; rates from 1e-6 on | 5 H + 2 |
     | `AutoTrainFlat-v0` | flat observations | 5 H + 2 |
     | `AutoTrainContinuousFlat-v0` | continuous actions, flat observations | Box of H + 3 |
 
@@ -162,7 +171,10 @@ class AutoTrainEnv(gymnasium.Env[np.ndarray, Any]):
         self.metadata = self.metadata | {"render_modes": usable_render_modes()}
         self.core = AutoTrainCore(self.config, num_envs=1)
         self.observation_space = observation_space(
-            self.config.num_snapshots, self.config.history_length, self.config.observation_layout
+            self.config.num_snapshots,
+            self.config.history_length,
+            self.config.observation_layout,
+            self.config.metrics,
         )
         self.action_space = self.core.action_type.space()
 

@@ -79,7 +79,10 @@ class AutoTrainVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         }
         self.core = AutoTrainCore(self.config, num_envs)
         self.single_observation_space = observation_space(
-            self.config.num_snapshots, self.config.history_length, self.config.observation_layout
+            self.config.num_snapshots,
+            self.config.history_length,
+            self.config.observation_layout,
+            self.config.metrics,
         )
         self.single_action_space = self.core.action_type.space()
         self.observation_space = batch_space(self.single_observation_space, num_envs)

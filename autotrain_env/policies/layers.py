@@ -43,12 +43,15 @@ class StateAttention(nn.Module):
         windows: Number of samples of each metric (K).
         width: How many numbers stand for a state.
         heads: Number of heads of the attention.
+        metrics: Number of metrics (M).
     """
 
-    def __init__(self, rows: int, windows: int, width: int = 32, heads: int = 4) -> None:
+    def __init__(
+        self, rows: int, windows: int, width: int = 32, heads: int = 4, metrics: int = NUM_METRICS
+    ) -> None:
         super().__init__()
-        self.rows, self.windows, self.width, self.heads = rows, windows, width, heads
-        self.embed = nn.Linear(windows * NUM_METRICS, width)
+        self.rows, self.windows, self.width, self.heads, self.metrics = rows, windows, width, heads, metrics
+        self.embed = nn.Linear(windows * metrics, width)
         self.position = nn.Parameter(torch.zeros(rows, width))
         self.attend = nn.MultiheadAttention(width, heads, batch_first=True)
 
@@ -108,5 +111,5 @@ def _make_layer(layer: Mapping[str, Any]) -> nn.Module:
     if layer["type"] == "normalize":
         return Normalize(layer["size"])
     if layer["type"] == "state_attention":
-        return StateAttention(*(layer[name] for name in ("rows", "windows", "width", "heads")))
+        return StateAttention(**{name: value for name, value in layer.items() if name != "type"})
     return ACTIVATIONS[layer["type"]]()

@@ -47,7 +47,8 @@ class PolicySpec:
         action_space: Space of one lane's action: `Discrete`, or a `Box` of shape (d,).
         layers: The layers in their order, each `{"type": "linear", "in": …, "out": …}`,
             `{"type": "lstm" | "gru", "in": …, "hidden": …}` (one at most),
-            `{"type": "state_attention", "rows": …, "windows": …, "width": …, "heads": …}`,
+            `{"type": "state_attention", "rows": …, "windows": …, "width": …, "heads": …}` (and `"metrics"`
+            where they are not the basic ones),
             `{"type": "normalize", "size": …}`, or `{"type": "tanh" | "relu" | "flatten"}`.
         head: How the last layer's numbers become actions. Discrete: `"categorical"` (logits), `"values"`,
             `"quantiles"` (of values, `num_quantiles` by actions). Box: `"gaussian"` (means; the weights
@@ -89,7 +90,7 @@ class PolicySpec:
         width = int(np.prod(self.observation_space.shape))
         for layer in self.layers:
             kind = layer.get("type")
-            for name in ("size", "in", "out", "hidden", "rows", "windows", "width", "heads"):
+            for name in ("size", "in", "out", "hidden", "rows", "windows", "width", "heads", "metrics"):
                 if name in layer:
                     check_whole(f"{kind} layer's {_IN_WORDS.get(name, name)}", layer[name], 1, WIDEST)
             if kind == "normalize":
@@ -98,11 +99,12 @@ class PolicySpec:
                 check(layer["in"] == width, f"{kind} layer's input", layer["in"], f"{width}")
                 width = layer["out" if kind == "linear" else "hidden"]
             elif kind == "state_attention":
+                metrics = layer.get("metrics", NUM_METRICS)
                 check(
-                    layer["rows"] * layer["windows"] * NUM_METRICS == width,
+                    layer["rows"] * layer["windows"] * metrics == width,
                     "state_attention layer's rows, windows",
                     (layer["rows"], layer["windows"]),
-                    f"{width} numbers with {NUM_METRICS} metrics",
+                    f"{width} numbers with {metrics} metrics",
                 )
                 check(layer["width"] % layer["heads"] == 0, "heads", layer["heads"], "a divisor of width")
                 width = layer["rows"] * layer["width"]
@@ -226,7 +228,8 @@ def _layer(field: str, content: Any) -> Any:
     check(isinstance(content, Mapping), field, content, "an object")
     check_name("layer", content.get("type"), LAYERS)
     kind = content["type"]
-    return structure({"type": one_of(kind), **_LAYERS_FIELDS[kind]})(field, content)
+    optional = {"metrics": _SIZE} if kind == "state_attention" else {}
+    return structure({"type": one_of(kind), **_LAYERS_FIELDS[kind]}, optional)(field, content)
 
 
 _CONTENT_OF_SPEC: dict[str, Kind] = {

@@ -123,11 +123,12 @@ class ActionType(ABC):
             Decisions, arrays of shape (N,).
         """
 
-    def masks(self, rewindable: np.ndarray) -> np.ndarray:
+    def masks(self, rewindable: np.ndarray, can_reinit: np.ndarray | None = None) -> np.ndarray:
         """Tell which discrete actions are possible now.
 
         Args:
             rewindable: Which rows a lane can rewind to, bool, shape (N, H).
+            can_reinit: In which lanes other networks can be drawn, bool, shape (N,); `None` for all.
 
         Returns:
             Whether each is possible, bool, shape (N, number of actions).
@@ -213,11 +214,13 @@ class DiscreteActions(_ChoiceActions):
             stop=(actions == table_size + self.reinit) & self.stop,
         )
 
-    def masks(self, rewindable: np.ndarray) -> np.ndarray:
+    def masks(self, rewindable: np.ndarray, can_reinit: np.ndarray | None = None) -> np.ndarray:
         """Tell which actions are possible now; see `ActionType.masks`."""
         table = np.repeat(_rewind_masks(rewindable, self.num_rewinds), len(self.lr_factors), axis=1)
-        always = np.ones((len(table), self.num_actions - table.shape[1]), dtype=bool)
-        return np.concatenate((table, always), axis=1)
+        others = np.ones((len(table), self.num_actions - table.shape[1]), dtype=bool)
+        if self.reinit and can_reinit is not None:
+            others[:, 0] = can_reinit
+        return np.concatenate((table, others), axis=1)
 
 
 class MultiDiscreteActions(_ChoiceActions):
@@ -244,11 +247,13 @@ class MultiDiscreteActions(_ChoiceActions):
             stop=verbs == "stop",
         )
 
-    def masks(self, rewindable: np.ndarray) -> np.ndarray:
+    def masks(self, rewindable: np.ndarray, can_reinit: np.ndarray | None = None) -> np.ndarray:
         """Returns masks of the three parts, one after another; see `ActionType.masks`."""
         rewinds = _rewind_masks(rewindable, self.num_rewinds)
         before = np.ones((len(rewinds), len(self.lr_factors)), dtype=bool)
         after = np.ones((len(rewinds), len(self._verbs())), dtype=bool)
+        if self.reinit and can_reinit is not None:
+            after[:, 1] = can_reinit
         return np.concatenate((before, rewinds, after), axis=1)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,17 +31,17 @@ from autotrain_env.errors import (
 from autotrain_env.process.actions import ACTION_TYPES, ActionType
 from autotrain_env.process.descriptions import describe
 from autotrain_env.process.lineage import SCORES
-from autotrain_env.process.observations import NUM_METRICS, OBSERVATION_LAYOUTS
+from autotrain_env.process.observations import METRIC_SETS, OBSERVATION_LAYOUTS
 from autotrain_env.process.rewards import LARGEST, Baseline, RewardSettings
 from autotrain_env.process.task_distributions import (
     Curriculum,
+    Distribution,
     Sampler,
-    TaskDistribution,
     as_classifiers,
-    as_task_distribution,
     possible_values,
 )
-from autotrain_env.process.tasks import Task, is_users_own
+from autotrain_env.process.task_presets import as_task_distribution
+from autotrain_env.process.tasks import MOST_INNER_STEPS, Task, is_users_own
 from autotrain_env.training.engine import BACKENDS
 
 INITIAL_STATES = ("random_inits", "zeros")
@@ -77,10 +78,11 @@ OTHER_WORDS = {
 }
 """What users mean by words of other software."""
 
-TASK_FIELDS = tuple(f.name for f in dataclasses.fields(Task))
+TASK_FIELDS = tuple(f.name for f in dataclasses.fields(Task) if f.name != "inner_steps")
+"""Fields of a task that an argument replaces in every task; `inner_steps` is for those that do not say."""
 FLAGS = ("train_on_holdout", "download", "reinit", "stop", "thresholdout", "history_in_info")
-MOST_INNER_STEPS, MOST_SNAPSHOTS, MOST_NUMBERS = 100_000, 10_000, 10_000_000
-"""Largest T and H, and numbers in an observation: what takes more memory than there is says so first."""
+MOST_SNAPSHOTS, MOST_NUMBERS = 10_000, 10_000_000
+"""Largest H, and numbers in an observation: what takes more memory than there is says so first."""
 
 
 @dataclass(frozen=True)
@@ -91,14 +93,15 @@ class AutoTrainConfig:
     replaces it in every task. Each may be a sampler (`LogUniform`, `Uniform`, `Choice`).
 
     Args:
-        inner_steps: Optimiser updates in one env step (T).
+        inner_steps: Optimiser updates in one env step (T), where a task does not say how many.
         history_length: Samples of every metric kept per env step (K); divides `inner_steps`.
         num_snapshots: States that the agent sees and can rewind to, the current one included (H).
         score: What is to be maximised: `"accuracy"`; `"balanced_accuracy"`, the mean over the classes of
             the share of a class that is classified rightly, for classes of unequal size; or
             `"neg_log_loss"`, which is minus the log loss clipped to [-4 log C, 0] for C classes.
         tasks: What tasks are drawn from: a preset (`"default"`, `"rates"`, `"mixed"`, `"many"`,
-            `"curriculum"`), a `TaskDistribution` or a `Curriculum`.
+            `"curriculum"`, `"real_runs"`, `"short_real_runs"`), a `TaskDistribution`, a `Mixture` or a
+            `Curriculum`.
         dataset: A name, a `Dataset`, `(images, labels)` or a `torch.utils.data.Dataset`.
         split_seed: Seed of the four-way split.
         train_size: Images in the train part.
@@ -112,6 +115,9 @@ class AutoTrainConfig:
         initial_learning_rate: Learning rate at the start of an episode.
         initialization: Scheme of the first network.
         budget: Updates per episode, a multiple of `inner_steps`.
+        measured: What the agent has measured: `"train_and_holdout"`, `"holdout"` or `"nothing"`; see
+            `Task`.
+        can_reinit: Whether other networks can be drawn; see `Task`.
         train_on_holdout: Whether gradients are computed on the holdout part, too: a control for schedules,
             which need no holdout. What is read on the holdout is then no estimate of anything.
         data_root: Folder of the torchvision datasets; `None` for the environment variable
@@ -135,6 +141,9 @@ class AutoTrainConfig:
         initial_states: Rows 1 … H-1 at reset: `"random_inits"`, networks of other initialisation schemes,
             or `"zeros"`, missing.
         observation_layout: `"stacked"` for shape (H, K, M), `"flat"` for one dimension.
+        metrics: Metrics in the observation: the nine `"basic"` ones, or `"extended"` ones, which
+            say besides whether holdout and train score are missing; with `"movement"` also how far
+            parameters have moved.
         thresholdout: Whether the holdout is guarded.
         thresholdout_threshold: Largest difference of train and holdout score that counts as agreement.
         thresholdout_sigma: Rate of Thresholdout's noise.
@@ -171,7 +180,7 @@ class AutoTrainConfig:
     num_snapshots: int = 4
     score: str = "accuracy"
 
-    tasks: str | TaskDistribution | Curriculum = "default"
+    tasks: str | Distribution | Curriculum = "default"
     dataset: Any = None
     split_seed: Any = None
     train_size: Any = None
@@ -184,6 +193,8 @@ class AutoTrainConfig:
     initial_learning_rate: Any = None
     initialization: Any = None
     budget: Any = None
+    measured: Any = None
+    can_reinit: Any = None
     train_on_holdout: bool = False
     data_root: str | PathLike[str] | None = None
     download: bool = False
@@ -201,6 +212,7 @@ class AutoTrainConfig:
     reinit_learning_rate: str | float = "keep"
     initial_states: str = "random_inits"
     observation_layout: str = "stacked"
+    metrics: str = "basic"
 
     thresholdout: bool = True
     thresholdout_threshold: float = 0.04
@@ -239,25 +251,23 @@ class AutoTrainConfig:
         if self.num_rewinds is None:
             object.__setattr__(self, "num_rewinds", self.num_snapshots)
         for level in self.task_distribution.levels:
-            for budget in level.possible("budget"):
-                self.check_budget(budget)
+            for part in level.parts:
+                for length in itertools.product(part.possible("budget"), part.possible("inner_steps")):
+                    self.check_length(*length)
 
     def _check_sizes(self) -> None:
         check_whole("inner_steps", self.inner_steps, 1, MOST_INNER_STEPS)
         check_whole("history_length", self.history_length, 1)
         check_whole("num_snapshots", self.num_snapshots, 1, MOST_SNAPSHOTS)
+        self._check_inner_steps(self.inner_steps)
         check(
-            self.inner_steps % self.history_length == 0,
-            "history_length",
-            self.history_length,
-            f"a divisor of inner_steps={self.inner_steps}",
-        )
-        check(
-            self.num_snapshots * self.history_length * NUM_METRICS <= MOST_NUMBERS,
+            self.num_snapshots * self.history_length * len(METRIC_SETS["movement"]) <= MOST_NUMBERS,
             "(num_snapshots, history_length)",
             (self.num_snapshots, self.history_length),
             f"so that an observation has at most {MOST_NUMBERS:,} numbers",
         )
+        two = self.metrics != "movement" or self.num_snapshots > 1
+        check(two, "num_snapshots", self.num_snapshots, "at least 2 where metrics='movement'")
         if self.num_rewinds is not None:
             check_whole("num_rewinds", self.num_rewinds, 1)
             check(
@@ -276,6 +286,7 @@ class AutoTrainConfig:
             ("score", SCORES),
             ("action_type", ACTION_TYPES),
             ("observation_layout", OBSERVATION_LAYOUTS),
+            ("metrics", METRIC_SETS),
             ("initial_states", INITIAL_STATES),
             ("reward_split", REWARD_SPLITS),
             ("terminal_state", TERMINAL_STATES),
@@ -311,24 +322,31 @@ class AutoTrainConfig:
             if not is_path:
                 raise InvalidTypeError(f"{name}={in_brief(value)} must be a path, or None")
 
-    def check_budget(self, budget: int) -> None:
-        """Check that an episode's budget is a multiple of `inner_steps`.
+    def _check_inner_steps(self, inner_steps: int) -> None:
+        allowed = f"a divisor of inner_steps={inner_steps}"
+        check(inner_steps % self.history_length == 0, "history_length", self.history_length, allowed)
+
+    def check_length(self, budget: int, inner_steps: int | None) -> int:
+        """Check that an episode's budget is a multiple of `inner_steps`, and that one of `history_length`.
 
         Args:
             budget: Updates per episode.
+            inner_steps: Updates per env step that the task says, or `None`.
+
+        Returns:
+            Updates per env step.
 
         Raises:
             InvalidValueError: If it is not.
         """
-        check(
-            budget % self.inner_steps == 0,
-            "budget",
-            budget,
-            f"a multiple of inner_steps={self.inner_steps}",
-        )
+        if inner_steps is None:
+            inner_steps = self.inner_steps
+        self._check_inner_steps(inner_steps)
+        check(budget % inner_steps == 0, "budget", budget, f"a multiple of inner_steps={inner_steps}")
+        return inner_steps
 
     @property
-    def task_distribution(self) -> TaskDistribution | Curriculum:
+    def task_distribution(self) -> Distribution | Curriculum:
         """Returns what tasks are drawn from: `tasks`, with the arguments of a task given here put in."""
         given = {name: getattr(self, name) for name in TASK_FIELDS}
         given = {name: value for name, value in given.items() if value is not None}

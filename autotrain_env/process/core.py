@@ -32,8 +32,8 @@ class _TrainedLanes:
     Args:
         lanes: Lanes whose updates were counted, int64, shape (n,).
         good: Those of them that were trained and are finite, int64, shape (m,).
-        losses: Mean log loss of every minibatch [nats], float64, shape (m, T).
-        accuracies: Accuracy on every minibatch, float64, shape (m, T).
+        losses: Mean log loss of the minibatches of every window [nats], float64, shape (m, K).
+        accuracies: Accuracy on them, float64, shape (m, K).
         found: What the networks make of the parts that are measured.
     """
 
@@ -75,7 +75,6 @@ class AutoTrainCore:
             num_envs,
             config.num_snapshots,
             config.history_length,
-            config.inner_steps,
             config.lr_bounds,
             config.score,
             Thresholdout(
@@ -85,6 +84,7 @@ class AutoTrainCore:
                 config.thresholdout_budget,
                 config.thresholdout,
             ),
+            config.metrics,
         )
         self.stacks = Stacks(config, num_envs, self.maker)
         self.history = EpisodeHistory(num_envs, config.history_length)
@@ -126,15 +126,20 @@ class AutoTrainCore:
         for lane, episode in zip(lanes.tolist(), episodes, strict=True):
             self.stacks.place(lane, episode)
         self.maker.forget_unused(self.stacks.episodes)
-        self.lanes.begin(lanes, episode_seeds)
+        self.lanes.begin(lanes, episode_seeds, [episode.task.can_reinit for episode in episodes])
         self.lineage.begin(
             lanes,
             [episode.dataset.num_classes for episode in episodes],
             [episode.task.budget for episode in episodes],
+            [episode.inner_steps for episode in episodes],
             [episode.task.initial_learning_rate for episode in episodes],
             [stream(episode.seed, "thresholdout") for episode in episodes],
+            [episode.task.measured for episode in episodes],
         )
-        self._draw_networks(lanes, self._num_initial_rows(), measure=True)
+        several = self.lanes.can_reinit[lanes]
+        for some, count in ((lanes[several], self._num_initial_rows()), (lanes[~several], 1)):
+            if len(some):
+                self._draw_networks(some, count, measure=True)
         self._keep_best(lanes)
         self.history.clear(lanes)
         record = self._record(None, np.zeros(self.num_envs), self._no_reward())
@@ -223,9 +228,9 @@ class AutoTrainCore:
     def _prepare(self, decisions: Decisions, ran: np.ndarray) -> Executed:
         """Rewind or re-initialise, and change the rates: carry out all that comes before the updates."""
         stop, goes_on = decisions.stop & ran, ran & ~decisions.stop
-        reinit = decisions.reinit & goes_on
+        reinit = decisions.reinit & goes_on & self.lanes.can_reinit
         going = goes_on.nonzero()[0]
-        wanted = np.where(goes_on & ~reinit, decisions.rewind, 0)
+        wanted = np.where(goes_on & ~decisions.reinit, decisions.rewind, 0)
         distance, factor = np.zeros(self.num_envs, np.int64), np.ones(self.num_envs)
         if wanted.any():
             distance[going] = self._rewind(going, wanted[going])
@@ -252,7 +257,6 @@ class AutoTrainCore:
         lineage.spend(lanes)
         healthy = lanes[~lineage.diverged[lanes]]
         losses, accuracies, finite = self.stacks.train(healthy, lineage.learning_rate[healthy])
-        finite &= np.isfinite(losses).all(1)
         found = self.stacks.evaluate(healthy[finite], losses=lineage.needs_losses)
         finite[finite] = found.finite
         return _TrainedLanes(
@@ -265,8 +269,9 @@ class AutoTrainCore:
         if len(good) < len(trained.lanes):
             self._contain(np.setdiff1d(trained.lanes, good))
         train, holdout = self._take_scores(good, trained.found)
+        moved = self.stacks.movement(good) if self.config.metrics == "movement" else None
         self.stacks.snapshot(good)
-        self.lineage.push_trained(good, trained.losses, trained.accuracies, train, holdout)
+        self.lineage.push_trained(good, trained.losses, trained.accuracies, train, holdout, moved)
         self._keep_best(good)
 
     def _contain(self, lanes: np.ndarray) -> None:
@@ -401,6 +406,7 @@ class AutoTrainCore:
             rows=lineage.rows.copy(),
             exists=lineage.exists(),
             rewindable=lineage.rewindable(),
+            can_reinit=self.lanes.can_reinit.copy(),
             learning_rate=lineage.learning_rate.copy(),
             initial_learning_rate=lineage.initial_learning_rate.copy(),
             updates=lineage.updates.copy(),
@@ -409,10 +415,11 @@ class AutoTrainCore:
             holdout_answer=lineage.holdout_answer.copy(),
             running=self.lanes.running.copy(),
             episode_seed=self.lanes.episode_seed.copy(),
-            inner_steps=self.config.inner_steps,
+            inner_steps=lineage.inner_steps.copy(),
             lr_bounds=self.config.lr_bounds,
             action_type=self.action_type,
             observation_layout=self.config.observation_layout,
+            metrics=self.config.metrics,
             generators=[episode.action_generator for episode in episodes],
         )
 
@@ -427,7 +434,7 @@ class AutoTrainCore:
         Raises:
             InvalidTypeError: If actions are continuous.
         """
-        return self.action_type.masks(self.lineage.rewindable())
+        return self.action_type.masks(self.lineage.rewindable(), self.lanes.can_reinit)
 
     def decode(self, actions: np.ndarray) -> Decisions:
         """Returns the decisions that checked actions of all lanes, shape (N, …), stand for."""

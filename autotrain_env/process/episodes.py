@@ -19,7 +19,6 @@ from autotrain_env.process.config import AutoTrainConfig
 from autotrain_env.process.rewards import baseline_curve
 from autotrain_env.process.tasks import Task
 from autotrain_env.training.architecture import Architecture
-from autotrain_env.training.classifiers import MLP
 
 GROUPS = ("stack", "training", "evaluation", "test")
 """What lanes can be computed together for; episodes number the groups of lanes that can."""
@@ -60,6 +59,7 @@ class Episode:
     split: Split
     architecture: Architecture
     batch_size: int
+    inner_steps: int
     groups: tuple[int, ...]  # by `GROUPS`: equal for lanes that can be computed together
     offset: int  # of the dataset in the pool
     evaluation_index: np.ndarray  # in the pool: train subset, holdout and validation together, int32
@@ -197,7 +197,7 @@ class EpisodeMaker:
         config = self.config
         if task is None:
             task = self.distribution.sample(stream(seed, "task"), self.task_level)
-        config.check_budget(task.budget)
+        inner_steps = config.check_length(task.budget, task.inner_steps)
         dataset = self._load(task)
         split_sizes = self._sizes(task, dataset)
         batch_size = _batch_size(task, split_sizes)
@@ -216,7 +216,8 @@ class EpisodeMaker:
             split=split,
             architecture=architecture,
             batch_size=batch_size,
-            groups=self._group_numbers(task, dataset, architecture, batch_size, sizes),
+            inner_steps=inner_steps,
+            groups=self._group_numbers(task, dataset, architecture, (inner_steps, batch_size), sizes),
             offset=offset,
             evaluation_index=np.concatenate(parts) + np.int32(offset),
             evaluation_labels=np.concatenate(
@@ -232,13 +233,13 @@ class EpisodeMaker:
         task: Task,
         dataset: Dataset,
         architecture: Architecture,
-        batch_size: int,
+        batches: tuple[int, int],
         evaluation_sizes: tuple[int, int, int],
     ) -> tuple[int, ...]:
         stack = (architecture, task.optimizer.kind)  # type: ignore[union-attr]
         alike = {
             "stack": None,
-            "training": batch_size,
+            "training": batches,
             "evaluation": evaluation_sizes,
             "test": len(dataset.labels) - dataset.pool_size,
         }
@@ -254,7 +255,7 @@ class EpisodeMaker:
 
     def _architecture(self, task: Task, dataset: Dataset, batch_size: int) -> Architecture:
         # What flattens its images serves images and feature vectors alike.
-        flat = isinstance(task.classifier, MLP)
+        flat = task.classifier.flattens  # type: ignore[union-attr]
         image_shape = (dataset.num_features,) if flat else dataset.image_shape
         shape = (task.classifier, image_shape, dataset.num_classes)
         if shape not in self._architectures:
@@ -278,9 +279,12 @@ class EpisodeMaker:
             "batch_size",
             "classifier",
         )
-        for level in self.distribution.levels:
-            possible = (level.possible(name) or [None] for name in names)
-            for values in itertools.product(*possible):
+        seen = set()
+        for part in (part for level in self.distribution.levels for part in level.parts):
+            for values in itertools.product(*(part.possible(name) or [None] for name in names)):
+                if values in seen:
+                    continue
+                seen.add(values)
                 given = {n: v for n, v in zip(names, values, strict=True) if v is not None}
                 task = Task(**given)
                 dataset = self._load(task)

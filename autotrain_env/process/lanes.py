@@ -17,6 +17,7 @@ class Lanes:
         self.begun = np.zeros(num_envs, bool)  # whether it was ever reset
         self.episode_seed = np.zeros(num_envs, np.int64)
         self.steps = np.zeros(num_envs, np.int64)  # env steps
+        self.can_reinit = np.ones(num_envs, bool)
         self.running = np.zeros(num_envs, bool)
         self.terminated = np.zeros(num_envs, bool)
         self.truncated = np.zeros(num_envs, bool)
@@ -24,9 +25,16 @@ class Lanes:
         self.best_holdout_answer = np.zeros(num_envs)
         self.best_score = np.zeros(num_envs)  # of the best-on-holdout weights, on the reward's split
 
-    def begin(self, lanes: np.ndarray, episode_seeds: list[int]) -> None:
-        """Begin new episodes in the given lanes, int64, shape (n,), with the numbers drawn for them."""
+    def begin(self, lanes: np.ndarray, episode_seeds: list[int], can_reinit: list[bool]) -> None:
+        """Begin new episodes.
+
+        Args:
+            lanes: Which lanes, int64, shape (n,).
+            episode_seeds: The numbers drawn for them.
+            can_reinit: Whether other networks can be drawn in each of them.
+        """
         self.begun[lanes] = True
+        self.can_reinit[lanes] = can_reinit
         self.episode_seed[lanes] = episode_seeds
         self.steps[lanes] = 0
         self.running[lanes] = True

@@ -4,13 +4,12 @@ A lineage knows no network. Whoever makes the updates (the core for its own netw
 theirs) tells it what was measured, and carries out on the weights what it says.
 """
 
-import functools
 from collections.abc import Sequence
 
 import numpy as np
 
 from autotrain_env.process.actions import Decisions
-from autotrain_env.process.observations import NUM_METRICS, Measurement, make_rows
+from autotrain_env.process.observations import METRIC_SETS, Measurement, make_rows
 from autotrain_env.process.thresholdout import Thresholdout
 
 SCORES = ("accuracy", "balanced_accuracy", "neg_log_loss")
@@ -31,10 +30,10 @@ class Lineage:
         num_envs: Number of lanes (N).
         num_snapshots: Number of rows (H).
         history_length: Number of windows per env step (K).
-        inner_steps: Number of updates per env step (T), a multiple of K.
         lr_bounds: Smallest and largest learning rate.
         score: What is maximised, one of `SCORES`.
         thresholdout: What guards the holdout of the N lanes.
+        metrics: Metrics in a row, one of `METRIC_SETS`.
     """
 
     def __init__(
@@ -42,29 +41,35 @@ class Lineage:
         num_envs: int,
         num_snapshots: int,
         history_length: int,
-        inner_steps: int,
         lr_bounds: tuple[float, float],
         score: str,
         thresholdout: Thresholdout,
+        metrics: str = "basic",
     ) -> None:
-        self.inner_steps = inner_steps
+        self.metrics = metrics
         self.lr_bounds = lr_bounds
         self.score = score
         self.thresholdout = thresholdout
         # Each of shape (N,) unless stated.
         self.num_classes = np.full(num_envs, 2)
         self.budget = np.zeros(num_envs, np.int64)  # [updates]
+        self.inner_steps = np.full(num_envs, history_length)  # updates per env step (T)
         self.updates = np.zeros(num_envs, np.int64)  # of the budget used
+        self.all_updates = np.zeros(num_envs, np.int64)  # of all episodes
         self.learning_rate = np.ones(num_envs)
         self.initial_learning_rate = np.ones(num_envs)  # within the bounds
         self.loss = np.zeros((num_envs, history_length))  # of minibatches, by window [nats]
         self.batch_accuracy = np.zeros((num_envs, history_length))
         self.train_score = np.zeros(num_envs)  # in [0, 1], as is the next
         self.holdout_answer = np.zeros(num_envs)
+        self.movement = np.zeros(num_envs)  # of parameters in the last env step, over their norm
+        self.has_holdout = np.ones(num_envs, bool)
+        self.has_train_score = np.ones(num_envs, bool)
         self.diverged = np.zeros(num_envs, bool)
         self.count = np.zeros(num_envs, np.int64)  # rows that exist
         self.lineage_updates = np.zeros((num_envs, num_snapshots), np.int64)
-        self.rows = np.zeros((num_envs, num_snapshots, history_length, NUM_METRICS), np.float32)
+        width = len(METRIC_SETS[metrics])
+        self.rows = np.zeros((num_envs, num_snapshots, history_length, width), np.float32)
 
     @property
     def num_snapshots(self) -> int:
@@ -83,8 +88,10 @@ class Lineage:
         lanes: np.ndarray,
         num_classes: Sequence[int],
         budget: Sequence[int],
+        inner_steps: Sequence[int],
         learning_rate: Sequence[float],
         generators: Sequence[np.random.Generator],
+        measured: Sequence[str],
     ) -> None:
         """Begin new episodes, without any row yet.
 
@@ -92,13 +99,18 @@ class Lineage:
             lanes: Which lanes, int64, shape (n,).
             num_classes: Number of classes (C) of each lane.
             budget: Updates per episode of each lane.
+            inner_steps: Updates per env step (T) of each lane, a multiple of K.
             learning_rate: Initial rate of each lane; held to the bounds.
             generators: Thresholdout's stream of each lane.
+            measured: What is measured in each lane, one of `tasks.MEASURED`.
         """
         self.num_classes[lanes] = num_classes
         self.budget[lanes] = budget
+        self.inner_steps[lanes] = inner_steps
         self.updates[lanes] = 0
         self.learning_rate[lanes] = self.initial_learning_rate[lanes] = self.clamp(np.array(learning_rate))
+        self.has_holdout[lanes] = [what != "nothing" for what in measured]
+        self.has_train_score[lanes] = [what == "train_and_holdout" for what in measured]
         self.thresholdout.begin(lanes, generators)
         self.clear(lanes)
 
@@ -121,13 +133,16 @@ class Lineage:
 
         Args:
             lanes: Which lanes, int64, shape (n,).
-            loss: Log loss on the train subset [nats], float64, shape (n,).
+            loss: Log loss on the train subset [nats], float64, shape (n,). Where that is not measured, a
+                row shows what guessing gets.
             accuracy: Accuracy there, float64, shape (n,).
             train_score: Score there, float64, shape (n,).
             holdout_score: Score on the holdout, unguarded, float64, shape (n,).
         """
-        self.loss[lanes] = loss[:, None]
-        self.batch_accuracy[lanes] = accuracy[:, None]
+        classes, known = self.num_classes[lanes], self.has_train_score[lanes]
+        self.loss[lanes] = np.where(known, loss, np.log(classes))[:, None]
+        self.batch_accuracy[lanes] = np.where(known, accuracy, 1 / classes)[:, None]
+        self.movement[lanes] = 0
         self._ask(lanes, train_score, holdout_score)
         updates = np.repeat(self.updates[lanes, None], self.history_length, axis=1)
         self._push(lanes, self._rows(lanes, updates, updates * 0), np.zeros(len(lanes), np.int64))
@@ -187,7 +202,8 @@ class Lineage:
 
     def spend(self, lanes: np.ndarray) -> None:
         """Count an env step's updates, made or skipped, in the given lanes (int64, shape (n,))."""
-        self.updates[lanes] += self.inner_steps
+        self.updates[lanes] += self.inner_steps[lanes]
+        self.all_updates[lanes] += self.inner_steps[lanes]
 
     def push_trained(
         self,
@@ -196,18 +212,23 @@ class Lineage:
         accuracies: np.ndarray,
         train_score: np.ndarray,
         holdout_score: np.ndarray,
+        movement: np.ndarray | None = None,
     ) -> None:
         """Move rows down by one, and add the state after T updates, which `spend` has counted, as row 0.
 
         Args:
             lanes: Which lanes, int64, shape (n,).
-            losses: Mean log loss of every minibatch [nats], float64, shape (n, T).
-            accuracies: Accuracy on every minibatch, float64, shape (n, T).
+            losses: Mean log loss of every minibatch [nats], or of every window, float64, shape (n, T) or
+                (n, K).
+            accuracies: Accuracy on every minibatch, or in every window, likewise.
             train_score: Score on the train subset, float64, shape (n,).
             holdout_score: Score on the holdout, unguarded, float64, shape (n,).
+            movement: How far parameters have moved, over their norm, float64, shape (n,); `None` where no
+                metric is made of it.
         """
-        self.loss[lanes] = self._windows(losses)
-        self.batch_accuracy[lanes] = self._windows(accuracies)
+        self.movement[lanes] = 0 if movement is None else movement
+        self.loss[lanes] = window_means(losses, self.history_length)
+        self.batch_accuracy[lanes] = window_means(accuracies, self.history_length)
         self._ask(lanes, train_score, holdout_score)
         self._push(lanes, *self._trained_rows(lanes))
 
@@ -219,6 +240,7 @@ class Lineage:
         """
         chance = 1 / self.num_classes[lanes]
         self.diverged[lanes] = True
+        self.movement[lanes] = 0
         self.loss[lanes] = np.log(self.num_classes[lanes])[:, None]
         self.batch_accuracy[lanes] = chance[:, None]
         self.train_score[lanes] = self.holdout_answer[lanes] = self.to_unit(lanes, self.chance(lanes))
@@ -266,9 +288,20 @@ class Lineage:
         return np.minimum(np.maximum(rates, low), high)
 
     def _ask(self, lanes: np.ndarray, train_score: np.ndarray, holdout_score: np.ndarray) -> None:
-        """Keep the train scores; ask each lane's holdout once, through Thresholdout."""
+        """Keep the train scores; ask each lane's holdout once, through Thresholdout.
+
+        Minibatches stand in where there is no train score, the train score where there is no holdout.
+        """
         train, holdout = self.to_unit(lanes, train_score), self.to_unit(lanes, holdout_score)
-        answers = self.thresholdout.query(lanes, train, holdout)
+        known, there = self.has_train_score[lanes], self.has_holdout[lanes]
+        if not known.all():
+            last = self.scores(lanes, self.batch_accuracy[lanes, -1], self.loss[lanes, -1])
+            train = np.where(known, train, self.to_unit(lanes, last))
+        if there.all():
+            answers = self.thresholdout.query(lanes, train, holdout)
+        else:
+            answers = train.copy()
+            answers[there] = self.thresholdout.query(lanes[there], train[there], holdout[there])
         self.train_score[lanes] = train
         self.holdout_answer[lanes] = np.minimum(np.maximum(answers, 0.0), 1.0)
 
@@ -284,20 +317,13 @@ class Lineage:
         possible[:, 0] &= ~self.diverged
         return possible
 
-    def _windows(self, values: np.ndarray) -> np.ndarray:
-        """Average over each of the K windows of an env step: (n, T) to (n, K)."""
-        per_window = self.inner_steps // self.history_length
-        windows = values.reshape(len(values), self.history_length, per_window)
-        with np.errstate(over="ignore"):
-            means = np.add.reduce(windows, axis=2) / per_window
-        return np.minimum(means, LARGEST)
-
     def _trained_rows(self, lanes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Make rows of lanes whose env step is over, (n, K, M), and the updates in their lineages, (n,)."""
-        ends = _window_ends(self.inner_steps, self.history_length)
+        inner_steps, windows = self.inner_steps[lanes], self.history_length
+        ends = np.arange(1, windows + 1) * (inner_steps // windows)[:, None]  # of each window, (n, K)
         before = self.lineage_updates[lanes, 0]
-        updates = self.updates[lanes, None] + (ends - self.inner_steps)
-        return self._rows(lanes, updates, before[:, None] + ends), before + self.inner_steps
+        updates = (self.updates[lanes] - inner_steps)[:, None] + ends
+        return self._rows(lanes, updates, before[:, None] + ends), before + inner_steps
 
     def _rows(self, lanes: np.ndarray, updates: np.ndarray, lineage_updates: np.ndarray) -> np.ndarray:
         measured = Measurement(
@@ -309,8 +335,12 @@ class Lineage:
             updates=updates,
             lineage_updates=lineage_updates,
             diverged=self.diverged[lanes],
+            holdout_missing=~self.has_holdout[lanes],
+            train_missing=~self.has_train_score[lanes],
+            movements=self.movement[lanes],
         )
-        return make_rows(measured, self.num_classes[lanes], self.budget[lanes], self.lr_bounds)
+        numbers = self.num_classes[lanes], self.budget[lanes]
+        return make_rows(measured, *numbers, self.lr_bounds, self.metrics)
 
     def _push(self, lanes: np.ndarray, rows: np.ndarray, lineage_updates: np.ndarray) -> None:
         """Put a row 0 before the others; the oldest row goes where there is no more room."""
@@ -339,7 +369,18 @@ class Lineage:
         self.thresholdout.copy_lane(source, target)
 
 
-@functools.cache
-def _window_ends(inner_steps: int, history_length: int) -> np.ndarray:
-    """Returns after how many updates of an env step each window ends, int64, shape (K,)."""
-    return np.arange(1, history_length + 1) * (inner_steps // history_length)
+def window_means(values: np.ndarray, history_length: int) -> np.ndarray:
+    """Average over each window of an env step.
+
+    Args:
+        values: One for each update, float64, shape (n, T).
+        history_length: Number of windows (K), a divisor of T.
+
+    Returns:
+        Means, float64, shape (n, K); finite where all values are.
+    """
+    per_window = values.shape[1] // history_length
+    windows = values.reshape(len(values), history_length, per_window)
+    with np.errstate(over="ignore"):
+        means = np.add.reduce(windows, axis=2) / per_window
+    return np.minimum(means, LARGEST)

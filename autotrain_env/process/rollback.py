@@ -42,7 +42,7 @@ class BeforeStep:
         self._heads = [(stack.ring, stack.ring.head.copy()) for stack in stacks.stacks.values()]
         self._taken = stacks.sampler.taken.copy()
         self.healthy = (ran & ~lineage.diverged).nonzero()[0]
-        new = decisions.reinit & ran
+        new = decisions.reinit & ran & lanes.can_reinit
         moved = new | ((decisions.rewind > 0) & ran)
         self._diverged = self._rows((moved & lineage.diverged).nonzero()[0])
         self._renew(lineage, new.nonzero()[0])

@@ -17,6 +17,7 @@ class Situation:
         rows: Metrics of the last states, float32, shape (N, H, K, M); see `METRICS`.
         exists: Which of these rows exist, bool, shape (N, H).
         rewindable: Which of them a lane can rewind to, bool, shape (N, H).
+        can_reinit: In which lanes other networks can be drawn, bool, shape (N,).
         learning_rate: Learning rate of the last updates, float64, shape (N,).
         initial_learning_rate: Learning rate that the episodes began with, float64, shape (N,).
         updates: Updates of the budget used, int64, shape (N,).
@@ -25,16 +26,18 @@ class Situation:
         holdout_answer: Thresholdout's last answer, 0 to 1, float64, shape (N,).
         running: Which lanes are to be decided on; what is decided in others is ignored; bool, shape (N,).
         episode_seed: Numbers that, with the tasks, name the episodes, int64, shape (N,).
-        inner_steps: Updates per env step (T).
+        inner_steps: Updates per env step (T), int64, shape (N,).
         lr_bounds: Smallest and largest learning rate; rates beyond them are held to them.
         action_type: What actions there are, for policies that choose among them.
         observation_layout: `"stacked"` or `"flat"`.
+        metrics: Which metrics rows have, one of `METRIC_SETS`.
         generators: The lanes' streams, from which actions are drawn where decoding draws.
     """
 
     rows: np.ndarray
     exists: np.ndarray
     rewindable: np.ndarray
+    can_reinit: np.ndarray
     learning_rate: np.ndarray
     initial_learning_rate: np.ndarray
     updates: np.ndarray
@@ -43,10 +46,11 @@ class Situation:
     holdout_answer: np.ndarray
     running: np.ndarray
     episode_seed: np.ndarray
-    inner_steps: int
+    inner_steps: np.ndarray
     lr_bounds: tuple[float, float]
     action_type: ActionType
     observation_layout: str
+    metrics: str
     generators: list[np.random.Generator]
 
     @property
@@ -62,12 +66,15 @@ class Situation:
     @property
     def observation_space(self) -> spaces.Box:
         """Returns the space of one lane's observation."""
-        return observation_space(self.rows.shape[1], self.rows.shape[2], self.observation_layout)
+        num_snapshots, history_length = self.rows.shape[1:3]
+        return observation_space(num_snapshots, history_length, self.observation_layout, self.metrics)
 
     @property
     def action_masks(self) -> np.ndarray | None:
         """Returns which discrete actions are possible, bool, (N, actions); `None` for continuous ones."""
-        return self.action_type.masks(self.rewindable) if self.action_type.has_masks else None
+        if not self.action_type.has_masks:
+            return None
+        return self.action_type.masks(self.rewindable, self.can_reinit)
 
     def decode(self, actions: np.ndarray) -> Decisions:
         """Returns the decisions that actions of all lanes, shape (N, …), stand for."""

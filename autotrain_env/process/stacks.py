@@ -11,6 +11,7 @@ from torch import Tensor
 from autotrain_env.data.sampling import EpochSampler, StreamPosition, permute_rows
 from autotrain_env.process.config import AutoTrainConfig
 from autotrain_env.process.episodes import GROUPS, Episode, EpisodeMaker, stream
+from autotrain_env.process.lineage import window_means
 from autotrain_env.training.engine import Trained
 from autotrain_env.training.native.library import permute
 from autotrain_env.training.stack import LaneStack
@@ -242,6 +243,20 @@ class Stacks:
         for group in self._grouped(lanes, "stack"):
             group.stack.rewind(group.slots, np.zeros(len(group.slots), np.int64))
 
+    def movement(self, lanes: np.ndarray) -> np.ndarray:
+        """Returns how far parameters of lanes have moved since their newest snapshots, over their norm.
+
+        Args:
+            lanes: Which lanes, int64, shape (n,).
+
+        Returns:
+            Shares, float64, shape (n,).
+        """
+        moved = np.zeros(len(lanes))
+        for group in self._grouped(lanes, "stack"):
+            moved[group.at] = group.stack.movement(group.slots)
+        return moved
+
     def keep_best(self, lanes: np.ndarray) -> None:
         """Remember the current weights of lanes (int64, shape (n,)) as their best."""
         for group in self._grouped(lanes, "stack"):
@@ -281,13 +296,18 @@ class Stacks:
     # --- training and evaluation ---
 
     def train(self, lanes: np.ndarray, rates: np.ndarray) -> Trained:
-        """Make T updates of each lane.
+        """Make T updates of each lane, as many as its task says.
 
         Args:
             lanes: Which lanes, int64, shape (n,).
             rates: Learning rates, float64, shape (n,).
+
+        Returns:
+            Means over each of the K windows, with arrays of shape (n, K), and which lanes are finite:
+            states, and losses of every update.
         """
-        shape = (len(lanes), self.config.inner_steps)
+        windows = self.config.history_length
+        shape = (len(lanes), windows)
         trained = Trained(np.zeros(shape), np.zeros(shape), np.zeros(len(lanes), bool))
         for group in self._grouped(lanes, "training"):
             examples = self._draw_batches(group)
@@ -298,13 +318,14 @@ class Stacks:
                 examples[..., 0],
                 examples[..., 1],
             )
-            for whole, part in zip(trained, found, strict=True):
-                whole[group.at] = part
+            trained.losses[group.at] = window_means(found.losses, windows)
+            trained.accuracies[group.at] = window_means(found.accuracies, windows)
+            trained.finite[group.at] = found.finite & np.isfinite(found.losses).all(1)
         return trained
 
     def _draw_batches(self, group: _Group) -> np.ndarray:
         """Draw an env step's minibatches: positions in the pool and labels, int32, (n, T, B, 2)."""
-        inner_steps, batch_size = self.config.inner_steps, group.first.batch_size
+        inner_steps, batch_size = group.first.inner_steps, group.first.batch_size
         drawn = self.sampler.draw(group.lanes, inner_steps * batch_size)
         return drawn.view(np.int32).reshape(len(drawn), inner_steps, batch_size, 2)
 

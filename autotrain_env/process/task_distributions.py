@@ -1,17 +1,16 @@
-"""Where tasks come from: samplers, distributions, curricula and presets."""
+"""Where tasks come from: samplers, distributions, mixtures and curricula."""
 
 import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
-from autotrain_env.errors import InvalidTypeError, as_number, check, in_brief, look_up
+from autotrain_env.errors import InvalidTypeError, as_number, check, in_brief
 from autotrain_env.process.tasks import Task
 from autotrain_env.training.classifiers import Classifier, as_classifier
-from autotrain_env.training.optimizers import SGD
 
 
 @runtime_checkable
@@ -102,7 +101,7 @@ class Choice:
     """One of several values, each as likely as the others.
 
     Args:
-        values: What to choose from.
+        values: What to choose from; where a sampler is chosen, the value is drawn from it.
     """
 
     values: tuple[Any, ...]
@@ -113,7 +112,8 @@ class Choice:
 
     def sample(self, generator: np.random.Generator) -> Any:
         """Draw one value."""
-        return self.values[int(generator.integers(len(self.values)))]
+        value = self.values[int(generator.integers(len(self.values)))]
+        return value.sample(generator) if hasattr(value, "sample") else value
 
 
 @dataclass(frozen=True)
@@ -145,10 +145,18 @@ class TaskDistribution:
     initial_learning_rate: Any = field(default_factory=lambda: LogUniform(1e-3, 10.0))
     initialization: Any = "kaiming_uniform"
     budget: Any = 600
+    inner_steps: Any = None
+    measured: Any = "train_and_holdout"
+    can_reinit: Any = True
 
     @property
     def levels(self) -> tuple["TaskDistribution", ...]:
         """Returns itself, as the only level."""
+        return (self,)
+
+    @property
+    def parts(self) -> tuple["TaskDistribution", ...]:
+        """Returns itself, as the only part."""
         return (self,)
 
     def __post_init__(self) -> None:
@@ -201,10 +209,83 @@ def as_classifiers(value: Any) -> Any:
 def possible_values(value: Any) -> list[Any]:
     """Returns the values that a field of a distribution can take, as far as they can be listed."""
     if isinstance(value, Choice):
-        return list(value.values)
+        return [possible for entry in value.values for possible in possible_values(entry)]
     if isinstance(value, (LogUniform, Uniform)):
         return [value.low, value.high]
     return [] if isinstance(value, Sampler) else [value]
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Several distributions: one of them is drawn, and of it the task.
+
+    So fields can depend on each other, such as the range of initial rates on the optimiser.
+
+    Args:
+        parts: The distributions; a mixture among them stands for its own parts.
+        weights: How likely each of them is, up to a factor; `None` for all alike.
+    """
+
+    parts: tuple[TaskDistribution, ...]
+    weights: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Check parts and weights, and put the parts of mixtures in their place."""
+        given = _as_tuple("parts", self.parts, "at least one TaskDistribution or Mixture")
+        for part in given:
+            if not isinstance(part, (TaskDistribution, Mixture)):
+                raise InvalidTypeError(f"parts={in_brief(given)} must be TaskDistributions or Mixtures")
+        weights = [1.0] * len(given)
+        if self.weights is not None:
+            weights = self._check_weights(len(given))
+        total = sum(weights)
+        parts = [part for distribution in given for part in distribution.parts]
+        shares = [
+            weight / total * share
+            for distribution, weight in zip(given, weights, strict=True)
+            for share in (distribution.shares if isinstance(distribution, Mixture) else (1.0,))
+        ]
+        object.__setattr__(self, "parts", tuple(parts))
+        object.__setattr__(self, "weights", tuple(shares))
+
+    def _check_weights(self, count: int) -> list[float]:
+        allowed = f"{count} numbers above 0, one for each part"
+        found = [as_number(weight) for weight in _as_tuple("weights", self.weights, allowed)]
+        weights = [number for number in found if number is not None and 0 < number < math.inf]
+        check(len(weights) == len(found) == count, "weights", self.weights, allowed)
+        return weights
+
+    @property
+    def levels(self) -> tuple["Mixture", ...]:
+        """Returns itself, as the only level."""
+        return (self,)
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Returns the probability of each part."""
+        assert self.weights is not None
+        return self.weights
+
+    def sample(self, generator: np.random.Generator, level: int = 0) -> Task:
+        """Draw a task.
+
+        Args:
+            generator: The stream to draw from.
+            level: Level of the task; ignored, since there is only one.
+
+        Returns:
+            The task, checked.
+        """
+        drawn = np.searchsorted(np.cumsum(self.shares), generator.random(), side="right")
+        return self.parts[min(int(drawn), len(self.parts) - 1)].sample(generator)
+
+    def replace(self, **fields: Any) -> "Mixture":
+        """Returns a mixture with some fields replaced in every part."""
+        return Mixture(tuple(part.replace(**fields) for part in self.parts), self.weights)
+
+
+Distribution: TypeAlias = TaskDistribution | Mixture
+"""What the tasks of one level are drawn from."""
 
 
 @dataclass(frozen=True)
@@ -214,12 +295,12 @@ class Curriculum:
     The level is set from outside (`set_task_level`), by training only.
 
     Args:
-        levels: One distribution per level, the easiest first.
+        levels: One distribution per level, or mixture, the easiest first.
         promote_at: Share of successful episodes from which `next_level` goes one level up.
         demote_at: Share of successful episodes below which it goes one level down.
     """
 
-    levels: tuple[TaskDistribution, ...]
+    levels: tuple[Distribution, ...]
     promote_at: float = 0.8
     demote_at: float = 0.2
 
@@ -229,8 +310,10 @@ class Curriculum:
             self, "levels", _as_tuple("levels", self.levels, "at least one TaskDistribution")
         )
         for level in self.levels:
-            if not isinstance(level, TaskDistribution):
-                raise InvalidTypeError(f"levels={in_brief(self.levels)} must be TaskDistributions")
+            if not isinstance(level, (TaskDistribution, Mixture)):
+                raise InvalidTypeError(
+                    f"levels={in_brief(self.levels)} must be TaskDistributions or Mixtures"
+                )
         for name in ("demote_at", "promote_at"):
             check(as_number(getattr(self, name)) is not None, name, getattr(self, name), "a number")
         check(
@@ -267,67 +350,3 @@ class Curriculum:
         share = float(np.mean(successes)) if len(successes) else 0.5
         step = int(share >= self.promote_at) - int(share < self.demote_at)
         return min(max(level + step, 0), len(self.levels) - 1)
-
-
-TASK_PRESETS: dict[str, TaskDistribution | Curriculum] = {
-    # the task of the documentation: rate, split and initialisation differ from episode to episode
-    "default": TaskDistribution(),
-    # one split of one dataset: episodes differ in the initial rate and the first weights alone
-    "rates": TaskDistribution(split_seed=0),
-    # several datasets and networks, none of which needs a download
-    "mixed": TaskDistribution(
-        dataset=Choice(("digits", "synthetic")),
-        label_noise=Choice((0.0, 0.1, 0.2, 0.4)),
-        train_size=Choice((100, 200, 400)),
-        holdout_size=200,
-        validation_size=400,
-        classifier=Choice(("linear", "mlp", "mlp-64-32")),
-        optimizer=Choice(("sgd", "momentum", "adam")),
-        batch_size=Choice((32, 64)),
-    ),
-    # the default task, from low rates and clean labels to all rates and wrong ones
-    "curriculum": Curriculum(
-        (
-            TaskDistribution(label_noise=0.0, initial_learning_rate=LogUniform(1e-3, 0.1)),
-            TaskDistribution(label_noise=0.1, initial_learning_rate=LogUniform(1e-3, 1.0)),
-            TaskDistribution(),
-        )
-    ),
-    # for policies that are to be carried over to other data: small noisy sets, on which a low rate early is
-    # best, and large ones of many Gaussians (the last three), on which a high one pays until late, also
-    # where accuracy is high; momentum moves the best rate by decades; deep networks die at high rates, and
-    # a lower one alone does not bring them back
-    "many": TaskDistribution(
-        dataset=Choice(
-            (
-                *("digits",) * 4,
-                "gaussian_mixture-1-1500-0.1",
-                "gaussian_mixture-3-12000-0.5",
-                "correlated_mixture-4-1500-0.2",
-                "correlated_mixture-6-12000-0.3",
-                "correlated_mixture-8-40000-0.1-64-8",
-                "correlated_mixture-9-40000-0.0-64-4",
-                "correlated_mixture-10-40000-0.0-64-8",
-            )
-        ),
-        label_noise=Choice((0.0, 0.0, 0.1, 0.2, 0.4)),
-        holdout_size=300,
-        validation_size=400,
-        classifier=Choice(("mlp", "mlp-64-32", "mlp-48-48-48")),
-        optimizer=Choice(("sgd", "momentum", "momentum", SGD(momentum=0.98))),
-    ),
-}
-
-
-def as_task_distribution(tasks: str | TaskDistribution | Curriculum) -> TaskDistribution | Curriculum:
-    """Look a distribution up by name.
-
-    Args:
-        tasks: One of `TASK_PRESETS`, or a distribution, which is returned as it is.
-
-    Raises:
-        InvalidValueError: If the name is unknown.
-        InvalidTypeError: If it is neither a name nor a distribution.
-    """
-    kinds, allowed = (TaskDistribution, Curriculum), "a name, a TaskDistribution or a Curriculum"
-    return look_up("tasks", tasks, kinds, TASK_PRESETS, allowed)

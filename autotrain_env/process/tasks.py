@@ -8,7 +8,14 @@ from torch import nn
 
 from autotrain_env.data.dataset import Dataset
 from autotrain_env.data.registry import is_built_in
-from autotrain_env.errors import InvalidTypeError, check_name, check_number, check_whole, in_brief
+from autotrain_env.errors import (
+    InvalidTypeError,
+    check_flag,
+    check_name,
+    check_number,
+    check_whole,
+    in_brief,
+)
 from autotrain_env.training.classifiers import Classifier, as_classifier
 from autotrain_env.training.initialization import initialization_names
 from autotrain_env.training.optimizers import Optimizer, as_optimizer
@@ -21,8 +28,11 @@ def is_users_own(dataset: str | Dataset) -> bool:
     return not (dataset.built_in if isinstance(dataset, Dataset) else is_built_in(dataset))
 
 
-MOST_UPDATES = 10**9
-"""Largest budget: a year and more of updates of one network."""
+MEASURED = ("train_and_holdout", "holdout", "nothing")
+"""What an agent may have measured at every decision."""
+
+MOST_UPDATES, MOST_INNER_STEPS = 10**9, 100_000
+"""Largest budget, a year and more of updates of one network; largest T, since indices are drawn at once."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +49,9 @@ class Task:
         validation_size: Images in the validation part.
         label_noise: Probability with which a label of the train or holdout part becomes another class.
             `None` for 0.2 with a built-in dataset, and for 0 with your own data.
-        classifier: A name (`"linear"`, `"mlp"`, `"mlp-200-100-50"`, `"cnn"`, `"resnet18"`), a
-            `Classifier`, or a function that makes an `nn.Module`.
+        classifier: A name (`"linear"`, `"mlp"`, `"mlp-200-100-50"`, `"cnn"`, `"cnn-8-16"`,
+            `"cnn+batch_norm"`, `"mlp-100+layer_norm"`, `"resnet18"`), a `Classifier`, or a function that
+            makes an `nn.Module`.
         optimizer: A name (`"sgd"`, `"momentum"`, `"nesterov"`, `"rmsprop"`, `"adam"`, `"adamw"`) or an
             `Optimizer`.
         batch_size: Images in a minibatch; `None` for 64, or a quarter of the train part if that is less.
@@ -48,6 +59,12 @@ class Task:
         initialization: Scheme of the first network (`"kaiming_uniform"`, `"xavier_normal"`, …); see
             `autotrain_env.training.initialization.INITIALIZATIONS`.
         budget: Optimiser updates in the episode, a multiple of `inner_steps`.
+        inner_steps: Optimiser updates in one env step (T); `None` for those that the environment says.
+        measured: What the agent has measured at every decision: `"train_and_holdout"`; the `"holdout"`
+            alone; or `"nothing"`. Accuracy and loss on the last minibatches stand in for a train score that
+            is not measured, and the train score for a holdout score. Rewards do not depend on it.
+        can_reinit: Whether other networks can be drawn. If not, rows 1 … H-1 are missing at reset,
+            re-initialising is masked out, and does nothing where it is asked for.
     """
 
     dataset: str | Dataset = "digits"
@@ -62,6 +79,9 @@ class Task:
     initial_learning_rate: float = 0.1
     initialization: str = "kaiming_uniform"
     budget: int = 600
+    inner_steps: int | None = None
+    measured: str = "train_and_holdout"
+    can_reinit: bool = True
 
     def __post_init__(self) -> None:
         """Look names up and check every value that can be checked without the data."""
@@ -77,11 +97,15 @@ class Task:
                 self, "label_noise", 0.0 if is_users_own(self.dataset) else BUILT_IN_LABEL_NOISE
             )
         check_name("initialization", self.initialization, initialization_names())
+        check_name("measured", self.measured, MEASURED)
+        check_flag("can_reinit", self.can_reinit)
         for name in ("train_size", "holdout_size", "validation_size", "batch_size"):
             if getattr(self, name) is not None:
                 check_whole(name, getattr(self, name), 1)
         check_whole("split_seed", self.split_seed, 0, 2**64 - 1)
         check_whole("budget", self.budget, 1, MOST_UPDATES)
+        if self.inner_steps is not None:
+            check_whole("inner_steps", self.inner_steps, 1, MOST_INNER_STEPS)
         check_number("label_noise", self.label_noise, lambda number: 0 <= number <= 1, "in [0, 1]")
         check_number(
             "initial_learning_rate",

@@ -18,6 +18,7 @@ from autotrain_env.errors import (
     InvalidValueError,
     check,
     check_callable,
+    check_name,
     in_brief,
     unknown_name,
 )
@@ -38,6 +39,11 @@ class Classifier(ABC):
     memory_format: ClassVar[torch.memory_format] = torch.contiguous_format
     """How a batch of images lies in memory where networks are computed one by one; for speed alone."""
 
+    @property
+    def flattens(self) -> bool:
+        """Returns whether it flattens its images, so that images and feature vectors are alike to it."""
+        return False
+
     @abstractmethod
     def build(self, image_shape: tuple[int, ...], num_classes: int) -> nn.Module:
         """Make a network that maps images (B, *image_shape) to logits (B, num_classes)."""
@@ -57,6 +63,11 @@ class MLP(Classifier):
         """Check the sizes."""
         _check_sizes("hidden_sizes", self.hidden_sizes, least=0)
         object.__setattr__(self, "hidden_sizes", tuple(map(int, self.hidden_sizes)))
+
+    @property
+    def flattens(self) -> bool:
+        """Returns that it does."""
+        return True
 
     def sizes(self, image_shape: tuple[int, ...], num_classes: int) -> tuple[int, ...]:
         """Returns the units of every layer, from the flattened image to the classes."""
@@ -124,6 +135,53 @@ class ResNet18(Classifier):
         return network
 
 
+NORMALIZATIONS = ("batch_norm", "layer_norm")
+
+
+@dataclass(frozen=True)
+class Normalized(Classifier):
+    """A multilayer perceptron, or small CNN, with a normalisation before every ReLU.
+
+    Args:
+        classifier: The network without it.
+        kind: `"batch_norm"` (Ioffe and Szegedy, arXiv:1502.03167), or `"layer_norm"` (Ba et al.,
+            arXiv:1607.06450), over all units of a layer, or all maps and pixels of a stage.
+    """
+
+    classifier: MLP | CNN
+    kind: str = "batch_norm"
+
+    def __post_init__(self) -> None:
+        """Check both."""
+        if not isinstance(self.classifier, (MLP, CNN)):
+            raise InvalidTypeError(f"classifier={in_brief(self.classifier)} must be an MLP or a CNN")
+        check_name("kind", self.kind, NORMALIZATIONS)
+
+    @property
+    def flattens(self) -> bool:
+        """Returns whether the network without normalisation does."""
+        return self.classifier.flattens
+
+    def build(self, image_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+        """Make the network."""
+        layers: list[nn.Module] = []
+        for layer in self.classifier.build(image_shape, num_classes).children():
+            if isinstance(layer, nn.ReLU):
+                layers.append(self._after(layers[-1]))
+            layers.append(layer)
+        return nn.Sequential(*layers)
+
+    def _after(self, layer: nn.Module) -> nn.Module:
+        """Returns the normalisation of what a layer makes."""
+        batch_norm = self.kind == "batch_norm"
+        if isinstance(layer, nn.Linear):
+            units = layer.out_features
+            return nn.BatchNorm1d(units) if batch_norm else nn.LayerNorm(units)
+        assert isinstance(layer, nn.Conv2d)
+        maps = layer.out_channels
+        return nn.BatchNorm2d(maps) if batch_norm else nn.GroupNorm(1, maps)
+
+
 @dataclass(frozen=True)
 class Custom(Classifier):
     """A user's own architecture.
@@ -167,7 +225,7 @@ def _unpickled(content: bytes) -> Custom:
     return Custom(pickle.loads(content))
 
 
-BUILT_IN = (MLP, CNN, ResNet18)
+BUILT_IN = (MLP, CNN, Normalized, ResNet18)
 """Classifiers whose networks hold nothing but parameters and buffers: nobody has to look."""
 
 CLASSIFIERS: dict[str, Classifier] = {
@@ -182,8 +240,9 @@ def as_classifier(classifier: str | Classifier | Callable[[], nn.Module]) -> Cla
     """Look an architecture up.
 
     Args:
-        classifier: `"linear"`, `"mlp"`, `"cnn"`, `"resnet18"`; `"mlp-200-100-50"` for given hidden
-            sizes; a `Classifier`; or a function without arguments that makes an `nn.Module`.
+        classifier: `"linear"`, `"mlp"`, `"cnn"`, `"resnet18"`; `"mlp-200-100-50"` or `"cnn-8-16"` for
+            given sizes; `"cnn+batch_norm"` or `"mlp-100-50+layer_norm"` with normalisations; a
+            `Classifier`; or a function without arguments that makes an `nn.Module`.
 
     Raises:
         InvalidValueError: If the name is unknown.
@@ -192,9 +251,14 @@ def as_classifier(classifier: str | Classifier | Callable[[], nn.Module]) -> Cla
     if isinstance(classifier, str):
         if classifier in CLASSIFIERS:
             return CLASSIFIERS[classifier]
-        if re.fullmatch(r"mlp(-[1-9]\d*)+", classifier):
-            return MLP(tuple(int(size[:20]) for size in classifier.split("-")[1:]))
-        raise unknown_name("classifier", classifier, [*CLASSIFIERS, "mlp-200-100-50"])
+        name, plus, kind = classifier.partition("+")
+        if plus and kind in NORMALIZATIONS and re.fullmatch(r"(mlp|cnn)(-[1-9]\d*)*", name):
+            return Normalized(as_classifier(name), kind)  # type: ignore[arg-type]
+        if re.fullmatch(r"(mlp|cnn)(-[1-9]\d*)+", classifier):
+            sizes = tuple(int(size[:20]) for size in classifier.split("-")[1:])
+            return MLP(sizes) if classifier.startswith("mlp") else CNN(sizes)
+        known = [*CLASSIFIERS, "mlp-200-100-50", "cnn-8-16", "cnn+batch_norm", "mlp+layer_norm"]
+        raise unknown_name("classifier", classifier, known)
     if isinstance(classifier, Classifier):
         return classifier
     if isinstance(classifier, nn.Module) or not callable(classifier):

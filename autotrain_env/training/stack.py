@@ -1,5 +1,6 @@
 """Networks of all lanes that share an architecture and a kind of optimiser, with their snapshots."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,13 @@ from autotrain_env.training.architecture import Architecture
 from autotrain_env.training.engine import Evaluation, Trained, make_engine
 from autotrain_env.training.optimizers import Optimizer
 from autotrain_env.training.snapshots import SnapshotRing, put_rows, take_rows
+
+
+def relative_distance(now: np.ndarray, before: np.ndarray) -> float:
+    """Returns the Euclidean norm of a difference over that of where it ends; 0 where both are 0."""
+    size = float(np.square(now, dtype=np.float64).sum())
+    moved = float(np.square(np.subtract(now, before, dtype=np.float64)).sum())
+    return math.sqrt(moved / size) if size > 0 else float(moved > 0)
 
 
 class LaneStack:
@@ -149,6 +157,22 @@ class LaneStack:
     def rewind(self, slots: np.ndarray, distance: np.ndarray) -> None:
         """Restore states from the ring; shapes as in `SnapshotRing.rewind`."""
         put_rows(self.state, (slots,), self.ring.rewind(slots, distance))
+
+    def movement(self, slots: np.ndarray) -> np.ndarray:
+        """Returns how far parameters lie from those of the newest snapshot, over their own norm.
+
+        Args:
+            slots: Places of the lanes, int64, shape (n,).
+
+        Returns:
+            Shares, float64, shape (n,).
+        """
+        found = np.empty(len(slots))
+        for at, slot in enumerate(slots.tolist()):  # one lane at a time: a norm must not depend on N
+            now = self.state[slot, : self.num_parameters].cpu().numpy()
+            before = self.ring.rows[slot, self.ring.head[slot], : self.num_parameters].cpu().numpy()
+            found[at] = relative_distance(now, before)
+        return found
 
     def add_noise(self, slot: int, scale: float, generator: np.random.Generator) -> None:
         """Add normal noise to a lane's parameters.

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -14,6 +15,9 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from autotrain_env import Controller, Cosine, Decisions, RandomAgent, ReduceOnPlateau, plot_log, read_log
+from autotrain_env.errors import InvalidValueError
+from autotrain_env.policies.moments import Moments
+from autotrain_env.policies.stacked import make_spec, policy_layout, single_policy
 from autotrain_env.process.situation import Situation
 from tests.helpers import assert_same
 from tests.helpers.loops import FEATURES, loaders, network, problem, run, update
@@ -131,6 +135,22 @@ def test_a_schedule_makes_the_rates_that_it_says():
     run(controller, train)
     expected = [0.4 * (1 + math.cos(math.pi * step / 8)) / 2 for step in range(8)]
     np.testing.assert_allclose(controller.history["learning_rate"][1:], np.maximum(expected, 1e-4))
+
+
+def test_a_policy_that_was_trained_to_do_without_a_holdout_needs_none(tmp_path: Path):
+    process = {"observation_layout": "flat", "num_snapshots": 3, "history_length": 2}
+    env = gymnasium.make("AutoTrainRuns-v0", **process)
+    environment = {"id": "AutoTrainRuns-v0", "kwargs": process}
+    spec = make_spec(env.observation_space, env.action_space, normalize=False, environment=environment)
+    weights = torch.zeros(policy_layout(spec).size)
+    single_policy(spec, weights, Moments.empty(3 * 2 * 11)).save(tmp_path)
+    for given, measured in ((None, [1, 1]), (loaders()[1], [0, 1])):
+        controller, train = controlled(tmp_path, holdout=given)
+        run(controller, train)
+        assert controller.over and controller.config.lr_bounds == (1e-6, 100.0)
+        assert controller.situation().rows[0, 0, -1, -2:].tolist() == measured
+    with pytest.raises(InvalidValueError, match="holdout"):
+        controlled("many", holdout=None)
 
 
 def test_schedules_that_look_at_the_holdout_have_one():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from autotrain_env import Constant, Cosine, EarlyStopping, RandomAgent, ReduceOnPlateau, load_policy
 from autotrain_env.control.measuring import Scale, as_classes, small
-from autotrain_env.control.plan import as_policy, make_plan, needs_holdout
+from autotrain_env.control.plan import as_policy, make_plan, needs_holdout, trained_decisions
 from autotrain_env.errors import InvalidValueError
 
 
@@ -44,6 +44,11 @@ def test_a_policy_brings_its_process_and_its_number_of_decisions(tmp_path: Path)
     assert plan.decisions == 20 and not plan.config.thresholdout
     assert make_plan(tmp_path, 2_000, None, {"thresholdout": True}).config.thresholdout
     assert make_plan(Cosine(), 2_000, None, {}).config.num_snapshots == 1  # which never looks back
+
+
+@pytest.mark.parametrize(("tasks", "decisions"), [("many", 30), ("real_runs", 50), ("short_real_runs", 30)])
+def test_decisions_of_tasks_that_last_differently(tasks: str, decisions: int):
+    assert trained_decisions({"tasks": tasks}) == decisions
 
 
 def test_policies_by_name():

@@ -115,17 +115,21 @@ class Episodes:
             "lr_factors",
             "observation_layout",
             "score",
+            "metrics",
         )
         task = self.episode.task
+        holdout = (self.images(split.holdout_index), torch.from_numpy(split.holdout_labels))
+        train = (self.images(split.train_index[subset]), torch.from_numpy(split.train_labels[subset]))
         return Controller(
             model,
             make_optimizer(model.parameters(), task.initial_learning_rate),
             task.budget,
             policy=self.policy,
-            holdout=(self.images(split.holdout_index), torch.from_numpy(split.holdout_labels)),
-            train=(self.images(split.train_index[subset]), torch.from_numpy(split.train_labels[subset])),
+            holdout=None if task.measured == "nothing" else holdout,
+            train=train if task.measured == "train_and_holdout" else None,
             decisions=task.budget // self.config.inner_steps,
-            reinit=lambda plain: load_row(plain, next(coming)),
+            num_classes=self.episode.dataset.num_classes,
+            reinit=(lambda plain: load_row(plain, next(coming))) if task.can_reinit else None,
             seed=self.episode.seed,
             **{name: getattr(self.config, name) for name in (*names, "score")},
         )
@@ -241,6 +245,24 @@ def test_optimisers_of_torch_do_the_same_but_for_rounding(name: str, make: Any):
         np.testing.assert_allclose(controller.history["loss"], expected["loss"], rtol=1e-6)
         for key, weights in episodes.weights[-1].items():
             np.testing.assert_allclose(controller.model.state_dict()[key], weights, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("can_reinit", [True, False])
+@pytest.mark.parametrize("score", ["accuracy", "neg_log_loss"])
+@pytest.mark.parametrize("measured", ["train_and_holdout", "holdout", "nothing"])
+def test_runs_that_lack_something(measured: str, score: str, can_reinit: bool):
+    lacking = {"measured": measured, "can_reinit": can_reinit, "metrics": "movement", "score": score}
+    for seed in range(4):
+        arguments = tiny(optimizer=SGD(momentum=0.9), budget=40, lr_factors=DIVERGING, **lacking)
+        episodes = Episodes(seed, RandomAgent(seed), **arguments)
+        expected = episodes.play()
+        controller = episodes.controller(momentum)
+        train(controller, episodes.minibatches())
+        assert list(controller.history["action"]) == list(expected["action"])
+        for name in ("train_score", "holdout_answer", "loss"):
+            np.testing.assert_allclose(controller.history[name], expected[name], rtol=1e-12)
+        np.testing.assert_allclose(controller.situation().rows[0], episodes.rows[-1], atol=1e-6)
+        assert can_reinit or not expected["reinit"].any()
 
 
 @pytest.mark.parametrize("score", ["neg_log_loss", "balanced_accuracy"])

@@ -65,7 +65,7 @@ def assert_alike(model: BaseAlgorithm, env_id: str, folder: Path, varied: bool =
         actions, state = policy.predict(observation, mask, state, starts)
         other_state = next_state
         np.testing.assert_allclose(actions, expected, atol=1e-6)
-        assert actions.dtype == (np.int64 if env_id == "AutoTrain-v0" else np.float32)
+        assert actions.dtype == (np.float32 if "Continuous" in env_id else np.int64)
         differ.add(actions.tobytes())
     if varied and not isinstance(model, ARS):  # which may still prefer one action whatever it sees
         assert len(differ) > 1

@@ -13,7 +13,7 @@ import torch
 from autotrain_env import ENVIRONMENTS, AutoTrainConfig, Choice, Dataset, TaskDistribution
 from autotrain_env.process.config import TASK_FIELDS, make_config
 from autotrain_env.process.rewards import REWARD_TERMS
-from autotrain_env.process.task_distributions import TASK_PRESETS
+from autotrain_env.process.task_presets import TASK_PRESETS
 from tests.helpers import tiny, tiny_data
 
 FIELDS = {field.name: field for field in dataclasses.fields(AutoTrainConfig)}

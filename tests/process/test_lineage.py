@@ -21,9 +21,11 @@ BUDGET = 4000
 
 def make_lineage(num_snapshots: int = 3, score: str = "accuracy", rate: float = 0.1) -> Lineage:
     open_guard = Thresholdout(LANES, 0.04, 0.01, enabled=False)  # answers with the holdout's own score
-    lineage = Lineage(LANES, num_snapshots, K, T, (1e-4, 100.0), score, open_guard)
+    lineage = Lineage(LANES, num_snapshots, K, (1e-4, 100.0), score, open_guard)
     streams = [np.random.default_rng(lane) for lane in range(LANES)]
-    lineage.begin(np.arange(LANES), [4] * LANES, [BUDGET] * LANES, [rate] * LANES, streams)
+    everything = ["train_and_holdout"] * LANES
+    lengths = [BUDGET] * LANES, [T] * LANES
+    lineage.begin(np.arange(LANES), [4] * LANES, *lengths, [rate] * LANES, streams, everything)
     return lineage
 
 

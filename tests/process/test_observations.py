@@ -31,6 +31,9 @@ def measurement(**values: Any) -> Measurement:
         "updates": [[10, 20]],
         "lineage_updates": [[5, 15]],
         "diverged": [False],
+        "holdout_missing": [False],
+        "train_missing": [False],
+        "movements": [0.01],
     }
     return Measurement(**{name: np.array(value) for name, value in (arguments | values).items()})
 

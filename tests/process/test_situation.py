@@ -21,13 +21,21 @@ def test_later_steps_leave_a_situation_as_it_is(tiny_vec: Any):
     env.reset(seed=0)
     situation = env.situation()
     before = arrays(situation)
-    assert len(ARRAYS) == 11
+    assert len(ARRAYS) == 13
     env.step(np.array([0, 3, 15]))  # another rate, and new networks
     env.step(np.array([16, 5, 3]))  # a stop, and a rewind
     assert_same(arrays(situation), before)
     after = arrays(env.situation())
     same = {name for name in ARRAYS if np.array_equal(before[name], after[name])}
-    assert same <= {"budget", "initial_learning_rate", "episode_seed", "exists", "rewindable"}
+    assert same <= {
+        "budget",
+        "inner_steps",
+        "can_reinit",
+        "initial_learning_rate",
+        "episode_seed",
+        "exists",
+        "rewindable",
+    }
 
 
 def test_it_says_what_the_environment_says(tiny_env: Any, tiny_vec: Any):

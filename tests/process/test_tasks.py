@@ -21,6 +21,7 @@ from autotrain_env import (
     Curriculum,
     Dataset,
     LogUniform,
+    Mixture,
     RandomSeed,
     Task,
     TaskDistribution,
@@ -28,7 +29,8 @@ from autotrain_env import (
     load_dataset,
     register_dataset,
 )
-from autotrain_env.process.task_distributions import TASK_PRESETS, Sampler, as_task_distribution
+from autotrain_env.process.task_distributions import Sampler
+from autotrain_env.process.task_presets import TASK_PRESETS, as_task_distribution
 from tests.helpers import tiny, tiny_data, user_arrays
 
 FIELDS = [field.name for field in dataclasses.fields(Task)]
@@ -228,7 +230,7 @@ def test_wrong_fields_are_found_when_a_distribution_is_made():
             TaskDistribution(**kwargs)
 
 
-@pytest.mark.parametrize("preset", TASK_PRESETS)
+@pytest.mark.parametrize("preset", [name for name in TASK_PRESETS if "real_runs" not in name])
 def test_presets_make_environments_without_a_download(preset: str):
     env = gymnasium.make("AutoTrain-v0", tasks=preset)
     tasks = set()
@@ -261,6 +263,44 @@ def test_presets_make_environments_without_a_download(preset: str):
     assert len({task.initial_learning_rate for task in tasks}) == 12
 
 
+@pytest.mark.parametrize(("preset", "most"), [("real_runs", 20_000), ("short_real_runs", 2_000)])
+def test_real_runs_are_what_people_train(preset: str, most: int):
+    tasks = as_task_distribution(preset)
+    assert isinstance(tasks, Mixture) and as_task_distribution(preset) is tasks
+    generator = np.random.default_rng(0)
+    drawn = [tasks.sample(generator) for _ in range(3000)]
+    names = {task.dataset.split("-")[0] for task in drawn if isinstance(task.dataset, str)}
+    assert names == {
+        *("digits", "gaussian_mixture", "correlated_mixture", "teacher"),
+        *("shapes", "patterns", "textures", "teacher_cnn"),
+    }
+    budgets = np.array([task.budget for task in drawn])
+    decisions = budgets / [task.inner_steps or 0 for task in drawn]
+    assert (budgets.min(), budgets.max()) == (300, most)
+    assert decisions.min() == 15 and decisions.max() == 120 and (decisions % 1 == 0).all()
+    noises = np.array([task.label_noise for task in drawn])
+    assert (noises == 0).mean() == pytest.approx(0.5, abs=0.04) and 0.49 < noises.max() <= 0.5
+    rules = {type(task.optimizer).__name__ for task in drawn}
+    assert rules == {"SGD", "RMSprop", "Adam", "AdamW"}
+    rates = np.array([task.initial_learning_rate for task in drawn if task.optimizer == Adam()])
+    assert ((rates >= 1e-4) & (rates <= 2e-2)).mean() > 0.75 and rates.min() < 1e-5 and rates.max() > 0.3
+    networks = {type(task.classifier).__name__ for task in drawn}
+    assert networks == {"MLP", "CNN", "Normalized"}
+    assert {task.batch_size for task in drawn} == {16, 32, 64, 128, 256}
+    blind = np.mean([task.measured == "nothing" for task in drawn])
+    assert blind == pytest.approx(0.25, abs=0.03)
+    assert np.mean([task.can_reinit for task in drawn]) == pytest.approx(0.5, abs=0.04)
+
+
+@pytest.mark.slow
+def test_every_task_of_real_runs_fits_its_data():
+    envs = gymnasium.make_vec("AutoTrain-v0", num_envs=24, tasks="real_runs").unwrapped
+    envs.reset(seed=0)
+    sizes = {len(data.labels) for data in envs.core.maker._own}  # type: ignore[attr-defined]
+    assert min(sizes) <= 2500 and max(sizes) == 62_500
+    envs.step(np.full(24, 2))
+
+
 def test_as_task_distribution_looks_names_up():
     assert as_task_distribution("mixed") is TASK_PRESETS["mixed"]
     distribution = TaskDistribution()
@@ -269,8 +309,81 @@ def test_as_task_distribution_looks_names_up():
         ValueError, match="tasks='mixd' is not a known name; the nearest known one is 'mixed'"
     ):
         as_task_distribution("mixd")
-    with pytest.raises(TypeError, match="tasks=3 must be a name, a TaskDistribution or a Curriculum"):
+    with pytest.raises(
+        TypeError, match="tasks=3 must be a name, a TaskDistribution, a Mixture or a Curriculum"
+    ):
         as_task_distribution(3)  # type: ignore[arg-type]
+
+
+# Mixtures ------------------------------------------------------------------------------------------
+
+
+def test_fields_of_a_mixture_are_drawn_together():
+    parts = [
+        TaskDistribution(optimizer="sgd", initial_learning_rate=LogUniform(0.1, 1)),
+        TaskDistribution(optimizer="adam", initial_learning_rate=LogUniform(1e-4, 1e-3)),
+        TaskDistribution(optimizer="rmsprop", initial_learning_rate=LogUniform(1e-6, 1e-5)),
+    ]
+    mixture = Mixture(parts, (1, 2, 5))
+    assert mixture.shares == pytest.approx((1 / 8, 2 / 8, 5 / 8)) and mixture.levels == (mixture,)
+    generator = np.random.default_rng(0)
+    drawn = [mixture.sample(generator) for _ in range(800)]
+    for part, share in zip(parts, mixture.shares, strict=True):
+        kind = Task(optimizer=part.optimizer).optimizer
+        rates = [task.initial_learning_rate for task in drawn if task.optimizer == kind]
+        assert len(rates) == pytest.approx(800 * share, rel=0.25)
+        assert (
+            min(rates) >= part.initial_learning_rate.low and max(rates) <= part.initial_learning_rate.high
+        )
+    again = pickle.loads(pickle.dumps(mixture))
+    assert again == mixture
+    assert again.sample(np.random.default_rng(7)) == mixture.sample(np.random.default_rng(7))
+
+
+def test_mixtures_of_mixtures_are_flat_and_can_be_changed():
+    parts = [TaskDistribution(budget=budget) for budget in (20, 40, 60)]
+    nested = Mixture((Mixture(parts[:2], (1, 3)), parts[2]), (2, 1))
+    assert nested.parts == tuple(parts)
+    assert nested.shares == pytest.approx((2 / 3 * 1 / 4, 2 / 3 * 3 / 4, 1 / 3))
+    changed = nested.replace(label_noise=0.1, budget=80)
+    assert changed.shares == pytest.approx(nested.shares)
+    assert {(part.budget, part.label_noise) for part in changed.parts} == {(80, 0.1)}
+    assert Mixture(parts).shares == (1 / 3,) * 3
+
+
+def test_a_mixture_in_an_environment_and_in_a_curriculum():
+    parts = (TaskDistribution(budget=20, classifier="linear"), TaskDistribution(budget=40))
+    config = AutoTrainConfig(tasks=Mixture(parts), label_noise=0.3)
+    assert [part.label_noise for part in config.task_distribution.levels[0].parts] == [0.3, 0.3]
+    envs = gymnasium.make_vec("AutoTrain-v0", num_envs=12, tasks=Mixture(parts))
+    envs.reset(seed=0)
+    met = {(task.budget, task.classifier) for task in map(envs.unwrapped.core.task, range(12))}
+    assert met == {(20, MLP(())), (40, MLP())}
+    levels = Curriculum((parts[0], Mixture(parts)))
+    assert levels.sample(np.random.default_rng(0), 0).budget == 20
+    assert {levels.sample(np.random.default_rng(seed), 1).budget for seed in range(9)} == {20, 40}
+    with pytest.raises(ValueError, match="budget=30"):
+        AutoTrainConfig(tasks=Mixture((*parts, TaskDistribution(budget=30))))
+    with pytest.raises(ValueError, match="train_size, holdout_size, validation_size"):
+        AutoTrainEnv(tasks=Mixture((*parts, TaskDistribution(train_size=5000))))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"parts": ()}, ValueError, "parts=.*at least one TaskDistribution or Mixture"),
+        ({"parts": "default"}, TypeError, "parts='default' must be a list"),
+        ({"parts": ("default",)}, TypeError, "parts=.*must be TaskDistributions or Mixtures"),
+        ({"weights": (1, 2)}, ValueError, r"weights=\(1, 2\) is not allowed: it must be 1 numbers above 0"),
+        ({"weights": (0,)}, ValueError, "weights"),
+        ({"weights": (np.nan,)}, ValueError, "weights"),
+        ({"weights": ("a",)}, ValueError, "weights"),
+        ({"weights": 1.0}, TypeError, "weights"),
+    ],
+)
+def test_wrong_mixtures_are_reported(arguments: dict[str, Any], error: type[Exception], message: str):
+    with pytest.raises(error, match=message):
+        Mixture(**{"parts": (TaskDistribution(),)} | arguments)
 
 
 # Curricula -----------------------------------------------------------------------------------------
@@ -390,7 +503,7 @@ def test_arguments_of_the_environment_replace_fields_of_every_level():
     assert AutoTrainConfig(tasks=tasks).task_distribution is tasks
 
 
-@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("name", [name for name in FIELDS if name != "inner_steps"])
 def test_every_field_of_a_task_is_an_argument_of_the_environment(name: str):
     value = {
         "dataset": tiny_data(),
@@ -399,6 +512,8 @@ def test_every_field_of_a_task_is_an_argument_of_the_environment(name: str):
         "initialization": "orthogonal",
         "label_noise": 0.05,
         "initial_learning_rate": 0.02,
+        "measured": "nothing",
+        "can_reinit": False,
     }.get(name, 20)
     env = gymnasium.make("AutoTrain-v0", **(tiny(inner_steps=20) | {"budget": 40, name: value})).unwrapped
     env.reset(seed=0)

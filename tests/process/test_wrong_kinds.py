@@ -26,6 +26,7 @@ from autotrain_env import (
     Choice,
     Curriculum,
     LogUniform,
+    Mixture,
     RMSprop,
     Task,
     TaskDistribution,
@@ -144,6 +145,7 @@ PLAIN: list[tuple[Any, dict[str, Any], str]] = [
     ),
     *((Task, {}, ""), (TaskDistribution, {}, "images|labels|.*")),
     (Curriculum, {"levels": (TaskDistribution(),)}, "promote_at|demote_at"),
+    (Mixture, {"parts": (TaskDistribution(),)}, ""),
 ]
 
 

@@ -63,6 +63,7 @@ def test_training_changes_the_policy(name: str, env_id: str, trained: Trained):
         ("ppo", DISCRETE, "flat"),
         ("ppo", BOX, "stacked"),
         ("maskable_ppo", DISCRETE, "stacked"),
+        ("maskable_ppo", "AutoTrainRuns-v0", "flat"),
         ("recurrent_ppo", DISCRETE, "flat"),
         ("dqn", DISCRETE, "stacked"),
         ("qrdqn", DISCRETE, "flat"),
@@ -76,6 +77,8 @@ def test_attention_over_states_is_exported_too(name: str, env_id: str, layout: s
     described = load_policy(tmp_path).spec.layers[1]
     config = model.get_env().get_attr("config")[0]
     shape = {"rows": config.num_snapshots, "windows": config.history_length}
+    if config.metrics == "extended":
+        shape["metrics"] = 11
     assert described == {"type": "state_attention", **shape, "width": 32, "heads": 4}
 
 
