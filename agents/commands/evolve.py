@@ -34,7 +34,7 @@ class Evolve:
     classifier: str = "mlp-200-50"
     """Name of the architecture, such as linear, mlp-200-50 or cnn."""
 
-    generations: int = 12_000
+    generations: int = 16_000
     """Generations to make."""
 
     seed: int = 0

@@ -68,7 +68,7 @@ STRATEGY: dict[str, Any] = {
     "rank": 1,
     "scaling": "fan_in",
     "optimizer": "adam",
-    "learning_rate": 0.02,
+    "learning_rate": 0.015,
 }
 """Arguments of the strategy in place of its own defaults."""
 

@@ -35,7 +35,7 @@ from autotrain_env.training.networks import log_loss, make_network
 
 PARTS = ("train", "validation", "test")
 VALIDATION_SHARE = 12  # of the pool: one part in so many, where no size is given
-BATCH_SIZE = 512  # of minibatches, where no other is given
+BATCH_SIZE = 256  # of minibatches, where no other is given
 EVEN_SHARE = 0.2  # of the probability of candidates that does not depend on errors: weights are at most 5
 _AT_ONCE = 1000  # images that a single network is measured on together
 
@@ -103,7 +103,7 @@ class ClassifierProblem:
         classifier: Architecture, as for `classifier=` of the environments.
         fitness: `"log_loss"` (minus the mean), `"accuracy"`, or a function of logits (n, B, C) and labels
             (B,) that gives numbers of shape (n,), higher for better members.
-        batch_size: Images of a minibatch (B), at most those of the train part; by default 512, or all of
+        batch_size: Images of a minibatch (B), at most those of the train part; by default 256, or all of
             them where there are fewer.
         candidates: Train images from which each image of a minibatch is drawn; 1 for none but itself.
         train_size: Images of the train part; by default all that validation leaves.
