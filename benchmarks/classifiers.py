@@ -246,8 +246,8 @@ def parts(run: Runner, seeds: int) -> None:
 
 
 def attempt(run: Runner, seeds: int) -> None:
-    """The attempt that gets stuck, and its mends, alone and one after another, on 2,000 images."""
-    common = {"dataset": "mnist", "threads": 1, "generations": 100, "train_size": 2000}
+    """The attempt that gets stuck, and its mends, alone and one after another, on 1,000 images."""
+    common = {"dataset": "mnist", "threads": 1, "generations": 100, "train_size": 1000}
     names = list(MENDS)
     for seed in range(min(seeds, 2)):
         run("attempt", "nothing", "attempt", **common, mends=[], seed=seed)
