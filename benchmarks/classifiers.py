@@ -113,7 +113,7 @@ GENERATIONS = 16_000
 """As the command has them by default: some five minutes on two cores."""
 
 FULL_NOISE = {"rank": None, "population_size": 128}
-CNN_STRATEGY = {"population_size": 256, "batch_size": 128}
+CNN_STRATEGY = {"population_size": 256, "batch_size": 64, "learning_rate": 0.04}
 RATES = {
     "SGD": (0.03, 0.1, 0.3, 1.0),
     "SGD, momentum 0.9": (0.003, 0.01, 0.03, 0.1),
