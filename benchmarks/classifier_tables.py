@@ -33,8 +33,22 @@ def interval(values: Sequence[float]) -> str:
     return f"{mean} ± {half:.2f}"
 
 
+def in_seconds(seconds: float) -> str:
+    """Seconds with as many digits as mean something."""
+    return f"{seconds:.2f}" if seconds < 1 else f"{seconds:,.1f}" if seconds < 100 else f"{seconds:,.0f}"
+
+
+def in_powers(number: float) -> str:
+    """A large number as a multiple of a power of ten."""
+    digits, exponent = f"{number:.1e}".split("e")
+    return f"{digits} · 10{str(int(exponent)).translate(str.maketrans('0123456789', '⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+
+
 def to_target(
-    records: Sequence[Record], target: float, of: Callable[[Record, Point], float], form: str
+    records: Sequence[Record],
+    target: float,
+    of: Callable[[Record, Point], float],
+    write: Callable[[float], str],
 ) -> str:
     """Median over seeds of seconds or passes to an accuracy; how many reached it where not all did."""
     found = [
@@ -42,39 +56,34 @@ def to_target(
     ]
     if not found:
         return ""
-    median = format(float(np.median(found)), form)
+    median = write(float(np.median(found)))
     return median if len(found) == len(records) else f"{median} ({len(found)} of {len(records)})"
 
 
+def passes_at(record: Record, point: Point) -> float:
+    """Forward passes until a measurement."""
+    return point.forward_passes
+
+
 def table(part: str, records: Sequence[Record]) -> str:
-    """One comparison in Markdown."""
-    methods = list(dict.fromkeys(record["job"]["method"] for record in records))
+    """One comparison in Markdown; `last` is the accuracy on the validation part in the end."""
     names = [f"{100 * target:.0f}%" for target in TARGETS]
-    head = [
-        "method",
-        "seeds",
-        *(f"seconds to {name}" for name in names),
-        *(f"passes to {name}" for name in names),
-    ]
-    rows = [[*head, "seconds", "passes", "validation", "test"]]
-    rows.append(["---"] * len(rows[0]))
-    for method in methods:
+    head = ["method", "seeds", *(f"seconds to {name}" for name in names)]
+    head += [*(f"passes to {name}" for name in names), "seconds", "passes", "last", "test"]
+    rows = [head, ["---"] * len(head)]
+    for method in dict.fromkeys(record["job"]["method"] for record in records):
         own = [record for record in records if record["job"]["method"] == method]
         lasts = [points_of(record)[-1] for record in own]
-        best = [max(point.accuracy for point in points_of(record)) for record in own]
         taken = [seconds_at(record, last) for record, last in zip(own, lasts, strict=True)]
         rows.append(
             [
                 method,
                 str(len(own)),
-                *(to_target(own, target, seconds_at, ",.1f") for target in TARGETS),
-                *(
-                    to_target(own, target, lambda _, point: point.forward_passes, ".1e")
-                    for target in TARGETS
-                ),
-                f"{np.median(taken):,.0f}",
-                f"{np.median([last.forward_passes for last in lasts]):.1e}",
-                interval(best),
+                *(to_target(own, target, seconds_at, in_seconds) for target in TARGETS),
+                *(to_target(own, target, passes_at, in_powers) for target in TARGETS),
+                in_seconds(float(np.median(taken))),
+                in_powers(float(np.median([last.forward_passes for last in lasts]))),
+                interval([last.accuracy for last in lasts]),
                 interval([record["test"] for record in own]),
             ]
         )

@@ -127,14 +127,14 @@ MENDS: dict[str, dict[str, Any]] = {
     "Adam, noise by fan-in": {
         "strategy": {"optimizer": "adam", "scaling": "fan_in", "learning_rate": 0.1},
     },
-    "minibatches, more members": {"batch_size": 100, "strategy": {"population_size": 1000}},
+    "minibatches, more members": {"batch_size": 100, "strategy": {"population_size": 500}},
     "low-rank noise": {"strategy": {"rank": 1}},
 }
 """What an attempt can do better, in an order that makes sense: changes for `Attempt.changed`.
 
 Ranks are a third as wide as z-scores, and rates by fan-in are in units of a layer's own weights, so that
-learning rates change, too. 1,000 members and minibatches of 100 take as many forward passes as 50 members
-and 2,000 images.
+learning rates change, too. 500 members and minibatches of 100 take as many forward passes as 50 members
+and 1,000 images.
 """
 
 

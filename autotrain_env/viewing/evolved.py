@@ -32,7 +32,7 @@ def plot_accuracy(
     """
     if against not in LABELS:
         raise unknown_name("against", against, LABELS)
-    figure = Figure(figsize=(WIDTH, 4.0), dpi=100, layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.6), dpi=100, layout="constrained")
     axes = figure.subplots()
     for number, (name, trainings) in enumerate(curves.items()):
         colour = COLOURS[number % len(COLOURS)]
@@ -45,7 +45,7 @@ def plot_accuracy(
         axes.axhline(100 * level, color=GREY, linewidth=1.0, linestyle="--")
         axes.annotate(
             f"{name}: {100 * level:.1f}",
-            (0.01, 100 * level),
+            (0.4, 100 * level),
             xycoords=("axes fraction", "data"),
             xytext=(0, 3),
             textcoords="offset points",

@@ -11,7 +11,7 @@ import torch
 
 from autotrain_env.evolution import EvolutionStrategy, init
 from benchmarks import classifier_trainings
-from benchmarks.classifier_tables import interval, table, to_target
+from benchmarks.classifier_tables import in_powers, in_seconds, interval, passes_at, table, to_target
 from benchmarks.classifier_trainings import KINDS, OwnMinibatches, make_problem, write_arrays
 from benchmarks.classifiers import COMPARISONS, Runner, evolution
 from benchmarks.classifiers_worker import Data, rate_at, shapes_of
@@ -136,9 +136,9 @@ def record(method: str, accuracies: list[float], test: float = 0.9) -> dict[str,
 
 def test_tables_say_when_and_how_often_an_accuracy_was_reached():
     records = [record("ours", [0.1, 0.85, 0.92]), record("ours", [0.1, 0.7, 0.83], 0.8)]
-    assert to_target(records, 0.8, lambda _, point: point.forward_passes, ".0f") == "150"
-    assert to_target(records, 0.9, lambda _, point: point.forward_passes, ".0f") == "200 (1 of 2)"
-    assert to_target(records, 0.97, lambda _, point: point.forward_passes, ".0f") == ""
+    for target, written in ((0.8, "1.5 · 10²"), (0.9, "2.0 · 10² (1 of 2)"), (0.97, "")):
+        assert to_target(records, target, passes_at, in_powers) == written
     text = table("p", records)
     assert "| ours | 2 | 1.5 | 2.0 (1 of 2) |" in text  # seconds of the processor, as one thread worked
+    assert [in_seconds(value) for value in (0.254, 12.34, 1234.5)] == ["0.25", "12.3", "1,234"]
     assert interval([0.9]) == "90.00" and interval([0.9, 0.8]) == "85.00 ± 63.53"
