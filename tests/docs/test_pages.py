@@ -79,7 +79,10 @@ def test_the_site_says_what_the_package_says(site: Path):
 
 @pytest.mark.slow
 def test_notebooks_are_pages_with_their_pictures(site: Path):
-    names = ("01_first_steps", "02_evolution_strategies", "04_descent_with_mutations", "05_optimisation")
+    names = (
+        *("01_first_steps", "02_evolution_strategies", "03_evolving_a_classifier"),
+        *("04_descent_with_mutations", "05_optimisation"),
+    )
     for name in names:
         page = (site / "notebooks" / f"{name}.html").read_text()
         pictures = re.findall(r'<img [^>]*src="([^":]+)"', page)
