@@ -284,8 +284,11 @@ def test_a_running_run_is_neither_resumed_nor_overwritten(tmp_path: Path, capsys
     rows = rows_of(folder / "decisions.jsonl") if (folder / "decisions.jsonl").exists() else []
     assert rows
     again = begun(folder, "--resume")
-    again.send_signal(signal.SIGINT)
-    assert again.wait(60) == 130
+    try:
+        again.send_signal(signal.SIGINT)
+        assert again.wait(300) == 130
+    finally:
+        again.kill()
     rows = rows_of(folder / "decisions.jsonl")
     keys = [(row["lane"], row["episode_seed"], row["step"]) for row in rows]
     assert len(set(keys)) == len(keys)  # no row is there twice
@@ -295,7 +298,7 @@ def test_two_begin_at_a_time_and_one_goes_on(tmp_path: Path):
     folder = tmp_path / "run"
     short = ("--train-steps", "600", "--checkpoint-steps", "120", "--output", str(folder), "--resume")
     both = [subprocess.Popen([*COMMAND, *short], cwd=ROOT, stdout=-1, stderr=-1) for _ in range(2)]
-    ends = [(process.communicate(timeout=120)[1].decode(), process.returncode) for process in both]
+    ends = [(process.communicate(timeout=300)[1].decode(), process.returncode) for process in both]
     assert sorted(code for _, code in ends) in ([0, 2], [0, 0])
     for text, code in ends:
         assert code == 0 or "is being written by" in text or "nothing is left to resume" in text
