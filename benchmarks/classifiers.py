@@ -207,12 +207,13 @@ def datasets(run: Runner, seeds: int) -> None:
         ("digits", "mlp-200-50", 15, 100),
     ):
         common = {"dataset": dataset, "classifier": classifier}
+        few = {"batch_size": 126} if dataset == "digits" else {}  # eight times as many are all it has
         for seed in range(min(seeds, 3)):
             run(
                 dataset,
                 "evolution, low-rank noise",
                 "evolve",
-                **evolution(**common, seconds=seconds, seed=seed),
+                **evolution(**common, **few, seconds=seconds, seed=seed),
             )
         settings = {**common, "batch_size": 128, "threads": 1, "optimizer": "Adam", "epochs": epochs}
         choices = [{"learning_rate": rate} for rate in RATES["Adam"]]

@@ -240,6 +240,8 @@ class AutoTrainConfig:
         """Check every value."""
         self._check_sizes()
         self._check_choices()
+        two = self.metrics != "movement" or self.num_snapshots > 1
+        check(two, "num_snapshots", self.num_snapshots, "at least 2 where metrics='movement'")
         self._check_rates()
         self._check_files()
         for kind in (*ACTION_TYPES.values(), RewardSettings):  # each checks its own arguments
@@ -266,8 +268,6 @@ class AutoTrainConfig:
             (self.num_snapshots, self.history_length),
             f"so that an observation has at most {MOST_NUMBERS:,} numbers",
         )
-        two = self.metrics != "movement" or self.num_snapshots > 1
-        check(two, "num_snapshots", self.num_snapshots, "at least 2 where metrics='movement'")
         if self.num_rewinds is not None:
             check_whole("num_rewinds", self.num_rewinds, 1)
             check(
