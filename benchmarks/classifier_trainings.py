@@ -94,8 +94,7 @@ def count_generations(settings: Settings, problem: ClassifierProblem) -> int:
         return settings["generations"]
     strategy = EvolutionStrategy(**settings["strategy"])
     if "passes" in settings:
-        looked_at = problem.candidates if problem.candidates > 1 else 0
-        return max(1, settings["passes"] // ((strategy.population_size + looked_at) * problem.batch_size))
+        return max(1, settings["passes"] // problem.forward_passes(strategy.population_size))
     train_classifier(problem, strategy, 2, measurements=1)  # to warm up
     last = train_classifier(problem, strategy, _TRIAL, measurements=1).points[-1]
     # On one thread of a machine that others use, too, its processor time is what counts.

@@ -329,7 +329,7 @@ class ClassifierEvolution:
     @property
     def images_per_generation(self) -> int:
         """Returns how many forward passes of one image a generation takes."""
-        return self.strategy.population_size * self.problem.batch_size
+        return self.problem.forward_passes(self.strategy.population_size)
 
     def start(self) -> EvolveProgress:
         """Returns the state before the first generation, whose centre is evaluated."""

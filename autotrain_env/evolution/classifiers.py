@@ -184,6 +184,7 @@ class ClassifierProblem:
         (self._images, _), mean, std = image_pool((self.dataset,), dtype, self.device), *self._moments()
         self._mean, self._std = mean, std
         self._order = functools.lru_cache(maxsize=1)(self._draw_order)
+        self._last_drawn: tuple[int, Tensor, Minibatch] | None = None
 
     def _make_engine(self, backend: str, num_threads: int | None) -> MemberEngine | None:
         if backend not in BACKENDS:
@@ -246,16 +247,28 @@ class ClassifierProblem:
         Raises:
             InvalidValueError: If there are candidates, but no centre.
         """
+        if self.candidates == 1:
+            return Minibatch(*self._looked_at(generation))
+        check(centre is not None, "centre", centre, f"given, since candidates={self.candidates}")
+        assert centre is not None
+        last = self._last_drawn  # the same for all blocks of a generation
+        if last is None or last[0] != generation or not torch.equal(last[1], centre):
+            images, labels = self._looked_at(generation)
+            places, weights = self._draw_by_error(images, labels, centre, generation)
+            last = generation, centre.clone(), Minibatch(images[places], labels[places], weights)
+            self._last_drawn = last
+        return last[2]
+
+    def _looked_at(self, generation: int) -> tuple[Tensor, Tensor]:
+        """Returns the images and labels that a generation's minibatch is drawn from."""
         size = self.batch_size * self.candidates
         epoch, number = divmod(generation, self.train_size // size)
         chosen = self._order(epoch)[number * size :][:size]
-        images, labels = self._take(self.split.train_index[chosen], self.split.train_labels[chosen])
-        if self.candidates == 1:
-            return Minibatch(images, labels)
-        check(centre is not None, "centre", centre, f"given, since candidates={self.candidates}")
-        assert centre is not None
-        places, weights = self._draw_by_error(images, labels, centre, generation)
-        return Minibatch(images[places], labels[places], weights)
+        return self._take(self.split.train_index[chosen], self.split.train_labels[chosen])
+
+    def forward_passes(self, members: int) -> int:
+        """Returns how many forward passes of one image a generation of so many members takes."""
+        return (members + (self.candidates if self.candidates > 1 else 0)) * self.batch_size
 
     @torch.no_grad()
     def _draw_by_error(

@@ -141,8 +141,7 @@ def train_classifier(
     """
     wanted = set(measured_generations(generations, measurements))
     state = strategy.init(problem.initial_parameters(seed=seed) if parameters is None else parameters, seed)
-    looked_at = problem.candidates if problem.candidates > 1 else 0
-    passes = (state.population_size + looked_at) * problem.batch_size
+    passes = problem.forward_passes(state.population_size)
     recorder = Recorder(problem)
     recorder.measure(state.parameters, 0, 0)
     for done in range(1, generations + 1):

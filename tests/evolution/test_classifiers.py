@@ -233,7 +233,7 @@ def test_a_minibatch_of_candidates_has_the_mean_of_all_of_them():
     expected, found = losses.mean(1), []
     task._order = plain._order  # whatever the seed
     for seed in range(400):
-        task.seed = seed
+        task.seed, task._last_drawn = seed, None
         batch = task.minibatch(0, centre)
         assert batch.weights is not None and batch.images.shape == images[:16].shape
         assert rows(batch.images) <= rows(images) and (batch.weights <= 5).all()
@@ -261,6 +261,22 @@ def test_candidates_need_the_centre_and_a_fitness_whose_images_can_be_weighed():
         with pytest.raises(InvalidValueError, match=f"candidates={candidates}"):
             problem(candidates=candidates)
     assert ClassifierProblem(tiny_data(), candidates=8).batch_size * 8 <= tiny_data().pool_size
+
+
+def test_a_minibatch_is_drawn_once_for_all_blocks_of_a_generation(monkeypatch: pytest.MonkeyPatch):
+    task = problem(candidates=3)
+    centre, drawn, draw = begun(task).parameters, [], task._draw_by_error
+    monkeypatch.setattr(task, "_draw_by_error", lambda *given: (drawn.append(given[-1]), draw(*given))[1])
+    first, again = task.minibatch(0, centre), task.minibatch(0, centre.clone())
+    assert torch.equal(first.images, again.images) and drawn == [0]
+    task.minibatch(1, centre)
+    moved = task.minibatch(1, centre + 5)
+    assert drawn == [0, 1, 1] and moved.weights is not None
+    assert torch.equal(problem(candidates=3).minibatch(1, centre + 5).weights, moved.weights)
+
+
+def test_passes_count_what_the_centre_looks_at():
+    assert problem().forward_passes(10) == 160 and problem(candidates=3).forward_passes(10) == (10 + 3) * 16
 
 
 def test_weighted_fitness_is_the_same_by_compiled_code():

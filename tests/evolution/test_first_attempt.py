@@ -53,7 +53,8 @@ def test_changes_add_up_and_leave_the_attempt_as_it_was():
 
 def test_every_mend_is_a_strategy():
     for mend in MENDS.values():
-        EvolutionStrategy(**Attempt().changed(mend).strategy)
+        changed = Attempt().changed(mend)
+        assert changed != Attempt() and EvolutionStrategy(**changed.strategy).population_size >= 50
 
 
 def pixels_seen(attempt: Attempt) -> Tensor:

@@ -12,7 +12,7 @@ from autotrain_env.training.architecture import Architecture
 from autotrain_env.training.classifiers import CNN, MLP
 from autotrain_env.training.engine import Engine, Evaluation, Trained
 from autotrain_env.training.native.build import BuildError
-from autotrain_env.training.native.library import Job, Library, best_library
+from autotrain_env.training.native.library import Job, Library, best_library, library_or_raise
 from autotrain_env.training.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 
 if TYPE_CHECKING:
@@ -84,12 +84,7 @@ class NativeEngine(Engine):
     def __init__(
         self, architecture: Architecture, optimizer: Optimizer, library: Library | None = None
     ) -> None:
-        if library is None:
-            found = best_library()
-            if isinstance(found, BuildError):
-                raise found
-            library = found
-        self.library = library
+        self.library = library_or_raise(library)
         max_grad_norm = optimizer.max_grad_norm or 0.0
         self._job, self._sizes = network_job(architecture, max_grad_norm=max_grad_norm, **_rule(optimizer))
 

@@ -227,3 +227,15 @@ def best_library() -> Library | BuildError:
     except BuildError as error:
         warn(f"the compiled engine cannot be used, and torch computes instead, which is slower: {error}")
         return error
+
+
+def library_or_raise(library: Library | None) -> Library:
+    """Returns a library, by default that for the best instruction set of this processor.
+
+    Raises:
+        BuildError: If none is given, and there is none.
+    """
+    found = best_library() if library is None else library
+    if isinstance(found, BuildError):
+        raise found
+    return found

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from autotrain_env.training.architecture import Architecture
-from autotrain_env.training.native.build import BuildError
 from autotrain_env.training.native.engine import network_job
-from autotrain_env.training.native.library import Library, Members, best_library
+from autotrain_env.training.native.library import Library, Members, library_or_raise
 
 
 @dataclass(frozen=True)
@@ -50,12 +49,7 @@ class MemberEngine:
     def __init__(
         self, architecture: Architecture, num_threads: int | None = None, library: Library | None = None
     ) -> None:
-        if library is None:
-            found = best_library()
-            if isinstance(found, BuildError):
-                raise found
-            library = found
-        self.library, self.num_threads = library, num_threads
+        self.library, self.num_threads = library_or_raise(library), num_threads
         self._job, self._sizes = network_job(architecture)
         self._scale = np.ones(architecture.num_features, np.float32)
         self._shift = np.zeros(architecture.num_features, np.float32)

@@ -379,7 +379,8 @@ def test_targets_of_real_runs_fit_their_data():
     for target in TARGETS.values():
         if target.from_default_rate:
             env = make_evaluation_env("AutoTrainRuns-v0", 1, **target.env)
-            env.reset(seed=0)
+            observations, _ = env.reset(seed=0)
+            assert np.isfinite(observations).all()
 
 
 def test_rows_of_a_target_with_a_default_rate(runs: dict[str, Path], tmp_path: Path):

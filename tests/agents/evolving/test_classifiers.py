@@ -91,7 +91,9 @@ def test_the_command_writes_a_network_that_torch_loads(tmp_path: Path, capsys: C
     assert any(folder.tensorboard.iterdir())
     result, evaluations = result_of(folder), rows_of(folder.evaluations)
     assert [row["generation"] for row in evaluations] == [0, 4, 8, 12]
-    assert evaluations[-1]["forward_passes"] == result["forward_passes"] == 12 * 24 * 20
+    assert (
+        evaluations[-1]["forward_passes"] == result["forward_passes"] == 12 * (24 + 8) * 20
+    )  # and the centre
     assert len(rows_of(folder.generations)) == result["generations"] == 12
     best = max(evaluations, key=lambda row: (row["accuracy"], -row["log_loss"]))
     assert best["generation"] == result["chosen_generation"]
