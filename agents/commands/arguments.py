@@ -78,6 +78,7 @@ class EnvArguments:
     action_type: str | None = None
     lr_factors: tuple[float, ...] | None = None
     num_rewinds: int | None = None
+    annealing: str | None = None
     max_lr_factor: float | None = None
     rewind_sampling: str | None = None
     rewind_minibatches: str | None = None

@@ -71,7 +71,8 @@ class ScheduleJob(BaselineJob):
         schedule = as_schedule(name)
         assert isinstance(schedule, Schedule)
         self.schedule = schedule
-        self.kwargs.pop("lr_factors", None)  # schedules set rates, whatever the agents' buttons
+        for name in ("lr_factors", "annealing"):  # schedules set rates, whatever the agents' buttons
+            self.kwargs.pop(name, None)
 
     @property
     def grid(self) -> np.ndarray:

@@ -32,6 +32,8 @@ from autotrain_env.policies.trained import TrainedPolicy
 
 # An untrained policy that stops or re-initialises at random never sees the end of an episode.
 REWIND_BIAS, REINIT_BIAS, STOP_BIAS = -1.5, -3.0, -4.0
+BIASES = ("rewind_bias", "lr_factor_bias")
+"""Hyperparameters that take the place of such."""
 
 
 def make_model(
@@ -79,7 +81,7 @@ def make_model(
             f"hyperparameters={dict(hyperparameters)} are not allowed: {error!r}"
         ) from error
     if config.action_type == "discrete":
-        _set_action_bias(model, config)
+        _set_action_bias(model, config, given)
     if start_from is not None:
         _copy_policy(start_from, model)
     return model
@@ -120,12 +122,13 @@ def _normal_noise(space: spaces.Space[Any], deviation: Any) -> NormalActionNoise
     return NormalActionNoise(np.zeros(shape), np.full(shape, float(deviation)))
 
 
-def _set_action_bias(model: BaseAlgorithm, config: AutoTrainConfig) -> None:
+def _set_action_bias(model: BaseAlgorithm, config: AutoTrainConfig, given: Mapping[str, Any]) -> None:
     """Set the initial logits of an actor-critic."""
     if isinstance(model.policy, (ActorCriticPolicy, MaskableActorCriticPolicy)):
+        biases = {name: given[name] for name in BIASES if name in given}
         with torch.no_grad():
             assert isinstance(model.policy.action_net, nn.Linear)
-            model.policy.action_net.bias.copy_(torch.from_numpy(action_bias(config)))
+            model.policy.action_net.bias.copy_(torch.from_numpy(action_bias(config, **biases)))
 
 
 def _networks_like(spec: PolicySpec, known: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,10 +159,19 @@ def _copy_policy(policy: TrainedPolicy, model: BaseAlgorithm) -> None:
                 tensor.copy_(weights[f"layers.{number}.{name}"])
 
 
-def action_bias(config: AutoTrainConfig) -> np.ndarray:
-    """Returns initial logits of the discrete actions, float32, shape (number of actions,)."""
+def action_bias(
+    config: AutoTrainConfig, rewind_bias: float = REWIND_BIAS, lr_factor_bias: float = 0.0
+) -> np.ndarray:
+    """Returns initial logits of the discrete actions, float32, shape (number of actions,).
+
+    Args:
+        config: What the actions are.
+        rewind_bias: Logit of a rewind, where that of none is 0.
+        lr_factor_bias: Added for each decade that a factor changes the rate by.
+    """
     assert config.num_rewinds is not None
-    rewinds = np.full(config.num_rewinds, REWIND_BIAS)
+    rewinds = np.full(config.num_rewinds, rewind_bias)
     rewinds[0] = 0.0
+    factors = lr_factor_bias * np.abs(np.log10(config.lr_factors))
     verbs = [REINIT_BIAS] * config.reinit + [STOP_BIAS] * config.stop
-    return np.concatenate((np.repeat(rewinds, len(config.lr_factors)), verbs)).astype(np.float32)
+    return np.concatenate(((rewinds[:, None] + factors).ravel(), verbs)).astype(np.float32)

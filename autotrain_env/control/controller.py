@@ -656,7 +656,8 @@ class Controller:
         if found is None:
             return None
         rows = np.ones((len(found[0]), self.config.num_snapshots), bool)
-        told = self._action_type.decode(np.arange(len(rows)), rows, [])
+        left = np.full(len(rows), self._lineage.steps_left()[0] + 1)  # when it was decided
+        told = self._action_type.decide(np.arange(len(rows)), rows, [], left)
         nothing = Executed.nothing(len(rows))
         done = dataclasses.replace(
             nothing, lr_factor=told.lr_factor, rewind=told.rewind, reinit=told.reinit, stop=told.stop

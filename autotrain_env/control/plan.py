@@ -20,7 +20,7 @@ DECISIONS = 30
 
 PROCESS = (
     *("history_length", "num_snapshots", "score", "lr_bounds", "observation_layout", "metrics"),
-    *("action_type", "lr_factors", "num_rewinds", "max_lr_factor", "rewind_sampling"),
+    *("action_type", "lr_factors", "num_rewinds", "annealing", "max_lr_factor", "rewind_sampling"),
     *("reinit", "stop", "reinit_learning_rate"),
     *("thresholdout", "thresholdout_threshold", "thresholdout_sigma", "thresholdout_budget"),
 )

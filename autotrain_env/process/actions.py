@@ -8,7 +8,7 @@ which `AutoTrainCore` carries out, and has a column in `autotrain_env.process.re
 import functools
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,6 +27,8 @@ REINIT_THRESHOLD = 0.9  # of a continuous action
 STOP_THRESHOLD = 0.95
 REWIND_SHARPNESS = 10.0  # factor of a continuous action's rewind logits
 REWIND_SAMPLINGS = ("sample", "argmax")
+ANNEALINGS = ("none", "linear")
+"""What a learning rate does by itself between two env steps: nothing, or fall on a straight line to 0."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,18 @@ class Decisions:
         rates = np.asarray(learning_rate, float)
         return cls(np.ones(count), np.zeros(count, np.int64), nothing, nothing.copy(), rates)
 
+    def annealed(self, steps_left: np.ndarray) -> "Decisions":
+        """Returns the same decisions, with rates that fall linearly to 0 over what is left.
+
+        A factor of 1 in every env step that is left makes a straight line to 0 from the present rate,
+        wherever it begins: the rate in the middle of each env step is on it.
+
+        Args:
+            steps_left: Env steps until the budget is spent, the next one included, at least 1, shape (N,).
+        """
+        left = np.maximum(steps_left, 1)
+        return replace(self, lr_factor=self.lr_factor * (left - 0.5) / (left + 0.5))
+
     def check(self, lanes: np.ndarray) -> None:
         """Check that the decisions can be carried out.
 
@@ -104,6 +118,9 @@ class ActionType(ABC):
     meaning: ClassVar[tuple[str, ...]]
     """Fields that decide what an action means, and need not show in the space."""
 
+    annealing: str = "none"
+    """Whether rates fall by themselves, so that factors are departures from that; one of `ANNEALINGS`."""
+
     @abstractmethod
     def space(self) -> spaces.Space[Any]:
         """Returns the space of one lane's action."""
@@ -112,7 +129,7 @@ class ActionType(ABC):
     def decode(
         self, actions: np.ndarray, rewindable: np.ndarray, generators: list[np.random.Generator]
     ) -> Decisions:
-        """Turn actions into decisions.
+        """Turn actions into decisions, without annealing.
 
         Args:
             actions: One action per lane, shape (N, …).
@@ -122,6 +139,27 @@ class ActionType(ABC):
         Returns:
             Decisions, arrays of shape (N,).
         """
+
+    def decide(
+        self,
+        actions: np.ndarray,
+        rewindable: np.ndarray,
+        generators: list[np.random.Generator],
+        steps_left: np.ndarray,
+    ) -> Decisions:
+        """Turn actions into decisions, with annealing where there is any.
+
+        Args:
+            actions: One action per lane, shape (N, …).
+            rewindable: Which rows a lane can rewind to, bool, shape (N, H).
+            generators: The lanes' streams for drawing actions.
+            steps_left: Env steps until the budget is spent, the next one included, int64, shape (N,).
+
+        Returns:
+            Decisions, arrays of shape (N,).
+        """
+        decisions = self.decode(actions, rewindable, generators)
+        return decisions if self.annealing == "none" else decisions.annealed(steps_left)
 
     def masks(self, rewindable: np.ndarray, can_reinit: np.ndarray | None = None) -> np.ndarray:
         """Tell which discrete actions are possible now.
@@ -159,14 +197,16 @@ class _ChoiceActions(ActionType):
         num_rewinds: Rewind distances to choose from, 0 (none) included.
         reinit: Whether the agent may re-initialise.
         stop: Whether the agent may stop.
+        annealing: Whether rates fall by themselves; see `ANNEALINGS`.
     """
 
     lr_factors: tuple[float, ...]
     num_rewinds: int
     reinit: bool
     stop: bool
+    annealing: str = "none"
 
-    meaning = ("lr_factors", "num_rewinds", "reinit", "stop")
+    meaning = ("lr_factors", "num_rewinds", "reinit", "stop", "annealing")
 
     def __post_init__(self) -> None:
         """Check the factors."""
@@ -269,6 +309,7 @@ class ContinuousActions(ActionType):
         rewind_sampling: Whether the rewind is drawn (`"sample"`) or the likeliest (`"argmax"`).
         reinit: Whether the agent may re-initialise.
         stop: Whether the agent may stop.
+        annealing: Whether rates fall by themselves; see `ANNEALINGS`.
     """
 
     num_rewinds: int
@@ -276,10 +317,11 @@ class ContinuousActions(ActionType):
     rewind_sampling: str
     reinit: bool
     stop: bool
+    annealing: str = "none"
 
     name = "continuous"
     has_masks = False
-    meaning = ("max_lr_factor",)
+    meaning = ("max_lr_factor", "annealing")
 
     def __post_init__(self) -> None:
         """Check the factor and the way of sampling."""

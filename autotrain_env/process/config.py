@@ -28,7 +28,7 @@ from autotrain_env.errors import (
     unknown_argument,
     unknown_name,
 )
-from autotrain_env.process.actions import ACTION_TYPES, ActionType
+from autotrain_env.process.actions import ACTION_TYPES, ANNEALINGS, ActionType
 from autotrain_env.process.descriptions import describe
 from autotrain_env.process.lineage import SCORES
 from autotrain_env.process.observations import METRIC_SETS, OBSERVATION_LAYOUTS
@@ -127,6 +127,8 @@ class AutoTrainConfig:
         action_type: `"discrete"`, `"multi_discrete"`, `"continuous"` or `"learning_rate"`.
         lr_factors: Factors of the learning rate that discrete actions choose from.
         num_rewinds: Rewind distances that actions choose from, 0 (none) included; `None` for H.
+        annealing: What a rate does by itself where actions scale it: `"none"`, or `"linear"`: factors
+            depart from a straight line to 0 at the end of the budget, which a factor of 1 keeps to.
         max_lr_factor: Largest factor of a continuous action.
         rewind_sampling: Whether a continuous action's rewind is drawn (`"sample"`) or the likeliest
             (`"argmax"`).
@@ -203,6 +205,7 @@ class AutoTrainConfig:
     action_type: str = "discrete"
     lr_factors: tuple[float, ...] = (0.2, 0.8, 1.0, 1.2, 1.8)
     num_rewinds: int | None = None
+    annealing: str = "none"
     max_lr_factor: float = 5.0
     rewind_sampling: str = "sample"
     rewind_minibatches: str = "fresh"
@@ -242,6 +245,8 @@ class AutoTrainConfig:
         self._check_choices()
         two = self.metrics != "movement" or self.num_snapshots > 1
         check(two, "num_snapshots", self.num_snapshots, "at least 2 where metrics='movement'")
+        scales = self.annealing == "none" or self.action_type != "learning_rate"
+        check(scales, "annealing", self.annealing, "'none' where actions set the rate itself")
         self._check_rates()
         self._check_files()
         for kind in (*ACTION_TYPES.values(), RewardSettings):  # each checks its own arguments
@@ -287,6 +292,7 @@ class AutoTrainConfig:
             ("action_type", ACTION_TYPES),
             ("observation_layout", OBSERVATION_LAYOUTS),
             ("metrics", METRIC_SETS),
+            ("annealing", ANNEALINGS),
             ("initial_states", INITIAL_STATES),
             ("reward_split", REWARD_SPLITS),
             ("terminal_state", TERMINAL_STATES),

@@ -440,7 +440,8 @@ class AutoTrainCore:
         """Returns the decisions that checked actions of all lanes, shape (N, …), stand for."""
         episodes = self.stacks.episodes_of(np.arange(self.num_envs))
         generators = [episode.action_generator for episode in episodes]
-        return self.action_type.decode(actions, self.lineage.rewindable(), generators)
+        lineage = self.lineage
+        return self.action_type.decide(actions, lineage.rewindable(), generators, lineage.steps_left())
 
     def history_of(self, lane: int) -> History:
         """Returns what a lane's episode was so far, one row per decision, the state at reset first.

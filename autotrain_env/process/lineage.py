@@ -200,6 +200,10 @@ class Lineage:
             changed = np.clip(self.learning_rate[lanes] / before, SMALLEST, LARGEST)
         return np.where(scaled, factor, changed)
 
+    def steps_left(self) -> np.ndarray:
+        """Returns the env steps until the budgets are spent, int64, shape (N,)."""
+        return (self.budget - self.updates) // self.inner_steps
+
     def spend(self, lanes: np.ndarray) -> None:
         """Count an env step's updates, made or skipped, in the given lanes (int64, shape (n,))."""
         self.updates[lanes] += self.inner_steps[lanes]

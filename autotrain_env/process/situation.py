@@ -59,6 +59,11 @@ class Situation:
         return len(self.rows)
 
     @property
+    def steps_left(self) -> np.ndarray:
+        """Returns the env steps until the budgets are spent, int64, shape (N,)."""
+        return (self.budget - self.updates) // self.inner_steps
+
+    @property
     def observation(self) -> np.ndarray:
         """Returns the rows as agents see them, shape (N, H, K, M), or (N, H * K * M) where flat."""
         return self.rows.reshape(self.num_envs, -1) if self.observation_layout == "flat" else self.rows
@@ -78,4 +83,4 @@ class Situation:
 
     def decode(self, actions: np.ndarray) -> Decisions:
         """Returns the decisions that actions of all lanes, shape (N, …), stand for."""
-        return self.action_type.decode(actions, self.rewindable, self.generators)
+        return self.action_type.decide(actions, self.rewindable, self.generators, self.steps_left)

@@ -113,6 +113,7 @@ class Episodes:
             "history_length",
             "lr_bounds",
             "lr_factors",
+            "annealing",
             "observation_layout",
             "score",
             "metrics",
@@ -263,6 +264,17 @@ def test_runs_that_lack_something(measured: str, score: str, can_reinit: bool):
             np.testing.assert_allclose(controller.history[name], expected[name], rtol=1e-12)
         np.testing.assert_allclose(controller.situation().rows[0], episodes.rows[-1], atol=1e-6)
         assert can_reinit or not expected["reinit"].any()
+
+
+def test_rates_that_fall_by_themselves():
+    arguments = tiny(optimizer=SGD(momentum=0.9), budget=40, annealing="linear", metrics="movement")
+    for seed in range(3):
+        episodes = Episodes(seed, RandomAgent(seed), **arguments)
+        expected = episodes.play()
+        assert not {*expected["lr_factor"][1:]} & {0.2, 0.8, 1.2, 1.8}
+        controller = episodes.controller(momentum)
+        train(controller, episodes.minibatches())
+        assert_same_history(controller.history, expected)
 
 
 @pytest.mark.parametrize("score", ["neg_log_loss", "balanced_accuracy"])

@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from autotrain_env import ENVIRONMENTS, AutoTrainConfig, Decisions
+from autotrain_env import (
+    ENVIRONMENTS,
+    AutoTrainConfig,
+    AutoTrainEnv,
+    Constant,
+    Cosine,
+    Decisions,
+    evaluate_policy,
+    make_evaluation_env,
+)
 from autotrain_env.process.actions import Executed, check_actions
 from tests.helpers import tiny
 
@@ -104,6 +113,66 @@ def test_masks_follow_the_rows_that_exist(rows: tuple[bool, ...]):
         assert masks.dtype == bool and masks.tolist() == [expected, [True] * len(expected)]
     fewer = make(num_snapshots=3, num_rewinds=2, lr_factors=(1,), stop=False).masks(rewindable)
     assert fewer.tolist() == [[True, rows[1], True], [True] * 3]
+
+
+# Annealing -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("action_type", ["discrete", "multi_discrete", "continuous"])
+def test_the_action_that_keeps_a_rate_makes_a_straight_line_to_0(action_type: str):
+    actions = make(action_type=action_type, annealing="linear")
+    keep = {"discrete": 2, "multi_discrete": [2, 0, 0], "continuous": [0.0] * 7}[action_type]
+    given = np.array([keep]), np.array([[True, False, False, False]]), [np.random.default_rng(0)]
+    for whole in (1, 2, 30):
+        for begun in range(whole):
+            rate, rates = 1.0, []
+            for left in range(whole - begun, 0, -1):
+                found = actions.decide(*given, np.array([left]))
+                rate *= found.lr_factor[0]
+                rates.append(rate)
+            line = (np.arange(whole - begun, 0, -1) - 0.5) / (whole - begun + 0.5)
+            np.testing.assert_allclose(rates, line, rtol=1e-12)
+
+
+def test_factors_depart_from_the_line():
+    plain, falling = make(), make(annealing="linear")
+    every, rewindable, left = np.arange(22), np.ones((22, 4), bool), np.full(22, 7)
+    expected = plain.decide(every, rewindable, [], left)
+    np.testing.assert_array_equal(expected.lr_factor, table_of_factors(plain))
+    found = falling.decide(every, rewindable, [], left)
+    np.testing.assert_allclose(found.lr_factor, expected.lr_factor * 6.5 / 7.5)
+    for name in ("rewind", "reinit", "stop"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+
+
+def table_of_factors(actions_type: Any) -> list[float]:
+    return [factor for factor, *_ in table(actions_type)]
+
+
+def test_annealing_in_an_environment():
+    arguments = tiny(annealing="linear", budget=40, initial_learning_rate=0.4)
+    env = AutoTrainEnv(**arguments)
+    env.reset(seed=0)
+    steps = 40 // arguments["inner_steps"]
+    rates = [env.step(2)[-1]["learning_rate"] for _ in range(steps)]
+    np.testing.assert_allclose(rates, 0.4 * (np.arange(steps, 0, -1) - 0.5) / (steps + 0.5), rtol=1e-12)
+
+
+@pytest.mark.parametrize("schedule", [Constant(0.3), Cosine(0.3)])
+def test_schedules_set_their_rates_whatever_actions_do(schedule: Any):
+    rates = []
+    for annealing in ("none", "linear"):
+        env = make_evaluation_env("AutoTrain-v0", 1, **tiny(annealing=annealing, budget=40))
+        evaluate_policy(env, schedule, 1)
+        rates.append(env.unwrapped.core.lineage.learning_rate[0])
+    assert rates[0] == rates[1]
+
+
+def test_annealing_that_is_none():
+    with pytest.raises(ValueError, match="annealing='cosine' is not a known name"):
+        make(annealing="cosine")
+    with pytest.raises(ValueError, match="annealing='linear' is not allowed.*set the rate itself"):
+        make(annealing="linear", action_type="learning_rate")
 
 
 # Multi-discrete ------------------------------------------------------------------------------------
