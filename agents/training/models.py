@@ -17,6 +17,7 @@ from torch import nn
 from agents.training.algorithms import find_algorithm
 from agents.training.export import export_policy, network_of
 from agents.training.extractors import EXTRACTORS, AttentionExtractor, NormalizeExtractor
+from agents.training.groups import buffer_arguments, check_groups
 from agents.training.hyperparameters import (
     LINEAR,
     OF_RUNS,
@@ -69,6 +70,9 @@ def make_model(
         if name not in (*OF_RUNS, *OF_THIS_PROJECT)
     }
     arguments["policy_kwargs"] = _policy_kwargs(given, config)
+    group_size = given.get("group_size", 1)
+    check_groups(name, group_size, env.num_envs, config)
+    arguments |= buffer_arguments(name, group_size)
     if start_from is not None:
         _check_fits(start_from, env, given.get("extractor", "flat"))
         arguments["policy_kwargs"] = _networks_like(start_from.spec, arguments["policy_kwargs"])

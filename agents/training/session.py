@@ -44,7 +44,13 @@ def train(
     if resume:
         truncate_logs((folder.decisions, folder.evaluations), state["sizes"] if state else {})
     with closing(
-        make_sb3_env(config.env_id, config.num_envs, log_path=folder.decisions, **config.env)
+        make_sb3_env(
+            config.env_id,
+            config.num_envs,
+            group_size=config.hyperparameters.get("group_size", 1),
+            log_path=folder.decisions,
+            **config.env,
+        )
     ) as env:
         check_action_space(find_algorithm(config.algorithm), env.action_space, config.env_id)
         if checkpoint is None or state is None:

@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from autotrain_env.envs.vector_env import AutoTrainVectorEnv
-from autotrain_env.errors import MissingPackageError
+from autotrain_env.errors import MissingPackageError, check, check_whole
 
 try:
     from stable_baselines3.common.vec_env import VecEnv, VecMonitor
@@ -29,13 +29,30 @@ class AutoTrainVecEnv(VecEnv):
 
     Args:
         env: A vector environment with `autoreset_mode` `SAME_STEP`.
+        group_size: Lanes that begin every episode with the same seed: lanes 0 … G-1 are seeded alike, and
+            so on.
+
+    Raises:
+        InvalidValueError: If it is no divisor of the number of lanes.
     """
 
-    def __init__(self, env: AutoTrainVectorEnv) -> None:
+    def __init__(self, env: AutoTrainVectorEnv, group_size: int = 1) -> None:
+        check_whole("group_size", group_size, 1)
+        allowed = f"a divisor of num_envs={env.num_envs}"
+        check(env.num_envs % group_size == 0, "group_size", group_size, allowed)
         self.env = env
+        self.group_size = group_size
         self._actions: np.ndarray | None = None
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
         self.metadata |= {name: value for name, value in env.metadata.items() if name != "render_modes"}
+
+    def seed(self, seed: int | None = None) -> Sequence[int | None]:
+        """Seed the lanes for the next `reset`: group g with `seed + g`; see `VecEnv.seed`."""
+        super().seed(seed)
+        first = self._seeds[0]
+        assert first is not None
+        self._seeds = [first + lane // self.group_size for lane in range(self.num_envs)]
+        return self._seeds
 
     def reset(self) -> np.ndarray:
         """Begin new episodes in all lanes, and return their observations, float32, shape (N, …)."""
@@ -152,12 +169,15 @@ def per_lane(info: dict[str, Any], num_envs: int) -> list[dict[str, Any]]:
     return lanes
 
 
-def make_sb3_env(env_id: str = "AutoTrain-v0", num_envs: int = 64, **kwargs: Any) -> VecMonitor:
+def make_sb3_env(
+    env_id: str = "AutoTrain-v0", num_envs: int = 64, *, group_size: int = 1, **kwargs: Any
+) -> VecMonitor:
     """Make a Stable-Baselines3 environment on the batched core, with episode statistics.
 
     Args:
         env_id: Id of a registered environment.
         num_envs: Number of lanes (N).
+        group_size: Lanes that meet the same tasks; see `AutoTrainVecEnv`.
         kwargs: Arguments of the environment; see `AutoTrainConfig`.
 
     Returns:
@@ -171,6 +191,6 @@ def make_sb3_env(env_id: str = "AutoTrain-v0", num_envs: int = 64, **kwargs: Any
         **kwargs,
     )
     assert isinstance(env, AutoTrainVectorEnv)
-    monitored = VecMonitor(AutoTrainVecEnv(env))
+    monitored = VecMonitor(AutoTrainVecEnv(env, group_size))
     monitored.metadata = monitored.venv.metadata  # of which VecEnvs around others keep the modes alone
     return monitored
