@@ -190,6 +190,17 @@ def test_initial_logits_follow_the_action_table():
         np.testing.assert_array_equal(last, action_bias(env.get_attr("config")[0]))
 
 
+def test_initial_logits_that_keep_to_a_rate():
+    config = AutoTrainConfig(lr_factors=(0.1, 1, 10), num_rewinds=2, stop=False)
+    bias = action_bias(config, rewind_bias=-3, lr_factor_bias=-2)
+    assert bias.tolist() == [-2.0, 0.0, -2.0, -5.0, -3.0, -5.0, -3.0]
+    env = make_sb3_env("AutoTrain-v0", 2, **tiny(observation_layout="flat"))
+    known = load_hyperparameters("ppo", "AutoTrain-v0")
+    model = make_model("ppo", env, known, rewind_bias=-3, lr_factor_bias=-2)
+    last = model.policy.action_net.bias.detach().numpy()
+    np.testing.assert_array_equal(last, action_bias(env.get_attr("config")[0], -3, -2))
+
+
 def test_an_unknown_algorithm():
     with pytest.raises(ValueError, match="algorithm='pppo'.*nearest known one is 'ppo'"):
         find_algorithm("pppo")
