@@ -19,8 +19,10 @@ from agents.evolving.hyperparameters import (
     replace_hyperparameters,
 )
 from agents.evolving.workers import make_workers
+from agents.imitating.hyperparameters import check_imitated, read_imitation_hyperparameters
+from agents.imitating.imitation import imitate
 from agents.runs.folder import RunConfig
-from agents.training.algorithms import ALGORITHMS, EVOLUTION
+from agents.training.algorithms import ALGORITHMS, EVOLUTION, IMITATION
 from agents.training.hyperparameters import replaced_hyperparameters
 from agents.training.session import begin_model, train
 from autotrain_env import AutoTrainEnv
@@ -132,15 +134,49 @@ class TrainEvolution(Training):
         return {"strategy": "sparse", "topology": self.topology, **density}
 
 
+@dataclass
+class TrainImitation(Training):
+    """Train a policy to do what would have been best in hindsight (DAgger); every round is evaluated."""
+
+    hyperparameters: tuple[str, ...] = ()
+    """Hyperparameters in place of those in agents/hyperparams/dagger.yml, such as tasks_per_round=48."""
+
+    workers: str = "serial"
+    """Where tasks are played: serial, processes or ray; changes no result."""
+
+    num_workers: int | None = None
+    """Processes, or CPUs of a Ray cluster begun here; by default as many as there are CPUs."""
+
+    ray_address: str | None = None
+    """Address of a running Ray cluster, such as auto or HOST:6379; by default one is begun here."""
+
+    @contextmanager
+    def trainer(self, console: Console) -> Iterator[Trainer]:
+        """Returns a context that gives imitation by workers, which end with it."""
+        with closing(make_workers(self.workers, self.num_workers, self.ray_address, console.print)) as made:
+            yield functools.partial(imitate, workers=made, resume=self.resume)
+
+    def replace_hyperparameters(self, known: dict[str, Any]) -> dict[str, Any]:
+        """Returns the hyperparameters of the run."""
+        return replaced_hyperparameters(self.hyperparameters, known)
+
+    def check(self, config: RunConfig, env: AutoTrainEnv) -> None:
+        """Read the hyperparameters, and see whether hindsight can tell what would have been best."""
+        read_imitation_hyperparameters(config.hyperparameters)
+        check_imitated(env.config)
+
+
 def _kind_of(name: str) -> type[Training]:
     if name == EVOLUTION.name:
         return TrainEvolution
+    if name == IMITATION.name:
+        return TrainImitation
     return TrainStartableAgent if name in STARTABLE else TrainAgent
 
 
 _KINDS = [
     Annotated[kind, tyro.conf.subcommand(name, default=kind(algorithm=name))]
-    for name in (*ALGORITHMS, EVOLUTION.name)
+    for name in (*ALGORITHMS, EVOLUTION.name, IMITATION.name)
     for kind in (_kind_of(name),)
 ]
 Train: Any = Union[tuple(_KINDS)]  # noqa: UP007

@@ -81,6 +81,8 @@ _PLACES: dict[str, tuple[str, ...]] = {
     "autotrain_env.training.stack": ("LaneStack",),
     "agents.evolving.classifiers": ("Chosen", "EvolveProgress"),
     "agents.evolving.evolution": ("Progress",),
+    "agents.imitating.imitation": ("ImitationProgress",),
+    "agents.imitating.sweeps": ("States",),
 }
 CLASSES = {name: module for module, names in _PLACES.items() for name in names}
 """All classes and functions that a state may name, and where they live; they keep what they get."""

@@ -234,13 +234,13 @@ class DiscreteActions(_ChoiceActions):
         self, actions: np.ndarray, rewindable: np.ndarray, generators: list[np.random.Generator]
     ) -> Decisions:
         """Turn actions into decisions; see `ActionType.decode`."""
-        every = self._every_decision
+        every = self.every_decision
         return Decisions(
             every.lr_factor[actions], every.rewind[actions], every.reinit[actions], every.stop[actions]
         )
 
     @functools.cached_property
-    def _every_decision(self) -> Decisions:
+    def every_decision(self) -> Decisions:
         """What each action stands for, arrays of shape (number of actions,)."""
         num_factors = len(self.lr_factors)
         table_size = num_factors * self.num_rewinds

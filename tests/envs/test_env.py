@@ -223,7 +223,7 @@ def test_every_registered_spec_makes_both_kinds_and_round_trips():
     for spec in specs:
         env = gymnasium.make(pickle.loads(pickle.dumps(spec)))
         assert isinstance(env.unwrapped, AutoTrainEnv)
-        num_metrics = 11 if spec.id == "AutoTrainRuns-v0" else len(METRICS)
+        num_metrics = 12 if spec.id == "AutoTrainRuns-v0" else len(METRICS)
         shape = (4 * 5 * num_metrics,) if "Flat" in spec.id else (4, 5, num_metrics)
         assert env.reset(seed=0)[0].shape == shape
         vector_env = gymnasium.make_vec(spec, num_envs=3)

@@ -1,0 +1,1 @@
+"""Policies that imitate what would have been best in hindsight: `train dagger`."""

@@ -1,0 +1,88 @@
+"""A policy fitted to what was best in hindsight."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from agents.imitating.hyperparameters import ImitationHyperparameters
+from agents.imitating.sweeps import States, as_tensors
+from autotrain_env.policies.layers import MAX_NORMALIZED
+from autotrain_env.policies.moments import Moments
+from autotrain_env.policies.spec import PolicySpec
+from autotrain_env.policies.stacked import policy_layout
+
+LARGEST_ADVANTAGE = 0.5
+LEAST_DEVIATION = 1e-3
+
+
+def fit(
+    states: States, spec: PolicySpec, bias: np.ndarray, settings: ImitationHyperparameters, seed: int
+) -> dict[str, Tensor]:
+    """Fit a policy so that the mean advantage of its actions is as large as can be.
+
+    The probabilities of all actions count in every state, which is the gradient of a policy without its
+    noise (AggreVaTe: Ross and Bagnell, arXiv:1406.5979; Sun et al., arXiv:1703.01030).
+
+    Args:
+        states: States, and the advantages of all actions.
+        spec: Description of the policy: flattened, normalised, linear layers with tanh.
+        bias: Initial logits, shape (number of actions,).
+        settings: How long and how fast.
+        seed: Seed of the first weights and of the minibatches.
+
+    Returns:
+        The policy's weights by name, float32, those that normalise among them.
+    """
+    observations, masks, worth, weights = as_tensors(states)
+    moments = Moments.of(states.observations.astype(np.float32))
+    mean = torch.from_numpy(moments.mean).float()
+    deviation = torch.from_numpy(moments.deviation()).float() + LEAST_DEVIATION
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = _network(spec, bias)
+        optimizer = torch.optim.AdamW(
+            network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, settings.learning_rate, total_steps=settings.fit_steps + 1
+        )
+        size = min(settings.batch_size, len(states))
+        order = torch.randperm(len(states))
+        at = 0
+        for _ in range(settings.fit_steps):
+            if at + size > len(states):
+                order, at = torch.randperm(len(states)), 0
+            batch = order[at : at + size]
+            at += size
+            inputs = (observations[batch].float() - mean) / deviation
+            logits = network(inputs.clamp(-MAX_NORMALIZED, MAX_NORMALIZED))
+            logs = logits.masked_fill(~masks[batch], -1e9).log_softmax(1)
+            probabilities = logs.exp()
+            advantage = worth[batch].float().clamp(-LARGEST_ADVANTAGE, LARGEST_ADVANTAGE)
+            gain = (probabilities * (advantage - settings.entropy * logs.clamp(min=-20))).sum(1)
+            optimizer.zero_grad()
+            (-(weights[batch] * gain).mean()).backward()
+            optimizer.step()
+            schedule.step()
+    fitted = {"layers.1.mean": mean, "layers.1.deviation": deviation}
+    for number, module in enumerate(network, start=2):
+        for name, tensor in module.state_dict().items():
+            fitted[f"layers.{number}.{name}"] = tensor.detach().clone()
+    assert {*policy_layout(spec).names} <= {*fitted}
+    return fitted
+
+
+def _network(spec: PolicySpec, bias: np.ndarray) -> nn.Sequential:
+    """Returns the layers after the one that normalises, the last one near the initial logits."""
+    network = nn.Sequential(
+        *(
+            nn.Linear(layer["in"], layer["out"]) if layer["type"] == "linear" else nn.Tanh()
+            for layer in spec.layers[2:]
+        )
+    )
+    last = network[-1]
+    assert isinstance(last, nn.Linear)
+    with torch.no_grad():
+        last.weight *= 0.1
+        last.bias.copy_(torch.from_numpy(bias))
+    return network

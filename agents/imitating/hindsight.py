@@ -1,0 +1,198 @@
+"""What each action was worth in each state of a sweep, told from what became of the task at every rate.
+
+Where rates fall on a line to 0 by themselves, a state's rate belongs to a line, and the line to an initial
+rate: its peak. What a factor is worth is read off the task's curve (final score against initial rate), at
+the peak that it leads to. That is a guess, since the network has a past; three kinds of states, where it
+would mislead, are told apart:
+
+* A network that a high rate has killed (its ReLU units are 0 for all images) learns no more at any rate.
+  Only going back to a row from before helps, or drawing a new network.
+* Where the loss has just become worse, or nothing was learned yet, going back loses nothing.
+* Where going on makes things worse, as where wrong labels are learned by heart, stopping is worth the
+  difference, and so is nearly the lowest factor.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from autotrain_env.process.actions import DiscreteActions
+from autotrain_env.process.observations import METRIC_SETS
+
+SMOOTHING = (0.2, 0.6, 0.2)  # over neighbouring rates: scores of single runs are noisy
+BELOW, ABOVE = 0.02, 0.05  # what a decade beyond the rates that were tried costs
+DEAD_SHARE = 0.1  # of what the best rate brings over chance: a rate that brings less kills networks
+LEAST_GAIN = 0.1  # over chance at the best rate; where that is less nothing tells what died
+IMPOSSIBLE = -0.3
+LOSS_WORTH = 0.6  # score that a unit of log(loss / log C) stands for
+LOST_TIME = 0.3  # score that a whole budget stands for
+REWIND_COST = 0.004
+IDLE = -0.03  # log(loss / log C) from which on nothing was learned yet
+KEPT_RATE_COST = 0.2  # of going back without a lower rate: the same would follow
+
+
+@dataclass(frozen=True)
+class Played:
+    """The lanes of one task, G of them, over n env steps; the first S keep to lines.
+
+    Args:
+        rates: Learning rates before each decision, float64, shape (n, G).
+        scores: Scores before each decision, shape (n, G).
+        actions: Actions, int64, shape (n, G).
+        masks: Which actions were possible, bool, shape (n, G, number of actions).
+        running: Which lanes ran, bool, shape (n, G).
+        rows: Observations, shape (n, G, H, K, M).
+        final: Final scores, shape (G,).
+        initial_rates: Rates that the lines begin at, ascending, shape (S,).
+        chance: Score of guessing.
+        can_die: Whether networks of this kind can be killed by a high rate.
+        metrics: Which metrics the rows have, one of `METRIC_SETS`.
+    """
+
+    rates: np.ndarray
+    scores: np.ndarray
+    actions: np.ndarray
+    masks: np.ndarray
+    running: np.ndarray
+    rows: np.ndarray
+    final: np.ndarray
+    initial_rates: np.ndarray
+    chance: float
+    can_die: bool
+    metrics: str
+
+    @property
+    def swept(self) -> np.ndarray:
+        """Returns the final scores of the lines, shape (S,)."""
+        return self.final[: len(self.initial_rates)]
+
+    def metric(self, name: str) -> np.ndarray:
+        """Returns a metric's last window in every row, float64, shape (n, G, H)."""
+        return self.rows[:, :, :, -1, [*METRIC_SETS[self.metrics]].index(name)].astype(float)
+
+
+def worth_of_peaks(played: Played, peaks: np.ndarray) -> np.ndarray:
+    """Returns the final score that a line brings, by its peak.
+
+    Args:
+        played: The task.
+        peaks: log10 of initial rates, any shape.
+
+    Returns:
+        Scores, smoothed over neighbouring rates and going on beyond them with a slope, of that shape.
+    """
+    known = np.log10(played.initial_rates)
+    padded = np.pad(played.swept.astype(float), 1, mode="edge")
+    smooth = sum(share * padded[i : i + len(known)] for i, share in enumerate(SMOOTHING))
+    low, high = np.maximum(known[0] - peaks, 0), np.maximum(peaks - known[-1], 0)
+    return np.interp(peaks, known, smooth) - BELOW * low - ABOVE * high
+
+
+def lowest_deadly(played: Played) -> float:
+    """Returns log10 of the peak from which on a network dies; infinite where none does."""
+    scores, known = played.swept, np.log10(played.initial_rates)
+    gain = float(scores.max()) - played.chance
+    if not played.can_die or gain < LEAST_GAIN:
+        return np.inf
+    dead = (scores < played.chance + DEAD_SHARE * gain) & (np.arange(len(known)) > scores.argmax())
+    first = int(dead.argmax())
+    return float(known[first - 1 : first + 1].mean()) if dead.any() else np.inf
+
+
+def killed_rows(played: Played, actions: DiscreteActions, peaks: np.ndarray) -> np.ndarray:
+    """Follow what was killed along every lane's rewinds and re-initialisations.
+
+    Args:
+        played: The task.
+        actions: What actions there are.
+        peaks: log10 of the peak that each decision began with, shape (n, G).
+
+    Returns:
+        Whether the network in each row was dead before each decision, bool, shape (n, G, H).
+    """
+    steps, lanes, height = played.rows.shape[:3]
+    deadly = lowest_deadly(played)
+    decisions = actions.every_decision
+    killed = np.zeros((steps, lanes, height), bool)
+    now = np.zeros((lanes, height), bool)
+    lane = np.arange(lanes)
+    for step in range(steps):
+        killed[step] = now
+        action = played.actions[step]
+        possible = played.masks[step, lane, action]
+        back = np.where(possible, decisions.rewind[action], 0)
+        source = np.minimum(np.arange(height) + back[:, None], height - 1)
+        before = now[lane[:, None], source] & ~decisions.reinit[action][:, None]
+        died = peaks[step] + np.log10(decisions.lr_factor[action]) >= deadly
+        now = np.concatenate(((before[:, 0] | died)[:, None], before[:, :-1]), axis=1)
+    return killed
+
+
+def advantages(played: Played, actions: DiscreteActions) -> np.ndarray:
+    """Returns what each action is worth beside keeping the rate, in score.
+
+    Args:
+        played: A task's lanes.
+        actions: What actions there are; rates must fall on a line to 0 by themselves.
+
+    Returns:
+        Float64, shape (n, G, number of actions); of actions that cannot be told anything of, a loss.
+    """
+    steps, lanes = played.rates.shape
+    time = np.arange(steps)[:, None]
+    left = steps - time
+    peaks = np.log10(played.rates) + np.log10((steps + 0.5) / (left + 0.5))
+    factors = np.log10(actions.lr_factors)
+    reached = worth_of_peaks(played, peaks[..., None] + factors)
+    kept = worth_of_peaks(played, peaks)
+    by_curve = reached - kept[..., None]
+    killed = killed_rows(played, actions, peaks)
+    dead = killed[:, :, 0]
+    diverged = played.metric("diverged")[:, :, 0] > 0.5
+    share_left = (left / steps)[..., None]
+
+    count = len(factors)
+    worth = np.full((steps, lanes, actions.num_actions), IMPOSSIBLE)
+    worth[..., :count] = np.where(dead[..., None], -0.002 * np.abs(factors), by_curve)
+    losses = np.maximum(played.metric("log_loss_ratio"), -0.5)
+    losses[:, :, 0][diverged] = 0.5
+    ages = played.metric("lineage_updates")
+    raised = np.where(factors > -0.05, KEPT_RATE_COST, 0)
+    for distance in range(1, actions.num_rewinds):
+        change = np.clip(losses[:, :, 0] - losses[:, :, distance], -0.5, 0.5)
+        idle = (losses[:, :, 0] > IDLE) & (losses[:, :, distance] > IDLE)
+        cost = LOST_TIME * distance / steps + REWIND_COST
+        gain = LOSS_WORTH * change + np.where(idle, cost + 0.015 + 0.005 * distance, 0) - cost
+        alive = by_curve + gain[..., None] - raised
+        revived = (reached - played.chance) * share_left - cost
+        revived[killed[:, :, distance]] = -0.1
+        found = np.where(dead[..., None], revived, alive)
+        # only to rows of the same lineage: the others are untrained networks of other schemes
+        younger = (ages[:, :, distance] < ages[:, :, 0]) | diverged
+        there = younger & played.masks[..., distance * count]
+        worth[..., distance * count : (distance + 1) * count][there] = found[there]
+    if actions.reinit:
+        anew = np.maximum((kept - played.chance) * share_left[..., 0] - 0.03, -0.05)
+        worth[..., actions.num_rewinds * count] = np.where(dead, anew, -0.1)
+    _add_stopping(played, actions, kept, dead, worth)
+    return worth
+
+
+def _add_stopping(
+    played: Played, actions: DiscreteActions, kept: np.ndarray, dead: np.ndarray, worth: np.ndarray
+) -> None:
+    """Say what stopping is worth, and that a rate near 0 is nearly as good."""
+    lines = np.arange(len(played.final)) < len(played.initial_rates)
+    going_on = np.where(lines, played.final, np.maximum(played.final, kept))
+    stopping = played.scores - going_on
+    stopping = np.where(dead, np.minimum(stopping, -0.05), stopping)
+    stopping[0] = IMPOSSIBLE
+    pays = (stopping > 0) & ~dead
+    order = np.argsort(actions.lr_factors)
+    for place, share, more in ((0, 1.0, 0.004), (1, 0.6, 0.0)):
+        lower = int(order[place])
+        if actions.lr_factors[lower] < 0.5:
+            at = worth[..., lower]
+            worth[..., lower] = np.where(pays, np.maximum(at, share * stopping + more), at)
+    if actions.stop:
+        worth[..., -1] = stopping
