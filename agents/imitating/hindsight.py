@@ -27,6 +27,7 @@ IMPOSSIBLE = -0.3
 LOSS_WORTH = 0.6  # score that a unit of log(loss / log C) stands for
 LOST_TIME = 0.3  # score that a whole budget stands for
 REWIND_COST = 0.004
+REINIT_COST = 0.03
 IDLE = -0.03  # log(loss / log C) from which on nothing was learned yet
 KEPT_RATE_COST = 0.2  # of going back without a lower rate: the same would follow
 
@@ -172,8 +173,13 @@ def advantages(played: Played, actions: DiscreteActions) -> np.ndarray:
         there = younger & played.masks[..., distance * count]
         worth[..., distance * count : (distance + 1) * count][there] = found[there]
     if actions.reinit:
-        anew = np.maximum((kept - played.chance) * share_left[..., 0] - 0.03, -0.05)
-        worth[..., actions.num_rewinds * count] = np.where(dead, anew, -0.1)
+        at = actions.num_rewinds * count
+        anew = np.maximum((kept - played.chance) * share_left[..., 0] - REINIT_COST, -0.05)
+        worth[..., at] = np.where(dead, anew, -0.1)
+        # a new network keeps the rate: first another rate, then the network
+        after = (reached - played.chance) * share_left - REINIT_COST - LOST_TIME / steps
+        can = dead & played.masks[..., at]
+        worth[..., :count][can] = np.maximum(worth[..., :count], np.where(factors < 0, after, -1))[can]
     _add_stopping(played, actions, kept, dead, worth)
     return worth
 

@@ -1,0 +1,168 @@
+"""What was best in hindsight, on tasks whose outcomes are written down here."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agents.imitating.hindsight import (
+    Played,
+    advantages,
+    killed_rows,
+    lowest_deadly,
+    worth_of_peaks,
+)
+from autotrain_env import ENVIRONMENTS, AutoTrainConfig
+from autotrain_env.process.actions import DiscreteActions
+from autotrain_env.process.observations import METRIC_SETS
+
+RATES = np.geomspace(1e-3, 10, 9)
+CURVE = np.array([0.2, 0.3, 0.5, 0.7, 0.8, 0.75, 0.6, 0.1, 0.1])
+"""Best at 0.1; 3 and 10 kill."""
+STEPS = 12
+KEEP, LOWEST, HIGHEST = 3, 0, 6
+METRICS = [*METRIC_SETS["movement"]]
+
+
+def table() -> DiscreteActions:
+    action_type = AutoTrainConfig(**ENVIRONMENTS["AutoTrainRuns-v0"]).make_action_type()
+    assert isinstance(action_type, DiscreteActions)
+    return action_type
+
+
+def played(rate: float = 0.1, actions: Any = (), **more: Any) -> Played:
+    """A lane for each of the rates that are swept, and one more that begins at `rate`."""
+    actions_type, lanes = table(), len(RATES) + 1
+    taken = np.full((STEPS, lanes), KEEP)
+    taken[: len(actions), -1] = actions
+    rates = np.empty((STEPS, lanes))
+    now = np.array([*RATES, rate])
+    factors = actions_type.every_decision.lr_factor
+    for step in range(STEPS):
+        rates[step] = now
+        left = STEPS - step
+        now = now * factors[taken[step]] * (left - 0.5) / (left + 0.5)
+    rows = np.zeros((STEPS, lanes, 4, 5, len(METRICS)))
+    time = np.arange(STEPS)[:, None, None]
+    age = np.arange(4)
+    rows[..., METRICS.index("lineage_updates")] = np.maximum(time - age, 0)[..., None] / STEPS
+    rows[..., METRICS.index("exists")] = 1
+    # losses fall from step to step, also along the rows
+    rows[..., METRICS.index("log_loss_ratio")] = -0.03 * np.maximum(time - age, 0)[..., None]
+    masks = np.ones((STEPS, lanes, actions_type.num_actions), bool)
+    given: dict[str, Any] = {
+        "rates": rates,
+        "scores": np.full((STEPS, lanes), 0.15),
+        "actions": taken,
+        "masks": masks,
+        "running": np.ones((STEPS, lanes), bool),
+        "rows": rows,
+        "final": np.array([*CURVE, 0.8]),
+        "initial_rates": RATES,
+        "chance": 0.1,
+        "can_die": True,
+        "metrics": "movement",
+    }
+    return Played(**(given | more))
+
+
+def best(task: Played) -> np.ndarray:
+    """The best action of every state, where impossible ones are left out, shape (n, G)."""
+    return np.where(task.masks, advantages(task, table()), -9).argmax(2)
+
+
+def factors_of(task: Played) -> np.ndarray:
+    return np.array(table().lr_factors)[best(task) % 7]
+
+
+def test_a_peak_is_worth_what_its_rate_brought_but_for_noise():
+    task = played()
+    at_rates = worth_of_peaks(task, np.log10(RATES))
+    expected = [0.2 * CURVE[i - 1] + 0.6 * CURVE[i] + 0.2 * CURVE[i + 1] for i in range(1, 8)]
+    np.testing.assert_allclose(at_rates[1:-1], expected)
+    between = worth_of_peaks(task, np.array([-1.25]))
+    np.testing.assert_allclose(between, at_rates[3:5].mean(), atol=1e-12)
+    beyond = worth_of_peaks(task, np.array([-5.0, 3.0]))
+    np.testing.assert_allclose(beyond, [at_rates[0] - 0.04, at_rates[-1] - 0.1])
+
+
+def test_lines_lead_to_the_best_rate_from_everywhere_and_at_any_time():
+    task = played(can_die=False)
+    factors = factors_of(task)[:, :-1]
+    for lane, rate in enumerate(RATES):
+        reached = np.log10(rate * factors[:, lane])
+        if 0.01 <= rate <= 1:  # within one factor of the best
+            assert (np.abs(reached + 1) <= 0.3).all()
+        assert ((factors[:, lane] > 1) == (rate < 0.08)).all() and (
+            (factors[:, lane] < 1) == (rate > 0.2)
+        ).all()
+
+
+def test_the_rate_that_kills():
+    assert lowest_deadly(played()) == pytest.approx(np.log10(np.sqrt(RATES[6] * RATES[7])))
+    assert lowest_deadly(played(can_die=False)) == np.inf
+    assert lowest_deadly(played(chance=0.75)) == np.inf  # nothing was learned that would tell
+    low = np.array([*CURVE[::-1], 0.8])  # too low a rate brings nothing, but kills nothing
+    assert lowest_deadly(played(final=low)) == np.inf
+
+
+def test_what_is_dead_is_followed_along_rewinds_and_new_networks():
+    # up to a deadly rate, kept there, back by two with a lower rate, up again, and a new network
+    taken = [KEEP, HIGHEST, KEEP, 2 * 7 + LOWEST, HIGHEST, 28, KEEP]
+    task = played(rate=0.4, actions=taken)
+    peaks = np.log10(task.rates * (STEPS + 0.5) / (STEPS - np.arange(STEPS)[:, None] + 0.5))
+    killed = killed_rows(task, table(), peaks)[:, -1]
+    assert killed[:2].sum() == 0
+    assert killed[2].tolist() == [True, False, False, False]
+    assert killed[3].tolist() == [True, True, False, False]
+    assert killed[4].tolist() == [False, False, False, False]  # two back: alive, and rows behind it
+    assert killed[5].tolist() == [True, False, False, False]
+    # a new network at a rate that is deadly still
+    assert killed[6, 0]
+    impossible = task.masks.copy()
+    impossible[3, -1, 2 * 7 + LOWEST] = False
+    stays = killed_rows(played(rate=0.4, actions=taken, masks=impossible), table(), peaks)[:, -1]
+    assert stays[4].tolist() == [True, True, True, False]
+
+
+def test_out_of_a_dead_network_leads_only_the_way_back_or_a_new_one():
+    task = played(rate=5.0)
+    found = best(task)[:, -1]
+    assert found[1] // 7 == 1 and found[1] % 7 < KEEP  # to the network that it began with, lower
+    assert (found[4:8] == LOWEST).all()  # all rows are dead by then: a lower rate, and then a new network
+    lower = best(played(rate=5.0, actions=[KEEP, KEEP, KEEP, KEEP, LOWEST, 1]))[:, -1]
+    assert lower[4:7].tolist() == [LOWEST, 1, 28]
+    masks = task.masks.copy()
+    masks[..., 28] = False
+    left = best(played(rate=5.0, masks=masks))[4:, -1]
+    assert (left == KEEP).all()  # no rate helps
+
+
+def test_networks_that_cannot_die_are_led_down():
+    assert (factors_of(played(rate=5.0, can_die=False))[:, -1] < 1).all()
+    assert (best(played(rate=5.0, can_die=False))[4:, -1] < 7).all()
+
+
+def test_a_loss_that_has_just_become_worse_is_gone_back_from():
+    task = played(rate=0.9)
+    column = METRICS.index("log_loss_ratio")
+    task.rows[6, -1, 0, :, column] = task.rows[6, -1, 1, :, column] + 0.4
+    action = best(task)[6, -1]
+    assert action // 7 == 1 and action % 7 < KEEP
+    assert (best(task)[5, -1]) < 7
+
+
+def test_what_going_on_would_lose_is_kept_by_stopping_or_nearly_so():
+    scores = np.full((STEPS, 10), 0.15)
+    scores[5:, -2] = 0.85  # of a line that ends at 0.1
+    worth = advantages(played(scores=scores, can_die=False), table())
+    np.testing.assert_allclose(worth[5:, -2, -1], 0.75)
+    np.testing.assert_allclose(worth[5:, -2, LOWEST], 0.754)
+    assert (worth[1:5, -2, -1] < 0.1).all() and (worth[0, :, -1] < -0.2).all()
+    assert (worth[1:, 4, -1] < -0.6).all()  # of the best line
+
+
+def test_rows_of_other_untrained_networks_are_no_way_back():
+    task = played(rate=0.9)
+    task.rows[..., METRICS.index("lineage_updates")] = 0
+    assert (advantages(task, table())[..., 7:28] == -0.3).all()
