@@ -204,6 +204,7 @@ def read_json_lines(path: Path, kind: Kind, *, whole: bool = True) -> Iterator[A
 _DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
+    "F16": torch.float16,
     "I64": torch.int64,
     "I32": torch.int32,
     "I16": torch.int16,

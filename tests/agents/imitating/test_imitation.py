@@ -21,7 +21,7 @@ from agents.imitating.sweeps import Round, States, SweepTrial, _Block
 from agents.runs.folder import RunConfig, RunFolder
 from agents.runs.lifecycle import Interrupted, Interruption
 from agents.training.models import action_bias
-from autotrain_env import AutoTrainConfig, AutoTrainEnv, Normalized, Task
+from autotrain_env import MLP, AutoTrainConfig, AutoTrainEnv, Normalized, Task
 from autotrain_env.errors import InvalidValueError
 from autotrain_env.policies.stacked import make_spec
 from autotrain_env.policies.trained import TrainedPolicy, load_policy
@@ -130,13 +130,14 @@ def test_a_fit_takes_what_was_best(tmp_path: Path):
     generator = np.random.default_rng(0)
     size, count = run.spec.observation_space.shape[0], run.spec.num_actions
     observations = generator.normal(size=(400, size)).astype(np.float16)
+    observations[:, 3:] = 0
     best = np.where(observations[:, 0] > 0, 2, 9)  # a rewind that is hardly ever tried at first, too
     worth = np.full((400, count), -0.1, np.float16)
     worth[np.arange(400), best] = 0.1
     masks = np.ones((400, count), bool)
     masks[::2, 9] = False
     states = States(observations, masks, worth, np.ones(400, np.float32))
-    settings = ImitationHyperparameters(net_arch=(16,), fit_steps=300, batch_size=64)
+    settings = ImitationHyperparameters(net_arch=(16,), fit_steps=500, batch_size=64, learning_rate=0.02)
     bias = action_bias(run.env_config, -1.0, -2.0)
     before = torch.random.get_rng_state()
     fitted = [fit(states, _spec(run, 16), bias, settings, seed) for seed in (0, 0, 1)]
@@ -277,7 +278,7 @@ def test_which_networks_can_be_killed(classifier: str, dies: bool):
     from agents.imitating.sweeps import _can_die
 
     assert _can_die(Task(classifier=classifier)) is dies
-    assert not _can_die(Task(classifier=Normalized("mlp-8", "layer_norm")))
+    assert not _can_die(Task(classifier=Normalized(MLP((8,)), "layer_norm")))
 
 
 def test_the_trial_says_how_many_lanes_a_task_has():
