@@ -143,12 +143,12 @@ def test_a_policy_that_was_trained_to_do_without_a_holdout_needs_none(tmp_path: 
     environment = {"id": "AutoTrainRuns-v0", "kwargs": process}
     spec = make_spec(env.observation_space, env.action_space, normalize=False, environment=environment)
     weights = torch.zeros(policy_layout(spec).size)
-    single_policy(spec, weights, Moments.empty(3 * 2 * 11)).save(tmp_path)
+    single_policy(spec, weights, Moments.empty(3 * 2 * 12)).save(tmp_path)
     for given, measured in ((None, [1, 1]), (loaders()[1], [0, 1])):
         controller, train = controlled(tmp_path, holdout=given)
         run(controller, train)
         assert controller.over and controller.config.lr_bounds == (1e-6, 100.0)
-        assert controller.situation().rows[0, 0, -1, -2:].tolist() == measured
+        assert controller.situation().rows[0, 0, -1, -3:-1].tolist() == measured
     with pytest.raises(InvalidValueError, match="holdout"):
         controlled("many", holdout=None)
 

@@ -16,6 +16,7 @@ from agents.training.hyperparameters import HYPERPARAMETERS, load_hyperparameter
 from agents.training.models import action_bias, make_model
 from autotrain_env import ENVIRONMENTS, AutoTrainConfig
 from autotrain_env.envs.sb3 import make_sb3_env
+from autotrain_env.process.observations import METRIC_SETS
 from autotrain_env.policies.trained import load_policy
 from tests.helpers import tiny
 from tests.helpers.policies import SHORT, assert_alike, found_by_evolution, untrained
@@ -77,8 +78,8 @@ def test_attention_over_states_is_exported_too(name: str, env_id: str, layout: s
     described = load_policy(tmp_path).spec.layers[1]
     config = model.get_env().get_attr("config")[0]
     shape = {"rows": config.num_snapshots, "windows": config.history_length}
-    if config.metrics == "extended":
-        shape["metrics"] = 11
+    if config.metrics != "basic":
+        shape["metrics"] = len(METRIC_SETS[config.metrics])
     assert described == {"type": "state_attention", **shape, "width": 32, "heads": 4}
 
 
