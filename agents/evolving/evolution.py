@@ -14,7 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 from agents.evolving.hyperparameters import begin_search, check_tasks, read_hyperparameters
 from agents.evolving.members import Generation, Outcome, Trial, without_memory
 from agents.evolving.workers import Workers
-from agents.runs.folder import RunConfig, RunFolder, portable
+from agents.runs.folder import RunConfig, RunFolder, recorded_environment
 from agents.runs.lifecycle import (
     Interrupted,
     Interruption,
@@ -89,7 +89,7 @@ class Evolution:
         self.spec = self.settings.describe_policy(
             env.single_observation_space,
             env.single_action_space,
-            environment={"id": config.env_id, "kwargs": portable(config.env)},
+            environment=recorded_environment(config),
             versions={name: config.versions[name] for name in ("autotrain-env", "torch")},
         )
         self.trial = Trial(

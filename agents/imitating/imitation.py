@@ -14,7 +14,7 @@ from agents.evolving.workers import Workers
 from agents.imitating.fitting import fit
 from agents.imitating.hyperparameters import check_imitated, read_imitation_hyperparameters
 from agents.imitating.sweeps import Round, States, SweepTrial
-from agents.runs.folder import RunConfig, RunFolder, portable
+from agents.runs.folder import RunConfig, RunFolder, recorded_environment
 from agents.runs.lifecycle import (
     Interrupted,
     Interruption,
@@ -86,7 +86,7 @@ class Imitation:
             self.evaluation_env.single_action_space,
             self.settings.net_arch,
             masked=True,
-            environment={"id": config.env_id, "kwargs": portable(config.env)},
+            environment=recorded_environment(config),
             versions={name: config.versions[name] for name in ("autotrain-env", "torch")},
         )
         names = ("rates", "walkers", "explore", "states_per_task", "block_size", "threads")

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 from autotrain_env import ENVIRONMENTS, AutoTrainConfig
+from autotrain_env.control.plan import trained_decisions
 from autotrain_env.errors import InvalidValueError, check, unknown_name
 from autotrain_env.files import is_leftover, replace_file
 from autotrain_env.policies.trained import LARGEST_WEIGHTS, WEIGHTS_NAME
@@ -554,6 +555,16 @@ def portable(env: Mapping[str, Any]) -> dict[str, Any]:
     What others have written must decide neither where this machine looks or writes nor what it asks for.
     """
     return {name: value for name, value in env.items() if name not in OF_MACHINES}
+
+
+def recorded_environment(config: RunConfig) -> dict[str, Any]:
+    """Returns what a trained policy says of its environment: id, arguments, and decisions in an episode."""
+    arguments = {**ENVIRONMENTS.get(config.env_id, {}), **config.env}
+    return {
+        "id": config.env_id,
+        "kwargs": portable(config.env),
+        "decisions": trained_decisions(arguments),
+    }
 
 
 def as_plain(value: Any) -> Any:

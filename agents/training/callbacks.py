@@ -5,7 +5,7 @@ from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback
 
-from agents.runs.folder import RunConfig, RunFolder, portable
+from agents.runs.folder import RunConfig, RunFolder, recorded_environment
 from agents.runs.lifecycle import (
     Interrupted,
     Interruption,
@@ -92,7 +92,7 @@ class Keeper(BaseCallback):
 
     def policy(self) -> TrainedPolicy:
         """Returns the policy as it is now."""
-        return export_policy(self.model, {"id": self.config.env_id, "kwargs": portable(self.config.env)})
+        return export_policy(self.model, recorded_environment(self.config))
 
     def evaluate(self) -> dict[str, float]:
         """Play the development episodes and add a point to the curve; training's streams stay the same."""

@@ -89,7 +89,7 @@ def make_plan(
         arguments["num_snapshots"] = 1  # it never looks back
     arguments |= process
     if decisions is None:
-        decisions = trained_decisions(trained)
+        decisions = named_decisions(found) or trained_decisions(trained)
     check_whole("decisions", decisions, 1)
     check_whole("total_updates", total_updates, 1)
     check(
@@ -107,6 +107,14 @@ def make_plan(
     config = AutoTrainConfig(**arguments, inner_steps=inner_steps, budget=budget)
     name = str(policy) if isinstance(policy, (str, PathLike)) else describe(policy)
     return Plan(found, name, config, int(total_updates))
+
+
+def named_decisions(policy: Policy) -> int | None:
+    """Returns how many decisions a policy's file says that a run is to have, if it does."""
+    said = policy.spec.environment.get("decisions") if isinstance(policy, TrainedPolicy) else None
+    if said is not None:
+        check_whole("decisions in the policy's file", said, 1)
+    return said
 
 
 def trained_decisions(environment: dict[str, Any]) -> int:

@@ -57,6 +57,9 @@ class AutoTrainEnv(gymnasium.Env[np.ndarray, Any]):
     | `"continuous"` | `Box(-1, 1, (H + 3,))` | factor `max_lr_factor**a`; rewind logits; re-init; stop |
     | `"learning_rate"` | `Box(-1, 1, (1,))` | the learning rate itself, on a log scale between its bounds |
 
+    With `annealing="linear"` a factor of 1 keeps to a line on which the rate falls to 0 at the end of the
+    budget: each env step multiplies it by (L - 1/2) / (L + 1/2) besides, with L env steps left.
+
     A continuous rewind follows softmax(10 * logits) over the rows that exist (`rewind_sampling="argmax"`
     takes the likeliest); re-init happens above 0.9, stop above 0.95.
 

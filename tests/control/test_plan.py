@@ -46,6 +46,19 @@ def test_a_policy_brings_its_process_and_its_number_of_decisions(tmp_path: Path)
     assert make_plan(Cosine(), 2_000, None, {}).config.num_snapshots == 1  # which never looks back
 
 
+def test_a_file_that_names_the_number_of_decisions_is_followed(tmp_path: Path):
+    policy = load_policy("many")
+    for named in (45, "45", 0, 1.5):
+        object.__setattr__(policy.spec, "environment", {**policy.spec.environment, "decisions": named})
+        policy.save(tmp_path)
+        if named == 45:
+            assert make_plan(tmp_path, 2_000, None, {}).decisions == 44  # of 45 updates, whole windows
+            assert make_plan(tmp_path, 2_000, 10, {}).decisions == 10
+        else:
+            with pytest.raises(InvalidValueError, match=f"decisions in the policy's file={named!r}"):
+                make_plan(tmp_path, 2_000, None, {})
+
+
 @pytest.mark.parametrize(("tasks", "decisions"), [("many", 30), ("real_runs", 50), ("short_real_runs", 30)])
 def test_decisions_of_tasks_that_last_differently(tasks: str, decisions: int):
     assert trained_decisions({"tasks": tasks}) == decisions

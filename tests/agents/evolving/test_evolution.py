@@ -157,7 +157,11 @@ def test_what_a_run_leaves(kind: str, whole: Whole):
     assert len({row["episode_seed"] for row in rows_of(run.decisions)}) == 3  # of the evaluations
     assert list(run.tensorboard.glob("events*"))
     policy = load_policy(run.path)
-    assert policy.spec.environment == {"id": "AutoTrain-v0", "kwargs": SMALL}
+    assert policy.spec.environment == {
+        "id": "AutoTrain-v0",
+        "kwargs": SMALL,
+        "decisions": 3,
+    }
     assert policy.deterministic
     assert not list(run.path.rglob(".*"))
 

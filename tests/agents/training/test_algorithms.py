@@ -16,8 +16,8 @@ from agents.training.hyperparameters import HYPERPARAMETERS, load_hyperparameter
 from agents.training.models import action_bias, make_model
 from autotrain_env import ENVIRONMENTS, AutoTrainConfig
 from autotrain_env.envs.sb3 import make_sb3_env
-from autotrain_env.process.observations import METRIC_SETS
 from autotrain_env.policies.trained import load_policy
+from autotrain_env.process.observations import METRIC_SETS
 from tests.helpers import tiny
 from tests.helpers.policies import SHORT, assert_alike, found_by_evolution, untrained
 

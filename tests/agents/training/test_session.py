@@ -174,7 +174,11 @@ def test_what_a_run_leaves(whole: Whole):
     rows = rows_of(run.decisions)
     assert len(rows) == 96 and {row["lane"] for row in rows} == {0, 1}
     assert list(run.tensorboard.glob("events*"))
-    assert load_policy(run.path).spec.environment == {"id": "AutoTrain-v0", "kwargs": SMALL}
+    assert load_policy(run.path).spec.environment == {
+        "id": "AutoTrain-v0",
+        "kwargs": SMALL,
+        "decisions": 3,
+    }
     assert not list(run.path.rglob(".*"))
 
 
