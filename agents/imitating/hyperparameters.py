@@ -1,6 +1,5 @@
 """Hyperparameters of `train dagger`: read and checked."""
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -99,8 +98,3 @@ def check_imitated(config: AutoTrainConfig) -> None:
     check(config.score != "neg_log_loss", "score", config.score, "an accuracy for dagger")
     levels = len(config.task_distribution.levels)
     check(levels == 1, "tasks", f"a curriculum of {levels} levels", "of one level for dagger")
-
-
-def described(settings: ImitationHyperparameters) -> dict[str, Any]:
-    """Returns the settings as JSON can hold them."""
-    return dataclasses.asdict(settings) | {"net_arch": list(settings.net_arch)}

@@ -13,15 +13,15 @@ from agents.imitating.fitting import fit
 from agents.imitating.hyperparameters import (
     ImitationHyperparameters,
     check_imitated,
-    described,
     read_imitation_hyperparameters,
 )
 from agents.imitating.imitation import Imitation, ImitationProgress, imitate
-from agents.imitating.sweeps import Round, States, SweepTrial, _Block
+from agents.imitating.sweeps import Round, States, SweepTrial, _Block, _can_die
 from agents.runs.folder import RunConfig, RunFolder
 from agents.runs.lifecycle import Interrupted, Interruption
+from agents.training.hyperparameters import load_hyperparameters
 from agents.training.models import action_bias
-from autotrain_env import MLP, AutoTrainConfig, AutoTrainEnv, Normalized, Task
+from autotrain_env import ENVIRONMENTS, MLP, AutoTrainConfig, AutoTrainEnv, Normalized, Task
 from autotrain_env.errors import InvalidValueError
 from autotrain_env.policies.stacked import make_spec
 from autotrain_env.policies.trained import TrainedPolicy, load_policy
@@ -222,8 +222,6 @@ def test_the_policy_acts_in_its_environment(whole: RunFolder):
 
 
 def _arguments() -> dict[str, Any]:
-    from autotrain_env import ENVIRONMENTS
-
     return dict(ENVIRONMENTS[RUNS])
 
 
@@ -266,8 +264,9 @@ def test_hyperparameters_that_are_not_allowed(given: dict[str, Any], message: st
 
 def test_settings_are_what_is_written():
     settings = read_imitation_hyperparameters(FEW | {"n_envs": 3, "n_timesteps": 5})
-    assert described(settings)["net_arch"] == [8] and settings.rates == 4
-    assert read_imitation_hyperparameters(described(settings)) == settings
+    assert settings.net_arch == (8,) and settings.rates == 4 and settings.fit_steps == 5
+    known = load_hyperparameters("dagger", RUNS)
+    assert read_imitation_hyperparameters(known) == ImitationHyperparameters()
 
 
 @pytest.mark.parametrize(
@@ -275,8 +274,6 @@ def test_settings_are_what_is_written():
     [("linear", False), ("mlp-8", True), ("cnn", True), ("mlp-8+batch_norm", False)],
 )
 def test_which_networks_can_be_killed(classifier: str, dies: bool):
-    from agents.imitating.sweeps import _can_die
-
     assert _can_die(Task(classifier=classifier)) is dies
     assert not _can_die(Task(classifier=Normalized(MLP((8,)), "layer_norm")))
 
