@@ -22,9 +22,9 @@ from agents.runs.lifecycle import (
     log_scalars,
     log_sizes,
     note_evaluation,
-    truncate_logs,
+    state_to_resume,
 )
-from agents.runs.plain import read_state, write_plain
+from agents.runs.plain import write_plain
 from agents.runs.progress import Reporter
 from agents.runs.seeds import evolution_seed
 from autotrain_env.envs.vector_env import AutoTrainVectorEnv
@@ -206,10 +206,7 @@ def evolve(
         InvalidValueError: If something in the configuration is not allowed.
         Interrupted: After Ctrl-C, once a checkpoint is saved.
     """
-    checkpoint = folder.newest_checkpoint() if resume else None
-    state = None if checkpoint is None else read_state(checkpoint, config)
-    if resume:  # before the run opens its log: what was written after the checkpoint is forgotten
-        truncate_logs(_logs(folder), state["sizes"] if state else {})
+    state = state_to_resume(config, folder, _logs(folder)) if resume else None
     run = Evolution(config, folder, workers)
     with (
         closing(run.evaluation_env),

@@ -23,9 +23,9 @@ from agents.runs.lifecycle import (
     log_scalars,
     log_sizes,
     note_evaluation,
-    truncate_logs,
+    state_to_resume,
 )
-from agents.runs.plain import read_state, write_plain
+from agents.runs.plain import write_plain
 from agents.runs.progress import Reporter
 from agents.training.models import action_bias
 from autotrain_env.policies.evaluation import make_evaluation_env
@@ -170,10 +170,7 @@ def imitate(
         InvalidValueError: If something in the configuration is not allowed.
         Interrupted: After Ctrl-C, once a checkpoint is saved.
     """
-    checkpoint = folder.newest_checkpoint() if resume else None
-    state = None if checkpoint is None else read_state(checkpoint, config)
-    if resume:  # before the run opens its log: what was written after the checkpoint is forgotten
-        truncate_logs(_logs(folder), state["sizes"] if state else {})
+    state = state_to_resume(config, folder, _logs(folder)) if resume else None
     run = Imitation(config, folder, workers)
     with (
         closing(run.evaluation_env),

@@ -13,7 +13,8 @@ from typing import Any
 import gymnasium
 from torch.utils.tensorboard import SummaryWriter
 
-from agents.runs.folder import RunFolder
+from agents.runs.folder import RunConfig, RunFolder
+from agents.runs.plain import read_state
 from agents.runs.seeds import DEVELOPMENT_SEED
 from autotrain_env import AutoTrainConfig, AutoTrainVectorEnv
 from autotrain_env.errors import InvalidValueError
@@ -92,6 +93,28 @@ def truncate_logs(logs: Iterable[Path], sizes: dict[str, int]) -> None:
     for path in paths:
         if path.exists():
             os.truncate(path, sizes.get(path.name, 0))
+
+
+def state_to_resume(config: RunConfig, folder: RunFolder, logs: Iterable[Path]) -> dict[str, Any] | None:
+    """Returns what a run's newest checkpoint holds, and forgets what logs have from after it.
+
+    To be called before the run opens its logs.
+
+    Args:
+        config: Configuration of the run.
+        folder: Its folder.
+        logs: Files that it adds rows to.
+
+    Returns:
+        The state; `None` where there is no checkpoint yet.
+
+    Raises:
+        InvalidValueError: If the checkpoint or a log is damaged.
+    """
+    checkpoint = folder.newest_checkpoint()
+    state = None if checkpoint is None else read_state(checkpoint, config)
+    truncate_logs(logs, state["sizes"] if state else {})
+    return state
 
 
 def _check_log(path: Path, size: int) -> None:

@@ -9,8 +9,7 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.runs.folder import RunConfig, RunFolder
-from agents.runs.lifecycle import truncate_logs
-from agents.runs.plain import read_state
+from agents.runs.lifecycle import state_to_resume
 from agents.runs.progress import Reporter
 from agents.runs.seeds import training_seed
 from agents.training.algorithms import check_action_space, find_algorithm
@@ -39,10 +38,7 @@ def train(
         InvalidValueError: If the algorithm cannot act in the environment.
         Interrupted: After Ctrl-C, once a checkpoint is saved.
     """
-    checkpoint = folder.newest_checkpoint() if resume else None
-    state = None if checkpoint is None else read_state(checkpoint, config)
-    if resume:
-        truncate_logs((folder.decisions, folder.evaluations), state["sizes"] if state else {})
+    state = state_to_resume(config, folder, (folder.decisions, folder.evaluations)) if resume else None
     with closing(
         make_sb3_env(
             config.env_id,
@@ -53,10 +49,12 @@ def train(
         )
     ) as env:
         check_action_space(find_algorithm(config.algorithm), env.action_space, config.env_id)
-        if checkpoint is None or state is None:
+        if state is None:
             model = begin_model(config, env)
             env.seed(training_seed(config.seed, config.num_envs))
         else:
+            checkpoint = folder.newest_checkpoint()
+            assert checkpoint is not None  # whose state it is
             model = load_checkpoint(checkpoint, state, config, env)
         model.set_logger(configure(str(folder.tensorboard), ["tensorboard"]))
         keeper = Keeper(config, folder, report)

@@ -136,7 +136,7 @@ def test_a_resumed_run_counts_the_minutes_before(
     assert 0 < run.result()["minutes"] < 60
     assert 0 < read_state(run.checkpoints()[-1], configuration())["minutes"] < 60
     monkeypatch.setattr(
-        "agents.evolving.evolution.read_state", lambda *found: read_state(*found) | {"minutes": 100.0}
+        "agents.runs.lifecycle.read_state", lambda *found: read_state(*found) | {"minutes": 100.0}
     )
     assert 100 < evolve(configuration(), run, silent, Serial(), resume=True)["minutes"] < 160
 

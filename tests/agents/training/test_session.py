@@ -144,7 +144,7 @@ def test_a_resumed_run_counts_the_minutes_before(
     run = copy_of(whole("ppo"), tmp_path / "run", finished=False)
     assert 0 < read_state(run.checkpoints()[-1], configuration())["minutes"] < 60
     monkeypatch.setattr(
-        "agents.training.session.read_state", lambda *found: read_state(*found) | {"minutes": 100.0}
+        "agents.runs.lifecycle.read_state", lambda *found: read_state(*found) | {"minutes": 100.0}
     )
     assert 100 < train(configuration(), run, silent, resume=True)["minutes"] < 160
 
