@@ -13,20 +13,23 @@ from autotrain_env.policies.stacked import policy_layout
 
 LARGEST_ADVANTAGE = 0.5
 LEAST_DEVIATION = 1e-3
+IMPOSSIBLE_LOGIT = -1e9
+LEAST_LOG = -20.0  # of a probability, so that impossible actions count for nothing
 
 
 def fit(
-    states: States, spec: PolicySpec, bias: np.ndarray, settings: ImitationHyperparameters, seed: int
+    states: States, spec: PolicySpec, settings: ImitationHyperparameters, seed: int
 ) -> dict[str, Tensor]:
     """Fit a policy so that the mean advantage of its actions is as large as can be.
 
     The probabilities of all actions count in every state, which is the gradient of a policy without its
-    noise (AggreVaTe: Ross and Bagnell, arXiv:1406.5979; Sun et al., arXiv:1703.01030).
+    noise (AggreVaTe: Ross and Bagnell, arXiv:1406.5979; Sun et al., arXiv:1703.01030). Of an action that is
+    hardly ever taken it says next to nothing, so that rewinds would never be learned. So the fit begins
+    with the cross-entropy against the softmax of advantages, and goes over to that gradient bit by bit.
 
     Args:
         states: States, and the advantages of all actions.
         spec: Description of the policy: flattened, normalised, linear layers with tanh.
-        bias: Initial logits, shape (number of actions,).
         settings: How long and how fast.
         seed: Seed of the first weights and of the minibatches.
 
@@ -39,7 +42,7 @@ def fit(
     deviation = torch.from_numpy(moments.deviation()).float() + LEAST_DEVIATION
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = _network(spec, bias)
+        network = _network(spec)
         optimizer = torch.optim.AdamW(
             network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
         )
@@ -49,19 +52,24 @@ def fit(
         size = min(settings.batch_size, len(states))
         order = torch.randperm(len(states))
         at = 0
-        for _ in range(settings.fit_steps):
+        for step in range(settings.fit_steps):
             if at + size > len(states):
                 order, at = torch.randperm(len(states)), 0
             batch = order[at : at + size]
             at += size
             inputs = (observations[batch].float() - mean) / deviation
             logits = network(inputs.clamp(-MAX_NORMALIZED, MAX_NORMALIZED))
-            logs = logits.masked_fill(~masks[batch], -1e9).log_softmax(1)
-            probabilities = logs.exp()
+            possible = masks[batch]
+            logs = logits.masked_fill(~possible, IMPOSSIBLE_LOGIT).log_softmax(1)
             advantage = worth[batch].float().clamp(-LARGEST_ADVANTAGE, LARGEST_ADVANTAGE)
-            gain = (probabilities * (advantage - settings.entropy * logs.clamp(min=-20))).sum(1)
+            target = (advantage / settings.temperature).masked_fill(~possible, IMPOSSIBLE_LOGIT).softmax(1)
+            likely = logs.clamp(min=LEAST_LOG)
+            cross_entropy = -(target * likely).sum(1)
+            gain = (logs.exp() * (advantage - settings.entropy * likely)).sum(1)
+            share = step / settings.fit_steps
+            loss = (1 - share) * cross_entropy - share * gain / settings.temperature
             optimizer.zero_grad()
-            (-(weights[batch] * gain).mean()).backward()
+            (weights[batch] * loss).mean().backward()
             optimizer.step()
             schedule.step()
     fitted = {"layers.1.mean": mean, "layers.1.deviation": deviation}
@@ -72,8 +80,8 @@ def fit(
     return fitted
 
 
-def _network(spec: PolicySpec, bias: np.ndarray) -> nn.Sequential:
-    """Returns the layers after the one that normalises, the last one near the initial logits."""
+def _network(spec: PolicySpec) -> nn.Sequential:
+    """Returns the layers after the one that normalises, the last one near 0."""
     network = nn.Sequential(
         *(
             nn.Linear(layer["in"], layer["out"]) if layer["type"] == "linear" else nn.Tanh()
@@ -84,5 +92,5 @@ def _network(spec: PolicySpec, bias: np.ndarray) -> nn.Sequential:
     assert isinstance(last, nn.Linear)
     with torch.no_grad():
         last.weight *= 0.1
-        last.bias.copy_(torch.from_numpy(bias))
+        last.bias.zero_()
     return network

@@ -25,6 +25,7 @@ class ImitationHyperparameters:
         batch_size: States in a minibatch.
         learning_rate: Largest rate of a fit, by AdamW on a one-cycle schedule.
         weight_decay: Weight decay of a fit.
+        temperature: What advantages are divided by, so that their softmax is what a fit begins with.
         entropy: Weight of the policy's entropy beside its advantage.
         block_size: Tasks played side by side.
         threads: Threads of torch in every process.
@@ -36,11 +37,12 @@ class ImitationHyperparameters:
     walkers: int = 4
     explore: float = 0.2
     states_per_task: int = 256
-    fit_steps: int = 2500
+    fit_steps: int = 3000
     batch_size: int = 1024
     learning_rate: float = 0.002
-    weight_decay: float = 0.001
-    entropy: float = 0.002
+    weight_decay: float = 0.1
+    temperature: float = 0.03
+    entropy: float = 0.003
     block_size: int = 8
     threads: int = 1
 
@@ -57,9 +59,8 @@ class ImitationHyperparameters:
         check_number("explore", self.explore, lambda number: 0 <= number <= 1, "between 0 and 1")
         for name in ("weight_decay", "entropy"):
             check_number(name, getattr(self, name), lambda number: 0 <= number < 1, "at least 0, below 1")
-        check_number(
-            "learning_rate", self.learning_rate, lambda number: 0 < number < 1, "above 0 and below 1"
-        )
+        for name in ("learning_rate", "temperature"):
+            check_number(name, getattr(self, name), lambda number: 0 < number < 1, "above 0 and below 1")
 
 
 def read_imitation_hyperparameters(given: Mapping[str, Any]) -> ImitationHyperparameters:

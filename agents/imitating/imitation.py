@@ -27,13 +27,9 @@ from agents.runs.lifecycle import (
 )
 from agents.runs.plain import write_plain
 from agents.runs.progress import Reporter
-from agents.training.models import action_bias
 from autotrain_env.policies.evaluation import make_evaluation_env
 from autotrain_env.policies.stacked import make_spec
 from autotrain_env.policies.trained import TrainedPolicy
-
-REWIND_BIAS, LR_FACTOR_BIAS = -1.0, -2.0
-"""Initial logits: a fit that hardly ever tries an action learns nothing of it."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +103,7 @@ class Imitation:
         swept = self.workers.evaluate(self.trial, round_, self.settings.tasks_per_round)
         known = [] if progress.states is None else [progress.states]
         states = States.join([*known, swept.states])
-        bias = action_bias(self.env_config, REWIND_BIAS, LR_FACTOR_BIAS)
-        weights = fit(states, self.spec, bias, self.settings, self.config.seed + progress.round)
+        weights = fit(states, self.spec, self.settings, self.config.seed + progress.round)
         after = ImitationProgress(
             progress.round + 1,
             states,

@@ -20,7 +20,6 @@ from agents.imitating.sweeps import Round, States, SweepTrial, _Block, _can_die
 from agents.runs.folder import RunConfig, RunFolder
 from agents.runs.lifecycle import Interrupted, Interruption
 from agents.training.hyperparameters import load_hyperparameters
-from agents.training.models import action_bias
 from autotrain_env import ENVIRONMENTS, MLP, AutoTrainConfig, AutoTrainEnv, Normalized, Task
 from autotrain_env.errors import InvalidValueError
 from autotrain_env.policies.stacked import make_spec
@@ -138,9 +137,8 @@ def test_a_fit_takes_what_was_best(tmp_path: Path):
     masks[::2, 9] = False
     states = States(observations, masks, worth, np.ones(400, np.float32))
     settings = ImitationHyperparameters(net_arch=(16,), fit_steps=500, batch_size=64, learning_rate=0.02)
-    bias = action_bias(run.env_config, -1.0, -2.0)
     before = torch.random.get_rng_state()
-    fitted = [fit(states, _spec(run, 16), bias, settings, seed) for seed in (0, 0, 1)]
+    fitted = [fit(states, _spec(run, 16), settings, seed) for seed in (0, 0, 1)]
     assert torch.equal(torch.random.get_rng_state(), before)
     assert all(torch.equal(fitted[0][name], fitted[1][name]) for name in fitted[0])
     assert any(not torch.equal(fitted[0][name], fitted[2][name]) for name in fitted[0])
@@ -163,7 +161,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     shares: list[float] = []
     result = imitate(config, run, shares.append, Serial())
     assert shares == sorted(shares) and shares[-1] >= 1 > shares[-2]
-    assert result["steps"] >= 300 and result["updates"] >= result["steps"] * 10
+    assert result["steps"] >= 300 and 0 < result["updates"] <= result["steps"] * 10
     assert len(run.evaluations.read_text().splitlines()) == len(shares)
     return run
 
@@ -250,6 +248,7 @@ def test_environments_in_which_hindsight_tells_nothing(env: dict[str, Any], mess
         ({"net_arch": []}, "net_arch=.* is not allowed"),
         ({"net_arch": [0]}, "net_arch=0 is not allowed"),
         ({"learning_rate": 0}, "learning_rate=0 is not allowed"),
+        ({"temperature": 0}, "temperature=0 is not allowed"),
         ({"entropy": -1}, "entropy=-1 is not allowed"),
         (
             {"task_per_round": 3},
