@@ -29,7 +29,8 @@ FINAL_TARGETS = ("fashion_cnn", "cifar_resnet")
 SEEDS = (0, 1, 2)
 TUNING_SEED = 1_000
 RATES = 8  # from the usual rate over 32 to the usual rate times 64, by factors of three
-COLUMNS = ("controller", "adamw", "cosine", "tuned")
+COLUMNS = ("controller", "runs", "adamw", "cosine", "tuned")
+OPTIONAL = ("runs",)  # columns that a job may lack
 
 
 def rates(job: Job) -> list[float]:
@@ -79,7 +80,7 @@ class Records:
         """Note a look at a final target."""
         when = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
         with (self.folder / "looks.jsonl").open("a") as file:
-            file.write(json.dumps({"when": when, "targets": [name], "policies": ["many"]}) + "\n")
+            file.write(json.dumps({"when": when, "targets": [name], "policies": ["many", "runs"]}) + "\n")
 
 
 def make(records: Records, name: str) -> None:
@@ -88,7 +89,14 @@ def make(records: Records, name: str) -> None:
         records.note_look(name)
     best = records.tuned_rate(name)
     for seed in SEEDS:
-        for method, rate in (("controller", None), ("adamw", None), ("cosine", None), ("cosine", best)):
+        methods = (
+            ("controller", None),
+            ("runs", None),
+            ("adamw", None),
+            ("cosine", None),
+            ("cosine", best),
+        )
+        for method, rate in methods:
             row = records.get(name, method, rate, seed)
             print(name, method, rate, seed, f"{row['last']:.4f}", f"{row['seconds']:.0f} s", flush=True)
 
@@ -102,6 +110,7 @@ def cells(records: Records, name: str) -> dict[str, list[dict[str, Any]]] | None
     best = max(tuning, key=lambda row: row["holdout"])["rate"]
     wanted = {
         "controller": ("controller", None),
+        "runs": ("runs", None),
         "adamw": ("adamw", None),
         "cosine": ("cosine", None),
         "tuned": ("cosine", best),
@@ -114,15 +123,16 @@ def cells(records: Records, name: str) -> dict[str, list[dict[str, Any]]] | None
             for row in rows
             if (row["method"], row["rate"], row["seed"]) == (method, rate, seed)
         ]
-    return found if all(len(column) == len(SEEDS) for column in found.values()) else None
+    needed = [column for name, column in found.items() if name not in OPTIONAL]
+    return found if all(len(column) == len(SEEDS) for column in needed) else None
 
 
 def table(records: Records) -> str:
     """Returns the table of the jobs that are complete."""
     lines = [
-        "| job | controller | AdamW, 0.001 | cosine, usual | cosine, tuned | controller over tuned "
-        "| controller, best weights | rewinds, re-inits, divergences |",
-        "|---|---|---|---|---|---|---|---|",
+        "| job | controller | with the policy for real runs | AdamW, 0.001 | cosine, usual | cosine, tuned "
+        "| controller over tuned | controller, best weights | rewinds, re-inits, divergences |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name in JOBS:
         found = cells(records, name)
@@ -131,6 +141,9 @@ def table(records: Records) -> str:
         texts = [name.replace("_", " ") + (" (final target)" if name in FINAL_TARGETS else "")]
         for column in COLUMNS:
             scores = 100 * np.array([row["last"] for row in found[column]])
+            if len(scores) < len(SEEDS):
+                texts.append("–")
+                continue
             texts.append(f"{scores.mean():.1f} ({', '.join(f'{score:.1f}' for score in scores)})")
         pairs = zip(found["controller"], found["tuned"], strict=True)
         gains = [100 * (one["last"] - other["last"]) for one, other in pairs]

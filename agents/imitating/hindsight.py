@@ -148,8 +148,8 @@ def advantages(played: Played, actions: DiscreteActions) -> np.ndarray:
     kept = worth_of_peaks(played, peaks)
     by_curve = reached - kept[..., None]
     killed = killed_rows(played, actions, peaks)
-    dead = killed[:, :, 0]
     diverged = played.metric("diverged")[:, :, 0] > 0.5
+    dead = killed[:, :, 0] | diverged  # whose updates are skipped
     share_left = (left / steps)[..., None]
 
     count = len(factors)
@@ -173,13 +173,10 @@ def advantages(played: Played, actions: DiscreteActions) -> np.ndarray:
         there = younger & played.masks[..., distance * count]
         worth[..., distance * count : (distance + 1) * count][there] = found[there]
     if actions.reinit:
-        at = actions.num_rewinds * count
-        anew = np.maximum((kept - played.chance) * share_left[..., 0] - REINIT_COST, -0.05)
-        worth[..., at] = np.where(dead, anew, -0.1)
-        # a new network keeps the rate: first another rate, then the network
-        after = (reached - played.chance) * share_left - REINIT_COST - LOST_TIME / steps
-        can = dead & played.masks[..., at]
-        worth[..., :count][can] = np.maximum(worth[..., :count], np.where(factors < 0, after, -1))[can]
+        # a new network keeps the rate; where that is deadly it can be gone back to, at a lower one
+        later = reached.max(2) - LOST_TIME / steps
+        anew = (np.maximum(kept, later) - played.chance) * share_left[..., 0] - REINIT_COST
+        worth[..., actions.num_rewinds * count] = np.where(dead, np.maximum(anew, -0.05), -0.1)
     _add_stopping(played, actions, kept, dead, worth)
     return worth
 

@@ -32,7 +32,7 @@ LARGEST_JSON, LARGEST_WEIGHTS = 4 * MIB, 1024 * MIB
 """Bytes of the two files at most."""
 RecurrentState = tuple[np.ndarray, ...]
 """State of a recurrent layer: hidden state, and for an lstm its cell, each of shape (n, hidden)."""
-PRETRAINED = {"many": Path(__file__).parent / "pretrained" / "many"}
+PRETRAINED = {name: Path(__file__).parent / "pretrained" / name for name in ("many", "runs")}
 """Folders of the policies that come with the package, by name."""
 
 
@@ -287,12 +287,16 @@ class TrainedPolicy:
 def load_policy(folder: str | PathLike[str], *, deterministic: bool = True) -> TrainedPolicy:
     """Load a policy that `TrainedPolicy.save` wrote. No code is run by reading it.
 
-    One comes with the package: `"many"`, trained by PPO on digits and synthetic sets (the tasks `"many"`,
-    an earlier form of them at first), to be carried over to other data and networks. It acts in
-    `AutoTrain-v0` with `observation_layout="flat"`.
+    Two come with the package, both for `observation_layout="flat"`:
+
+    * `"many"`, trained by PPO on digits and synthetic sets (the tasks `"many"`, an earlier form of them at
+      first) with gradient descent, acts in `AutoTrain-v0`;
+    * `"runs"`, trained by imitation on the tasks `"short_real_runs"` with six update rules, dense and
+      convolutional networks, acts in `AutoTrainRuns-v0`, and does without a holdout, too.
 
     Args:
-        folder: Folder with `policy.json` and `policy.safetensors`; or `"many"`, where there is no such one.
+        folder: Folder with `policy.json` and `policy.safetensors`; or the name of one that comes with the
+            package, where there is no such folder.
         deterministic: Whether its `decide` takes the likeliest action, or draws.
 
     Returns:

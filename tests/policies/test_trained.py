@@ -13,11 +13,11 @@ import safetensors.torch
 import torch
 from gymnasium import spaces
 
-from autotrain_env import AutoTrainConfig
+from autotrain_env import AutoTrainConfig, LogUniform
 from autotrain_env.files import replace_file
 from autotrain_env.policies.evaluation import evaluate_policy, make_evaluation_env
 from autotrain_env.policies.spec import PolicySpec
-from autotrain_env.policies.trained import TrainedPolicy, load_policy
+from autotrain_env.policies.trained import PRETRAINED, TrainedPolicy, load_policy
 from tests.helpers import tiny
 
 LOW_HIGH = spaces.Box(-1, 1, (2, 3))
@@ -70,6 +70,20 @@ def test_the_policy_that_comes_with_the_package(tmp_path: Path, monkeypatch: pyt
     assert np.ptp(np.log(results["initial_learning_rate"])) > 4
     policy().save("many")  # a folder of that name comes first
     assert load_policy("many").spec.as_json() == policy().spec.as_json()
+
+
+def test_the_policy_for_real_runs_that_comes_with_the_package():
+    trained = load_policy("runs")
+    assert sum(path.stat().st_size for path in PRETRAINED["runs"].iterdir()) < 1_000_000
+    assert trained.spec.environment["decisions"] == 30
+    kwargs = {"observation_layout": "flat", "budget": 600, "inner_steps": 20}
+    for optimizer, rates in (("adamw", (1e-5, 0.1)), ("momentum", (1e-3, 10))):
+        rate = LogUniform(*rates)
+        task = kwargs | {"optimizer": optimizer, "initial_learning_rate": rate, "label_noise": 0.0}
+        for measured in ("train_and_holdout", "nothing"):
+            env = make_evaluation_env("AutoTrainRuns-v0", 16, **task, measured=measured)
+            results = evaluate_policy(env, trained, 16, seed=5)
+            assert results["test_accuracy"].mean() > 0.9 and results["test_accuracy"].min() > 0.75
 
 
 # --- predict ---

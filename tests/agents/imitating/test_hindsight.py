@@ -129,13 +129,21 @@ def test_out_of_a_dead_network_leads_only_the_way_back_or_a_new_one():
     task = played(rate=5.0)
     found = best(task)[:, -1]
     assert found[1] // 7 == 1 and found[1] % 7 < KEEP  # to the network that it began with, lower
-    assert (found[4:8] == LOWEST).all()  # all rows are dead by then: a lower rate, and then a new network
-    lower = best(played(rate=5.0, actions=[KEEP, KEEP, KEEP, KEEP, LOWEST, 1]))[:, -1]
-    assert lower[4:7].tolist() == [LOWEST, 1, 28]
+    assert (found[4:] == 28).all()  # all rows are dead by then
     masks = task.masks.copy()
     masks[..., 28] = False
     left = best(played(rate=5.0, masks=masks))[4:, -1]
     assert (left == KEEP).all()  # no rate helps
+
+
+def test_a_diverged_network_is_left_at_once():
+    task = played(rate=0.9, can_die=False)
+    task.rows[5, -1, 0, :, METRICS.index("diverged")] = 1
+    masks = task.masks.copy()
+    masks[5, -1, :7] = True
+    assert best(task)[5, -1] // 7 == 1 and best(task)[5, -1] % 7 < KEEP
+    masks[5, -1, 7:28] = False
+    assert best(played(rate=0.9, can_die=False, rows=task.rows, masks=masks))[5, -1] == 28
 
 
 def test_networks_that_cannot_die_are_led_down():
