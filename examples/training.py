@@ -100,8 +100,8 @@ def train(
 
     Args:
         job: The job.
-        method: One of `METHODS`; `"runs"` is the controller with the policy of that name, `"adamw"` AdamW at
-            a constant rate, whatever the job's own optimiser.
+        method: One of `METHODS`; `"runs"` is the controller with the policy of that name, `"adamw"` AdamW
+            at a constant rate, whatever the job's own optimiser.
         rate: Rate at the beginning; `None` for the usual one.
         seed: Seed of minibatches and of the controller.
         arguments: Further arguments of `Controller`.
