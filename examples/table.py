@@ -29,8 +29,8 @@ FINAL_TARGETS = ("fashion_cnn", "cifar_resnet")
 SEEDS = (0, 1, 2)
 TUNING_SEED = 1_000
 RATES = 8  # from the usual rate over 32 to the usual rate times 64, by factors of three
-COLUMNS = ("controller", "runs", "adamw", "cosine", "tuned")
-OPTIONAL = ("runs",)  # columns that a job may lack
+COLUMNS = ("controller", "real_runs", "adamw", "cosine", "tuned")
+OPTIONAL = ("real_runs",)  # columns that a job may lack
 
 
 def rates(job: Job) -> list[float]:
@@ -80,7 +80,9 @@ class Records:
         """Note a look at a final target."""
         when = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
         with (self.folder / "looks.jsonl").open("a") as file:
-            file.write(json.dumps({"when": when, "targets": [name], "policies": ["many", "runs"]}) + "\n")
+            file.write(
+                json.dumps({"when": when, "targets": [name], "policies": ["many", "real_runs"]}) + "\n"
+            )
 
 
 def make(records: Records, name: str) -> None:
@@ -91,7 +93,7 @@ def make(records: Records, name: str) -> None:
     for seed in SEEDS:
         methods = (
             ("controller", None),
-            ("runs", None),
+            ("real_runs", None),
             ("adamw", None),
             ("cosine", None),
             ("cosine", best),
@@ -110,7 +112,7 @@ def cells(records: Records, name: str) -> dict[str, list[dict[str, Any]]] | None
     best = max(tuning, key=lambda row: row["holdout"])["rate"]
     wanted = {
         "controller": ("controller", None),
-        "runs": ("runs", None),
+        "real_runs": ("real_runs", None),
         "adamw": ("adamw", None),
         "cosine": ("cosine", None),
         "tuned": ("cosine", best),

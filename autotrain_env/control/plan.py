@@ -147,8 +147,8 @@ def as_policy(policy: str | PathLike[str] | Policy) -> Policy:
     """Look a policy up: one that comes with the package, a folder, a schedule by name, or a policy.
 
     Args:
-        policy: `"many"`, `"runs"`, a folder that `TrainedPolicy.save` wrote, a name of `SCHEDULES`, or a
-            policy, which is returned as it is.
+        policy: `"many"`, `"real_runs"`, a folder that `TrainedPolicy.save` wrote, a name of `SCHEDULES`, or
+            a policy, which is returned as it is.
 
     Raises:
         InvalidTypeError: If it is something else.

@@ -32,7 +32,7 @@ LARGEST_JSON, LARGEST_WEIGHTS = 4 * MIB, 1024 * MIB
 """Bytes of the two files at most."""
 RecurrentState = tuple[np.ndarray, ...]
 """State of a recurrent layer: hidden state, and for an lstm its cell, each of shape (n, hidden)."""
-PRETRAINED = {name: Path(__file__).parent / "pretrained" / name for name in ("many", "runs")}
+PRETRAINED = {name: Path(__file__).parent / "pretrained" / name for name in ("many", "real_runs")}
 """Folders of the policies that come with the package, by name."""
 
 
@@ -291,7 +291,7 @@ def load_policy(folder: str | PathLike[str], *, deterministic: bool = True) -> T
 
     * `"many"`, trained by PPO on digits and synthetic sets (the tasks `"many"`, an earlier form of them at
       first) with gradient descent, acts in `AutoTrain-v0`;
-    * `"runs"`, trained by imitation on the tasks `"short_real_runs"` with six update rules, dense and
+    * `"real_runs"`, trained by imitation on the tasks `"short_real_runs"` with six update rules, dense and
       convolutional networks, acts in `AutoTrainRuns-v0`, and does without a holdout, too.
 
     Args:

@@ -73,8 +73,8 @@ def test_the_policy_that_comes_with_the_package(tmp_path: Path, monkeypatch: pyt
 
 
 def test_the_policy_for_real_runs_that_comes_with_the_package():
-    trained = load_policy("runs")
-    assert sum(path.stat().st_size for path in PRETRAINED["runs"].iterdir()) < 1_000_000
+    trained = load_policy("real_runs")
+    assert sum(path.stat().st_size for path in PRETRAINED["real_runs"].iterdir()) < 1_000_000
     assert trained.spec.environment["decisions"] == 30
     kwargs = {"observation_layout": "flat", "budget": 600, "inner_steps": 20}
     for optimizer, rates in (("adamw", (1e-5, 0.1)), ("momentum", (1e-3, 10))):
