@@ -21,7 +21,8 @@ kinds = pytest.mark.parametrize(("env_id", "kwargs"), KINDS)
 
 def played(env_id: str, keys: str, kwargs: dict[str, Any]) -> dict[str, Any]:
     """Information after a step by some keys, two steps after a reset."""
-    env = gymnasium.make(env_id, **tiny(initial_learning_rate=0.1, rewind_sampling="argmax", **kwargs))
+    given = tiny(initial_learning_rate=0.1, rewind_sampling="argmax", annealing="none")
+    env = gymnasium.make(env_id, **given | kwargs)
     env.reset(seed=0)
     mapping = env.unwrapped.get_keys_to_action()
     assert all(action in env.action_space for action in mapping.values())
