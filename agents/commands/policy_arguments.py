@@ -20,7 +20,7 @@ class PolicyArguments:
     """Arguments that say which policy plays where."""
 
     run_folder: tyro.conf.Positional[Path]
-    """Folder of a finished run, or any folder with a policy; many: the one that comes with the package."""
+    """Folder of a finished run, or any folder with a policy; many and real_runs come with the package."""
 
     env: EnvArguments = field(default_factory=EnvArguments)
     """Arguments of the environment, in place of those that the policy was trained with."""

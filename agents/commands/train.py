@@ -18,15 +18,14 @@ from agents.evolving.hyperparameters import (
     read_hyperparameters,
     replace_hyperparameters,
 )
-from agents.evolving.workers import make_workers
+from agents.evolving.workers import Workers, make_workers
 from agents.imitating.hyperparameters import check_imitated, read_imitation_hyperparameters
 from agents.imitating.imitation import imitate
 from agents.runs.folder import RunConfig
 from agents.training.algorithms import ALGORITHMS, EVOLUTION, IMITATION
 from agents.training.hyperparameters import replaced_hyperparameters
-from agents.training.session import begin_model, train
+from agents.training.session import begin_model, make_lanes, train
 from autotrain_env import AutoTrainEnv
-from autotrain_env.envs.sb3 import make_sb3_env
 from autotrain_env.errors import check, unknown_name
 from autotrain_env.evolution.sparse import TOPOLOGIES
 
@@ -61,7 +60,7 @@ class TrainAgent(Training):
 
     def check(self, config: RunConfig, env: AutoTrainEnv) -> None:
         """Make a model, which says so if it cannot be made."""
-        with closing(make_sb3_env(config.env_id, config.num_envs, **config.env)) as lanes:
+        with closing(make_lanes(config)) as lanes:
             begin_model(config, lanes)
 
 
@@ -79,7 +78,27 @@ class TrainStartableAgent(TrainAgent):
 
 
 @dataclass
-class TrainEvolution(Training):
+class TrainByWorkers(Training):
+    """Training whose episodes are played by workers."""
+
+    workers: str = "serial"
+    """Where episodes are played: serial, processes or ray; changes no result."""
+
+    num_workers: int | None = None
+    """Processes, or CPUs of a Ray cluster begun here; by default as many as there are CPUs."""
+
+    ray_address: str | None = None
+    """Address of a running Ray cluster, such as auto or HOST:6379; by default one is begun here."""
+
+    @contextmanager
+    def made_workers(self, console: Console) -> Iterator[Workers]:
+        """Returns a context that gives the workers, which end with it."""
+        with closing(make_workers(self.workers, self.num_workers, self.ray_address, console.print)) as made:
+            yield made
+
+
+@dataclass
+class TrainEvolution(TrainByWorkers):
     """Evolve a policy in a run folder, by an evolution strategy."""
 
     hyperparameters: tuple[str, ...] = ()
@@ -93,19 +112,10 @@ class TrainEvolution(Training):
     density: float | None = None
     """Share of pairs of parents that are joined on an Erdős-Rényi graph, in (0, 1]."""
 
-    workers: str = "serial"
-    """Where members are evaluated: serial, processes or ray; changes no result."""
-
-    num_workers: int | None = None
-    """Processes, or CPUs of a Ray cluster begun here; by default as many as there are CPUs."""
-
-    ray_address: str | None = None
-    """Address of a running Ray cluster, such as auto or HOST:6379; by default one is begun here."""
-
     @contextmanager
     def trainer(self, console: Console) -> Iterator[Trainer]:
         """Returns a context that gives evolution by workers, which end with it."""
-        with closing(make_workers(self.workers, self.num_workers, self.ray_address, console.print)) as made:
+        with self.made_workers(console) as made:
             yield functools.partial(evolve, workers=made, resume=self.resume)
 
     def replace_hyperparameters(self, known: dict[str, Any]) -> dict[str, Any]:
@@ -135,25 +145,16 @@ class TrainEvolution(Training):
 
 
 @dataclass
-class TrainImitation(Training):
+class TrainImitation(TrainByWorkers):
     """Train a policy to do what would have been best in hindsight (DAgger); every round is evaluated."""
 
     hyperparameters: tuple[str, ...] = ()
     """Hyperparameters in place of those in agents/hyperparams/dagger.yml, such as tasks_per_round=48."""
 
-    workers: str = "serial"
-    """Where tasks are played: serial, processes or ray; changes no result."""
-
-    num_workers: int | None = None
-    """Processes, or CPUs of a Ray cluster begun here; by default as many as there are CPUs."""
-
-    ray_address: str | None = None
-    """Address of a running Ray cluster, such as auto or HOST:6379; by default one is begun here."""
-
     @contextmanager
     def trainer(self, console: Console) -> Iterator[Trainer]:
         """Returns a context that gives imitation by workers, which end with it."""
-        with closing(make_workers(self.workers, self.num_workers, self.ray_address, console.print)) as made:
+        with self.made_workers(console) as made:
             yield functools.partial(imitate, workers=made, resume=self.resume)
 
     def replace_hyperparameters(self, known: dict[str, Any]) -> dict[str, Any]:

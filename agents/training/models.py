@@ -72,6 +72,9 @@ def make_model(
     arguments["policy_kwargs"] = _policy_kwargs(given, config)
     group_size = given.get("group_size", 1)
     check_groups(name, group_size, env.num_envs, config)
+    of_lanes = getattr(env, "group_size", 1)
+    allowed = f"1, or that of the environment's lanes, {of_lanes}"
+    check(group_size in (1, of_lanes), "group_size", group_size, allowed)
     arguments |= buffer_arguments(name, group_size)
     if start_from is not None:
         _check_fits(start_from, env, given.get("extractor", "flat"))

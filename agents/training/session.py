@@ -6,7 +6,7 @@ from typing import Any
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
 from agents.runs.folder import RunConfig, RunFolder
 from agents.runs.lifecycle import state_to_resume
@@ -39,15 +39,7 @@ def train(
         Interrupted: After Ctrl-C, once a checkpoint is saved.
     """
     state = state_to_resume(config, folder, (folder.decisions, folder.evaluations)) if resume else None
-    with closing(
-        make_sb3_env(
-            config.env_id,
-            config.num_envs,
-            group_size=config.hyperparameters.get("group_size", 1),
-            log_path=folder.decisions,
-            **config.env,
-        )
-    ) as env:
+    with closing(make_lanes(config, log_path=folder.decisions)) as env:
         check_action_space(find_algorithm(config.algorithm), env.action_space, config.env_id)
         if state is None:
             model = begin_model(config, env)
@@ -86,6 +78,17 @@ def _learn(model: BaseAlgorithm, keeper: Keeper, train_steps: int, *, is_new: bo
         model.learn(remaining, callback=callbacks, reset_num_timesteps=is_new)
         keeper.save()  # before the last evaluation: what is cut short from here on is done again
         keeper.leave_if_asked()
+
+
+def make_lanes(config: RunConfig, **more: Any) -> VecMonitor:
+    """Returns the environment that a run is trained in.
+
+    Args:
+        config: What to train, and how.
+        more: Further arguments of the environment.
+    """
+    group_size = config.hyperparameters.get("group_size", 1)
+    return make_sb3_env(config.env_id, config.num_envs, group_size=group_size, **more, **config.env)
 
 
 def begin_model(config: RunConfig, env: VecEnv) -> BaseAlgorithm:

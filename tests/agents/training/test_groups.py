@@ -97,6 +97,12 @@ def test_groups_that_cannot_be(algorithm: str, group_size: int, stop: bool, mess
         check_groups(algorithm, group_size, 6, AutoTrainConfig(stop=stop))
 
 
+def test_a_model_compares_no_lanes_that_met_different_tasks():
+    known = load_hyperparameters("ppo", "AutoTrain-v0")
+    with pytest.raises(InvalidValueError, match="group_size=3 .* that of the environment's lanes, 1"):
+        make_model("ppo", lanes(1), known, group_size=3, n_steps=8, batch_size=16)
+
+
 def test_an_environment_refuses_groups_that_are_not_whole():
     with pytest.raises(InvalidValueError, match="group_size=4 is not allowed: .* a divisor of num_envs=6"):
         lanes(4)
