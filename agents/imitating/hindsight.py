@@ -29,6 +29,8 @@ LOST_TIME = 0.3  # score that a whole budget stands for
 REWIND_COST = 0.004
 REINIT_COST = 0.03
 IDLE = -0.03  # log(loss / log C) from which on nothing was learned yet
+STAYING_COST = 0.002
+MOVES = 0.2, 0.8  # of what the best rate brings: shares at which a line moves nothing, and all
 KEPT_RATE_COST = 0.2  # of going back without a lower rate: the same would follow
 
 
@@ -129,6 +131,53 @@ def killed_rows(played: Played, actions: DiscreteActions, peaks: np.ndarray) -> 
     return killed
 
 
+def scores_of_rows(played: Played, actions: DiscreteActions) -> np.ndarray:
+    """Follow what the networks in all rows scored along every lane's rewinds and re-initialisations.
+
+    Args:
+        played: The task.
+        actions: What actions there are.
+
+    Returns:
+        Scores before each decision, shape (n, G, H); `played.chance` in rows of other lineages.
+    """
+    steps, lanes, height = played.rows.shape[:3]
+    decisions = actions.every_decision
+    found = np.full((steps, lanes, height), played.chance)
+    lane = np.arange(lanes)
+    now = np.full((lanes, height), played.chance)
+    now[:, 0] = played.scores[0]
+    found[0] = now
+    for step in range(1, steps):
+        action = played.actions[step - 1]
+        possible = played.masks[step - 1, lane, action]
+        back = np.where(possible, decisions.rewind[action], 0)
+        source = np.minimum(np.arange(height) + back[:, None], height - 1)
+        before = now[lane[:, None], source]
+        before[decisions.reinit[action]] = played.chance
+        now = np.concatenate((played.scores[step][:, None], before[:, :-1]), axis=1)
+        found[step] = now
+    return found
+
+
+def mobility(played: Played, peaks: np.ndarray) -> np.ndarray:
+    """Returns how far a line of some peak takes a network from where it is, from 0 to 1.
+
+    A rate below the best one that brings hardly anything from the beginning leaves a trained network as it
+    is: its score stays. At any other rate a network ends where the line does.
+
+    Args:
+        played: The task.
+        peaks: log10 of initial rates, any shape.
+    """
+    brought = worth_of_peaks(played, peaks) - played.chance
+    best = worth_of_peaks(played, np.log10(played.initial_rates))
+    share = brought / max(float(best.max()) - played.chance, 1e-6)
+    below = peaks < np.log10(played.initial_rates[int(best.argmax())])
+    least, most = MOVES
+    return np.where(below, np.clip((share - least) / (most - least), 0, 1), 1.0)
+
+
 def advantages(played: Played, actions: DiscreteActions) -> np.ndarray:
     """Returns what each action is worth beside keeping the rate, in score.
 
@@ -144,9 +193,11 @@ def advantages(played: Played, actions: DiscreteActions) -> np.ndarray:
     left = steps - time
     peaks = np.log10(played.rates) + np.log10((steps + 0.5) / (left + 0.5))
     factors = np.log10(actions.lr_factors)
+    rows_scores = scores_of_rows(played, actions)
     reached = worth_of_peaks(played, peaks[..., None] + factors)
-    kept = worth_of_peaks(played, peaks)
-    by_curve = reached - kept[..., None]
+    moved, moved_kept = mobility(played, peaks[..., None] + factors), mobility(played, peaks)
+    kept = _going_on(worth_of_peaks(played, peaks), moved_kept, rows_scores[:, :, 0])
+    by_curve = _going_on(reached, moved, rows_scores[:, :, 0, None]) - kept[..., None]
     killed = killed_rows(played, actions, peaks)
     diverged = played.metric("diverged")[:, :, 0] > 0.5
     dead = killed[:, :, 0] | diverged  # whose updates are skipped
@@ -167,6 +218,8 @@ def advantages(played: Played, actions: DiscreteActions) -> np.ndarray:
         alive = by_curve + gain[..., None] - raised
         revived = (reached - played.chance) * share_left - cost
         revived[killed[:, :, distance]] = -0.1
+        better = _going_on(reached, moved, rows_scores[:, :, distance, None]) - kept[..., None] - cost
+        alive = np.maximum(alive, np.where(moved < 1, better, -1.0))
         found = np.where(dead[..., None], revived, alive)
         # only to rows of the same lineage: the others are untrained networks of other schemes
         younger = (ages[:, :, distance] < ages[:, :, 0]) | diverged
@@ -179,6 +232,11 @@ def advantages(played: Played, actions: DiscreteActions) -> np.ndarray:
         worth[..., actions.num_rewinds * count] = np.where(dead, np.maximum(anew, -0.05), -0.1)
     _add_stopping(played, actions, kept, dead, worth)
     return worth
+
+
+def _going_on(line: np.ndarray, moved: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """Returns what a network of some score ends at, on a line that brings so much and moves so far."""
+    return np.maximum(line, moved * line + (1 - moved) * (score - STAYING_COST))
 
 
 def _add_stopping(

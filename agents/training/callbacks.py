@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.policies import ActorCriticPolicy
 
 from agents.runs.folder import RunConfig, RunFolder, recorded_environment
 from agents.runs.lifecycle import (
@@ -121,6 +123,30 @@ class Keeper(BaseCallback):
             "minutes": self.stopwatch.minutes,
         }
         write_plain(folder, state)
+
+
+class CriticFirst(BaseCallback):
+    """Keeps an actor as it is while the critic learns what it is worth.
+
+    A policy that training begins with comes without a critic; advantages by one that knows nothing yet
+    would undo what the policy can do.
+
+    Args:
+        steps: Env steps until the actor is trained, too.
+    """
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+
+    def _on_rollout_end(self) -> None:
+        policy = self.model.policy
+        assert isinstance(policy, ActorCriticPolicy | MaskableActorCriticPolicy)
+        for module in (policy.mlp_extractor.policy_net, policy.action_net):
+            module.requires_grad_(self.num_timesteps > self.steps)
+
+    def _on_step(self) -> bool:
+        return True
 
 
 class CurriculumCallback(BaseCallback):

@@ -15,7 +15,10 @@ RATES = ("learning_rate", "clip_range")
 LINEAR = "lin_"  # before a rate that falls to 0 during training, as RL Baselines3 Zoo writes it
 # Hyperparameters beside those of the algorithm's class, and what users do not give to that.
 OF_RUNS = ("n_envs", "n_timesteps")
-OF_THIS_PROJECT = ("extractor", "noise_type", "noise_std", "rewind_bias", "lr_factor_bias", "group_size")
+OF_THIS_PROJECT = (
+    *("extractor", "noise_type", "noise_std", "rewind_bias", "lr_factor_bias", "group_size"),
+    *("critic_steps", "start_temperature"),
+)
 _NOT_GIVEN = ("env", "seed", "device", "_init_setup_model")
 
 

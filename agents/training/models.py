@@ -27,12 +27,14 @@ from agents.training.hyperparameters import (
     linear_start,
 )
 from autotrain_env import AutoTrainConfig
-from autotrain_env.errors import InvalidValueError, check, unknown_name
+from autotrain_env.errors import InvalidValueError, check, check_number, check_whole, unknown_name
 from autotrain_env.policies.spec import PolicySpec
 from autotrain_env.policies.trained import TrainedPolicy
 
 # An untrained policy that stops or re-initialises at random never sees the end of an episode.
 REWIND_BIAS, REINIT_BIAS, STOP_BIAS = -1.5, -3.0, -4.0
+WITH_CRITIC = ("ppo", "a2c", "maskable_ppo")
+"""Algorithms whose critic can be trained for a while before their actor is."""
 BIASES = ("rewind_bias", "lr_factor_bias")
 """Hyperparameters that take the place of such."""
 
@@ -76,6 +78,11 @@ def make_model(
     allowed = f"1, or that of the environment's lanes, {of_lanes}"
     check(group_size in (1, of_lanes), "group_size", group_size, allowed)
     arguments |= buffer_arguments(name, group_size)
+    critic_steps, temperature = given.get("critic_steps", 0), given.get("start_temperature", 1.0)
+    check_whole("critic_steps", critic_steps, 0)
+    check(critic_steps == 0 or name in WITH_CRITIC, "critic_steps", critic_steps, f"0 but for {', '.join(WITH_CRITIC)}")
+    check_number("start_temperature", temperature, lambda value: value > 0, "greater than 0")
+    check(temperature == 1 or start_from is not None, "start_temperature", temperature, "1 without start_from")
     if start_from is not None:
         _check_fits(start_from, env, given.get("extractor", "flat"))
         arguments["policy_kwargs"] = _networks_like(start_from.spec, arguments["policy_kwargs"])
@@ -90,7 +97,7 @@ def make_model(
     if config.action_type == "discrete":
         _set_action_bias(model, config, given)
     if start_from is not None:
-        _copy_policy(start_from, model)
+        _copy_policy(start_from, model, temperature)
     return model
 
 
@@ -150,8 +157,13 @@ def _networks_like(spec: PolicySpec, known: Mapping[str, Any]) -> dict[str, Any]
     return {**known, "net_arch": {"pi": actor, "vf": critic}, **extractor}
 
 
-def _copy_policy(policy: TrainedPolicy, model: BaseAlgorithm) -> None:
+def _copy_policy(policy: TrainedPolicy, model: BaseAlgorithm, temperature: float) -> None:
     """Give a model's actor the weights of a policy.
+
+    Args:
+        policy: The policy.
+        model: The model.
+        temperature: What the policy's logits are divided by.
 
     Raises:
         InvalidValueError: If the policy is made otherwise.
@@ -164,6 +176,8 @@ def _copy_policy(policy: TrainedPolicy, model: BaseAlgorithm) -> None:
         for number, module in enumerate(network_of(model)[1], start=1):
             for name, tensor in module.state_dict().items():
                 tensor.copy_(weights[f"layers.{number}.{name}"])
+        for tensor in model.policy.action_net.parameters():
+            tensor.div_(temperature)
 
 
 def action_bias(

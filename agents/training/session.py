@@ -13,7 +13,7 @@ from agents.runs.lifecycle import state_to_resume
 from agents.runs.progress import Reporter
 from agents.runs.seeds import training_seed
 from agents.training.algorithms import check_action_space, find_algorithm
-from agents.training.callbacks import Keeper
+from agents.training.callbacks import CriticFirst, Keeper
 from agents.training.checkpoints import load_checkpoint
 from agents.training.models import make_model
 from autotrain_env.envs.sb3 import make_sb3_env
@@ -73,6 +73,9 @@ def _learn(model: BaseAlgorithm, keeper: Keeper, train_steps: int, *, is_new: bo
     callbacks: list[BaseCallback] = [keeper]
     if keeper.curriculum is not None:
         callbacks.append(keeper.curriculum)
+    critic_steps = keeper.config.hyperparameters.get("critic_steps", 0)
+    if critic_steps > 0:
+        callbacks.append(CriticFirst(critic_steps))
     with keeper.interruption:
         remaining = train_steps - model.num_timesteps
         model.learn(remaining, callback=callbacks, reset_num_timesteps=is_new)
