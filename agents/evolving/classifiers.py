@@ -223,6 +223,11 @@ class ClassifierTrial:
     threads: int
     engine_threads: int = 1
 
+    @property
+    def enough_members(self) -> int:
+        """Returns how many members make a task worth sending to a worker, which computes the centre anew."""
+        return _ENOUGH_MEMBERS
+
     def evaluate(self, generation: EvolutionState, members: range) -> np.ndarray:
         """Returns the fitness of some members, of which the first begins a block."""
         task, low_rank = problem_of(self), generation.low_rank is not None
@@ -241,6 +246,7 @@ class ClassifierTrial:
         return np.concatenate(outcomes)
 
 
+_ENOUGH_MEMBERS = 512
 _TOGETHER = 8  # blocks whose full noise is drawn at once
 
 

@@ -23,6 +23,8 @@ from autotrain_env.policies.stacked import StackedPolicies
 
 BEHAVIOR_POINTS = 8
 FITNESS = ("return", "score")
+ENOUGH_MEMBERS = 64
+"""Policies that are evaluated side by side about as fast as many."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,11 @@ class Trial:
     deterministic: bool
     behaviors: bool
     threads: int
+
+    @property
+    def enough_members(self) -> int:
+        """Returns how many members make a task worth sending to a worker."""
+        return ENOUGH_MEMBERS
 
     def evaluate(self, generation: "Generation", members: range) -> "Outcome":
         """Evaluate some members; see `evaluate_members`."""

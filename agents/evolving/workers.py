@@ -22,9 +22,9 @@ ATTEMPTS = 10
 """Times that members are evaluated anew because a worker died, before giving up."""
 
 
-MOST_TASKS, ENOUGH_MEMBERS = 4, 64
-"""Tasks for each worker of a cluster, so that fast ones take over from slow ones; but each has at least as
-many members as that, where there are so many, since few are slow side by side."""
+MOST_TASKS = 4
+"""Tasks for each worker, so that one that has done its own takes over from the others; but each has at least
+as many members as a trial says, where there are so many, since few are slow side by side."""
 
 
 GenerationT = TypeVar("GenerationT", contravariant=True)
@@ -37,6 +37,10 @@ class Trial(Protocol[GenerationT, OutcomeT]):
     @property
     def block_size(self) -> int:
         """Returns how many members are evaluated at once."""
+
+    @property
+    def enough_members(self) -> int:
+        """Returns how many members make a task worth sending to a worker."""
 
     def evaluate(self, generation: GenerationT, members: range) -> OutcomeT:
         """Evaluate some members, of which the first begins a block, as in any process."""
@@ -69,9 +73,9 @@ def split_members(members: int, block_size: int, num_workers: int) -> list[range
     return [range(start, min(end, members)) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
 
 
-def count_tasks(members: int, num_workers: int) -> int:
+def count_tasks(members: int, num_workers: int, enough_members: int) -> int:
     """Returns the number of tasks that a generation is cut into for workers of unequal speed."""
-    return num_workers * min(MOST_TASKS, max(1, members // (num_workers * ENOUGH_MEMBERS)))
+    return num_workers * min(MOST_TASKS, max(1, members // (num_workers * enough_members)))
 
 
 class Serial:
@@ -119,7 +123,8 @@ class Processes:
         Raises:
             RuntimeError: If workers die again and again.
         """
-        ranges = split_members(members, trial.block_size, self.num_workers)
+        count = count_tasks(members, self.num_workers, trial.enough_members)
+        ranges = split_members(members, trial.block_size, count)
         outcomes: dict[int, OutcomeT] = {}
         for _ in range(ATTEMPTS):
             missing = [range_ for range_ in ranges if range_.start not in outcomes]
@@ -189,7 +194,8 @@ class Ray:
     def evaluate(self, trial: Trial[Any, OutcomeT], generation: Any, members: int) -> OutcomeT:
         """See `Workers.evaluate`."""
         sent = self.ray.put(trial), self.ray.put(generation)  # once to each node
-        ranges = split_members(members, trial.block_size, count_tasks(members, self._cpus()))
+        count = count_tasks(members, self._cpus(), trial.enough_members)
+        ranges = split_members(members, trial.block_size, count)
         return trial.join(self.ray.get([self.task.remote(*sent, range_) for range_ in ranges]))
 
     def close(self) -> None:

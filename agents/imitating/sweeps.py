@@ -122,6 +122,11 @@ class SweepTrial:
         """Returns the number of lanes of a task."""
         return self.rates + self.walkers
 
+    @property
+    def enough_members(self) -> int:
+        """Returns how many tasks are worth sending to a worker."""
+        return self.block_size
+
     def evaluate(self, generation: Round, members: range) -> Swept:
         """Sweep some tasks of a round."""
         policy = None

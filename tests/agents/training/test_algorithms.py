@@ -123,6 +123,24 @@ def test_a_model_begins_as_another_policy(name: str, hidden: tuple[int, ...]):
         assert torch.equal(tensor, weights[layer]) == moments, layer
 
 
+def test_a_model_begins_with_the_odds_of_another_policy_made_more_even():
+    env = make_sb3_env("AutoTrain-v0", 2, **tiny(observation_layout="flat"))
+    policy = found_by_evolution(env, (5, 4))
+    known = load_hyperparameters("ppo", "AutoTrain-v0") | SHORT["ppo"]
+    model = make_model("ppo", env, known, 1, policy, start_temperature=2.5)
+    observation = torch.rand(6, *env.observation_space.shape) * 2 - 1
+    with torch.no_grad():
+        found = model.policy.get_distribution(observation).distribution.logits
+        expected = (policy.network(observation, None)[0] / 2.5).log_softmax(1)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    with pytest.raises(ValueError, match="start_temperature=0 is not allowed: it must be greater than 0"):
+        make_model("ppo", env, known, 1, policy, start_temperature=0)
+    with pytest.raises(ValueError, match=r"start_temperature=2.5 .* 1 without start_from"):
+        make_model("ppo", env, known, 1, start_temperature=2.5)
+    with pytest.raises(ValueError, match="critic_steps=8 .* 0 but for ppo, a2c, maskable_ppo"):
+        make_model("trpo", env, load_hyperparameters("trpo", "AutoTrain-v0"), 1, critic_steps=8)
+
+
 def test_policies_that_a_model_cannot_begin_as_are_refused():
     env = make_sb3_env("AutoTrain-v0", 2, **tiny(observation_layout="flat"))
     hyperparameters = load_hyperparameters("ppo", "AutoTrain-v0")

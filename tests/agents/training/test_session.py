@@ -15,6 +15,7 @@ from agents.runs.lifecycle import Interrupted
 from agents.runs.plain import STATE_FORMAT, read_state
 from agents.training.algorithms import ALGORITHMS
 from agents.training.callbacks import CurriculumCallback, Keeper
+from agents.training.models import WITH_CRITIC
 from agents.training.session import train
 from autotrain_env.errors import InvalidValueError
 from autotrain_env.policies.trained import load_policy
@@ -320,3 +321,21 @@ def test_a_checkpoint_of_another_version_is_refused(how: str, whole: Whole, tmp_
         seal(run)
     with pytest.raises(InvalidValueError, match="made by another version.*--overwrite"):
         train(configuration(), run, silent, resume=True)
+
+
+@pytest.mark.parametrize("algorithm", WITH_CRITIC)
+def test_a_critic_learns_before_the_actor_is_trained(algorithm: str, tmp_path: Path):
+    def weights(train_steps: int, critic_steps: int) -> dict[str, torch.Tensor]:
+        given = HYPERPARAMETERS[algorithm] | {"critic_steps": critic_steps}
+        config = configuration(algorithm, hyperparameters=given, train_steps=train_steps)
+        run = begun(tmp_path / f"{train_steps}-{critic_steps}", config)
+        train(config, run, silent)
+        return load_policy(run.path).network.state_dict()
+
+    def differ(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> list[bool]:
+        return [not torch.equal(one[name], other[name]) for name in one]
+
+    kept, trained = weights(24, 24), weights(48, 24)
+    assert not any(differ(kept, weights(48, 48)))
+    assert all(differ(kept, trained)) and all(differ(kept, weights(24, 0)))
+    assert any(differ(weights(48, 0), trained))
