@@ -30,7 +30,7 @@ REWIND_COST = 0.004
 REINIT_COST = 0.03
 IDLE = -0.03  # log(loss / log C) from which on nothing was learned yet
 STAYING_COST = 0.002
-MOVES = 0.2, 0.8  # of what the best rate brings: shares at which a line moves nothing, and all
+LAST_STEPS = 3  # of a line, over which its final loss is averaged
 KEPT_RATE_COST = 0.2  # of going back without a lower rate: the same would follow
 
 
@@ -160,22 +160,24 @@ def scores_of_rows(played: Played, actions: DiscreteActions) -> np.ndarray:
     return found
 
 
-def mobility(played: Played, peaks: np.ndarray) -> np.ndarray:
-    """Returns how far a line of some peak takes a network from where it is, from 0 to 1.
+def ends_at(played: Played, peaks: np.ndarray, score: np.ndarray, loss: np.ndarray) -> np.ndarray:
+    """Returns what networks end at on a line, by its peak.
 
-    A rate below the best one that brings hardly anything from the beginning leaves a trained network as it
-    is: its score stays. At any other rate a network ends where the line does.
+    Where a network fits its train set better than the line does at its end, it has that line behind it and
+    stays as it is, for better or worse: a low rate brings back nothing of what was learned by heart.
 
     Args:
         played: The task.
         peaks: log10 of initial rates, any shape.
+        score: The networks' scores, of a shape that goes with it.
+        loss: Their log(loss / log C), likewise.
     """
-    brought = worth_of_peaks(played, peaks) - played.chance
-    best = worth_of_peaks(played, np.log10(played.initial_rates))
-    share = brought / max(float(best.max()) - played.chance, 1e-6)
-    below = peaks < np.log10(played.initial_rates[int(best.argmax())])
-    least, most = MOVES
-    return np.where(below, np.clip((share - least) / (most - least), 0, 1), 1.0)
+    known = np.log10(played.initial_rates)
+    lines = played.metric("log_loss_ratio")[-LAST_STEPS:, : len(known), 0]
+    reached = lines.mean(0)
+    lowest = int(reached.argmin())  # beyond it higher rates fit less
+    behind = (peaks < known[lowest]) & (loss < np.interp(peaks, known[: lowest + 1], reached[: lowest + 1]))
+    return np.where(behind, score - STAYING_COST, worth_of_peaks(played, peaks))
 
 
 def advantages(played: Played, actions: DiscreteActions) -> np.ndarray:
@@ -194,10 +196,13 @@ def advantages(played: Played, actions: DiscreteActions) -> np.ndarray:
     peaks = np.log10(played.rates) + np.log10((steps + 0.5) / (left + 0.5))
     factors = np.log10(actions.lr_factors)
     rows_scores = scores_of_rows(played, actions)
-    reached = worth_of_peaks(played, peaks[..., None] + factors)
-    moved, moved_kept = mobility(played, peaks[..., None] + factors), mobility(played, peaks)
-    kept = _going_on(worth_of_peaks(played, peaks), moved_kept, rows_scores[:, :, 0])
-    by_curve = _going_on(reached, moved, rows_scores[:, :, 0, None]) - kept[..., None]
+    rows_losses = played.metric("log_loss_ratio")
+    new_peaks = peaks[..., None] + factors
+    reached = worth_of_peaks(played, new_peaks)
+    kept = ends_at(played, peaks, rows_scores[:, :, 0], rows_losses[:, :, 0])
+    by_curve = (
+        ends_at(played, new_peaks, rows_scores[:, :, 0, None], rows_losses[:, :, 0, None]) - kept[..., None]
+    )
     killed = killed_rows(played, actions, peaks)
     diverged = played.metric("diverged")[:, :, 0] > 0.5
     dead = killed[:, :, 0] | diverged  # whose updates are skipped
@@ -218,8 +223,8 @@ def advantages(played: Played, actions: DiscreteActions) -> np.ndarray:
         alive = by_curve + gain[..., None] - raised
         revived = (reached - played.chance) * share_left - cost
         revived[killed[:, :, distance]] = -0.1
-        better = _going_on(reached, moved, rows_scores[:, :, distance, None]) - kept[..., None] - cost
-        alive = np.maximum(alive, np.where(moved < 1, better, -1.0))
+        from_there = rows_scores[:, :, distance, None], rows_losses[:, :, distance, None]
+        alive = np.maximum(alive, ends_at(played, new_peaks, *from_there) - kept[..., None] - cost)
         found = np.where(dead[..., None], revived, alive)
         # only to rows of the same lineage: the others are untrained networks of other schemes
         younger = (ages[:, :, distance] < ages[:, :, 0]) | diverged
@@ -234,26 +239,14 @@ def advantages(played: Played, actions: DiscreteActions) -> np.ndarray:
     return worth
 
 
-def _going_on(line: np.ndarray, moved: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """Returns what a network of some score ends at, on a line that brings so much and moves so far."""
-    return np.maximum(line, moved * line + (1 - moved) * (score - STAYING_COST))
-
-
 def _add_stopping(
     played: Played, actions: DiscreteActions, kept: np.ndarray, dead: np.ndarray, worth: np.ndarray
 ) -> None:
-    """Say what stopping is worth, and that a rate near 0 is nearly as good."""
+    """Say what stopping is worth."""
     lines = np.arange(len(played.final)) < len(played.initial_rates)
     going_on = np.where(lines, played.final, np.maximum(played.final, kept))
     stopping = played.scores - going_on
     stopping = np.where(dead, np.minimum(stopping, -0.05), stopping)
     stopping[0] = IMPOSSIBLE
-    pays = (stopping > 0) & ~dead
-    order = np.argsort(actions.lr_factors)
-    for place, share, more in ((0, 1.0, 0.004), (1, 0.6, 0.0)):
-        lower = int(order[place])
-        if actions.lr_factors[lower] < 0.5:
-            at = worth[..., lower]
-            worth[..., lower] = np.where(pays, np.maximum(at, share * stopping + more), at)
     if actions.stop:
         worth[..., -1] = stopping
