@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 
 from agents.imitating.hindsight import (
+    STAYING_COST,
     Played,
     advantages,
+    ends_at,
     killed_rows,
     lowest_deadly,
+    scores_of_rows,
     worth_of_peaks,
 )
 from autotrain_env import ENVIRONMENTS, AutoTrainConfig
@@ -160,14 +163,63 @@ def test_a_loss_that_has_just_become_worse_is_gone_back_from():
     assert (best(task)[5, -1]) < 7
 
 
-def test_what_going_on_would_lose_is_kept_by_stopping_or_nearly_so():
+def test_what_going_on_would_lose_is_kept_by_stopping():
     scores = np.full((STEPS, 10), 0.15)
     scores[5:, -2] = 0.85  # of a line that ends at 0.1
     worth = advantages(played(scores=scores, can_die=False), table())
     np.testing.assert_allclose(worth[5:, -2, -1], 0.75)
-    np.testing.assert_allclose(worth[5:, -2, LOWEST], 0.754)
     assert (worth[1:5, -2, -1] < 0.1).all() and (worth[0, :, -1] < -0.2).all()
     assert (worth[1:, 4, -1] < -0.6).all()  # of the best line
+
+
+LOSSES = np.array([-0.1, -0.3, -0.6, -1.0, -2.0, -3.0, -2.5, 0.0, 0.0])
+"""What the lines end at: up to a rate of 0.3 higher ones fit more."""
+
+
+def overfitted(**more: Any) -> Played:
+    """A lane at a rate of 1 that was best after 4 steps, and has learned everything by heart after 6."""
+    task = played(rate=1.0, can_die=False, **more)
+    column = METRICS.index("log_loss_ratio")
+    task.rows[-3:, :-1, ..., column] = LOSSES[:, None, None]
+    for step, (loss, score) in enumerate([(0, 0.1), (-0.2, 0.3), (-0.4, 0.6), (-0.5, 0.76), (-0.9, 0.79)]):
+        task.rows[step:, -1, :, :, column] = loss
+        task.scores[step:, -1] = score
+    task.rows[5, -1, 0, :, column], task.scores[5, -1] = -2.2, 0.65
+    task.rows[6:, -1, 0, :, column], task.scores[6:, -1] = -4.0, 0.55
+    for age in (1, 2, 3):
+        task.rows[age:, -1, age, :, column] = task.rows[:-age, -1, 0, :, column]
+    return task
+
+
+def test_a_network_that_fits_better_than_a_line_ever_does_stays_as_it_is():
+    task = overfitted()
+    peaks = np.log10(RATES)
+    fresh = ends_at(task, peaks, np.array(0.1), np.array(0.0))
+    np.testing.assert_array_equal(fresh, worth_of_peaks(task, peaks))
+    late = ends_at(task, peaks, np.array(0.33), np.array(-0.7))
+    np.testing.assert_allclose(late[:3], 0.33 - STAYING_COST)
+    np.testing.assert_array_equal(late[3:], fresh[3:])
+    done = ends_at(task, peaks, np.array(0.33), np.array(-5.0))
+    np.testing.assert_array_equal(done[5:], fresh[5:])  # rates so high that they fit less move it again
+    assert (done[:5] == 0.33 - STAYING_COST).all()
+
+
+def test_what_was_learned_by_heart_is_brought_back_by_going_back_alone():
+    worth = advantages(overfitted(), table())[6, -1]
+    by_rewind = worth[:28].reshape(4, 7)
+    assert worth[:28].argmax() // 7 == 2  # to where it was best
+    assert by_rewind[2][LOWEST] > by_rewind[0][LOWEST] + 0.15
+
+
+def test_scores_are_followed_along_rewinds_and_new_networks():
+    scores = np.full((STEPS, 10), 0.15)
+    scores[:, -1] = np.arange(STEPS) / 100
+    taken = [KEEP, KEEP, KEEP, 2 * 7 + LOWEST, KEEP, 28, KEEP]
+    found = scores_of_rows(played(actions=taken, scores=scores), table())[:, -1]
+    assert found[3].tolist() == [0.03, 0.02, 0.01, 0.0]
+    assert found[4].tolist() == [0.04, 0.01, 0.0, 0.0]
+    assert found[5].tolist() == [0.05, 0.04, 0.01, 0.0]
+    assert found[6].tolist() == [0.06, 0.1, 0.1, 0.1]  # a new network scores what guessing does
 
 
 def test_rows_of_other_untrained_networks_are_no_way_back():
