@@ -7,9 +7,11 @@ would mislead, are told apart:
 
 * A network that a high rate has killed (its ReLU units are 0 for all images) learns no more at any rate.
   Only going back to a row from before helps, or drawing a new network.
-* Where the loss has just become worse, or nothing was learned yet, going back loses nothing.
-* Where going on makes things worse, as where wrong labels are learned by heart, stopping is worth the
-  difference, and so is nearly the lowest factor.
+* Where the loss has just become worse, going back gains what it has lost; where nothing was learned yet,
+  it moves at random, and going back would only lose time.
+* A network that fits its train set better than a line does at its end has that line behind it, and stays
+  as it is there. So where wrong labels are being learned by heart, a low rate keeps what has not been lost,
+  stopping does too, and only going back brings back what has.
 """
 
 from dataclasses import dataclass
@@ -28,7 +30,7 @@ LOSS_WORTH = 0.6  # score that a unit of log(loss / log C) stands for
 LOST_TIME = 0.3  # score that a whole budget stands for
 REWIND_COST = 0.004
 REINIT_COST = 0.03
-IDLE = -0.03  # log(loss / log C) from which on nothing was learned yet
+IDLE = -0.03, 0.1  # log(loss / log C) between which nothing was learned yet, and nothing is broken
 STAYING_COST = 0.002
 LAST_STEPS = 3  # of a line, over which its final loss is averaged
 KEPT_RATE_COST = 0.2  # of going back without a lower rate: the same would follow
@@ -217,9 +219,9 @@ def advantages(played: Played, actions: DiscreteActions) -> np.ndarray:
     raised = np.where(factors > -0.05, KEPT_RATE_COST, 0)
     for distance in range(1, actions.num_rewinds):
         change = np.clip(losses[:, :, 0] - losses[:, :, distance], -0.5, 0.5)
-        idle = (losses[:, :, 0] > IDLE) & (losses[:, :, distance] > IDLE)
+        idle = (losses[:, :, 0] > IDLE[0]) & (losses[:, :, 0] < IDLE[1]) & (losses[:, :, distance] > IDLE[0])
         cost = LOST_TIME * distance / steps + REWIND_COST
-        gain = LOSS_WORTH * change + np.where(idle, cost + 0.015 + 0.005 * distance, 0) - cost
+        gain = LOSS_WORTH * np.where(idle, 0, change) - cost
         alive = by_curve + gain[..., None] - raised
         revived = (reached - played.chance) * share_left - cost
         revived[killed[:, :, distance]] = -0.1
