@@ -32,6 +32,7 @@ REWIND_COST = 0.004
 REINIT_COST = 0.03
 IDLE = -0.03, 0.1  # log(loss / log C) between which nothing was learned yet, and nothing is broken
 STAYING_COST = 0.002
+CHANGE_COST = 0.004  # of a decade, up or down, lest rates wander where they make no difference
 LAST_STEPS = 3  # of a line, over which its final loss is averaged
 KEPT_RATE_COST = 0.2  # of going back without a lower rate: the same would follow
 
@@ -212,7 +213,7 @@ def advantages(played: Played, actions: DiscreteActions) -> np.ndarray:
 
     count = len(factors)
     worth = np.full((steps, lanes, actions.num_actions), IMPOSSIBLE)
-    worth[..., :count] = np.where(dead[..., None], -0.002 * np.abs(factors), by_curve)
+    worth[..., :count] = np.where(dead[..., None], 0, by_curve) - CHANGE_COST * np.abs(factors)
     losses = np.maximum(played.metric("log_loss_ratio"), -0.5)
     losses[:, :, 0][diverged] = 0.5
     ages = played.metric("lineage_updates")
