@@ -163,24 +163,39 @@ def scores_of_rows(played: Played, actions: DiscreteActions) -> np.ndarray:
     return found
 
 
-def ends_at(played: Played, peaks: np.ndarray, score: np.ndarray, loss: np.ndarray) -> np.ndarray:
+def ends_at(
+    played: Played, peaks: np.ndarray, score: np.ndarray, loss: np.ndarray, time: np.ndarray
+) -> np.ndarray:
     """Returns what networks end at on a line, by its peak.
 
     Where a network fits its train set better than the line does at its end, it has that line behind it and
-    stays as it is, for better or worse: a low rate brings back nothing of what was learned by heart.
+    stays as it is, for better or worse: a low rate brings back nothing of what was learned by heart. Where
+    the line was as far at an earlier time, less of its way can still be gone.
 
     Args:
         played: The task.
         peaks: log10 of initial rates, any shape.
         score: The networks' scores, of a shape that goes with it.
         loss: Their log(loss / log C), likewise.
+        time: Env steps that are over, likewise.
     """
-    known = np.log10(played.initial_rates)
-    lines = played.metric("log_loss_ratio")[-LAST_STEPS:, : len(known), 0]
-    reached = lines.mean(0)
-    lowest = int(reached.argmin())  # beyond it higher rates fit less
-    behind = (peaks < known[lowest]) & (loss < np.interp(peaks, known[: lowest + 1], reached[: lowest + 1]))
-    return np.where(behind, score - STAYING_COST, worth_of_peaks(played, peaks))
+    known, steps = np.log10(played.initial_rates), len(played.rates)
+    lines = played.metric("log_loss_ratio")[:, : len(known), 0]
+    ends = lines[-LAST_STEPS:].mean(0)
+    lowest = int(ends.argmin())  # beyond it higher rates fit less
+    behind = (peaks < known[lowest]) & (loss < np.interp(peaks, known[: lowest + 1], ends[: lowest + 1]))
+    shape = np.broadcast_shapes(peaks.shape, loss.shape)
+    rising = np.minimum.accumulate(lines)[::-1]  # the lowest losses so far, from the last to the first
+    as_far = np.stack(
+        [np.broadcast_to(steps - np.searchsorted(line, loss, side="right"), shape) for line in rising.T], -1
+    )  # env steps after which each line had come to this loss
+    place = np.broadcast_to(np.interp(peaks, known, np.arange(len(known))), shape)[..., None]
+    below = np.minimum(place.astype(int), len(known) - 2)
+    lower, upper = (np.take_along_axis(as_far, below + more, -1) for more in (0, 1))
+    reached = (lower + (place - below) * (upper - lower))[..., 0]
+    way_left = np.minimum(1, (steps - time) / np.maximum(steps - reached, 1))
+    going_on = score + way_left * (worth_of_peaks(played, peaks) - score)
+    return np.where(behind, score - STAYING_COST, going_on)
 
 
 def advantages(played: Played, actions: DiscreteActions) -> np.ndarray:
@@ -202,10 +217,10 @@ def advantages(played: Played, actions: DiscreteActions) -> np.ndarray:
     rows_losses = played.metric("log_loss_ratio")
     new_peaks = peaks[..., None] + factors
     reached = worth_of_peaks(played, new_peaks)
-    kept = ends_at(played, peaks, rows_scores[:, :, 0], rows_losses[:, :, 0])
-    by_curve = (
-        ends_at(played, new_peaks, rows_scores[:, :, 0, None], rows_losses[:, :, 0, None]) - kept[..., None]
-    )
+    times = np.broadcast_to(time, peaks.shape)
+    kept = ends_at(played, peaks, rows_scores[:, :, 0], rows_losses[:, :, 0], times)
+    from_here = rows_scores[:, :, 0, None], rows_losses[:, :, 0, None], times[..., None]
+    by_curve = ends_at(played, new_peaks, *from_here) - kept[..., None]
     killed = killed_rows(played, actions, peaks)
     diverged = played.metric("diverged")[:, :, 0] > 0.5
     dead = killed[:, :, 0] | diverged  # whose updates are skipped
@@ -226,8 +241,8 @@ def advantages(played: Played, actions: DiscreteActions) -> np.ndarray:
         alive = by_curve + gain[..., None] - raised
         revived = (reached - played.chance) * share_left - cost
         revived[killed[:, :, distance]] = -0.1
-        from_there = rows_scores[:, :, distance, None], rows_losses[:, :, distance, None]
-        alive = np.maximum(alive, ends_at(played, new_peaks, *from_there) - kept[..., None] - cost)
+        from_there = rows_scores[:, :, distance, None], rows_losses[:, :, distance, None], times[..., None]
+        alive = np.maximum(alive, ends_at(played, new_peaks, *from_there) - kept[..., None] - REWIND_COST)
         found = np.where(dead[..., None], revived, alive)
         # only to rows of the same lineage: the others are untrained networks of other schemes
         younger = (ages[:, :, distance] < ages[:, :, 0]) | diverged

@@ -193,15 +193,26 @@ def overfitted(**more: Any) -> Played:
 
 def test_a_network_that_fits_better_than_a_line_ever_does_stays_as_it_is():
     task = overfitted()
-    peaks = np.log10(RATES)
-    fresh = ends_at(task, peaks, np.array(0.1), np.array(0.0))
+    peaks, start = np.log10(RATES), np.array(0)
+    fresh = ends_at(task, peaks, np.array(0.1), np.array(0.0), start)
     np.testing.assert_array_equal(fresh, worth_of_peaks(task, peaks))
-    late = ends_at(task, peaks, np.array(0.33), np.array(-0.7))
+    late = ends_at(task, peaks, np.array(0.33), np.array(-0.7), start)
     np.testing.assert_allclose(late[:3], 0.33 - STAYING_COST)
-    np.testing.assert_array_equal(late[3:], fresh[3:])
-    done = ends_at(task, peaks, np.array(0.33), np.array(-5.0))
-    np.testing.assert_array_equal(done[5:], fresh[5:])  # rates so high that they fit less move it again
+    np.testing.assert_allclose(late[3:], fresh[3:])
+    done = ends_at(task, peaks, np.array(0.33), np.array(-5.0), start)
+    np.testing.assert_allclose(done[5:], fresh[5:])  # rates so high that they fit less move it again
     assert (done[:5] == 0.33 - STAYING_COST).all()
+
+
+def test_later_than_a_line_was_as_far_less_of_its_way_is_left():
+    task = played(can_die=False)
+    column, peak = METRICS.index("log_loss_ratio"), np.log10(RATES[4:5])
+    task.rows[:, :-1, 0, :, column] = -0.1 * np.arange(STEPS)[:, None, None]
+    worth = float(worth_of_peaks(task, peak)[0])
+    for time in range(STEPS):
+        found = ends_at(task, peak, np.array(0.3), np.array(-0.4), np.array(time))[0]
+        share = min(1, (STEPS - time) / (STEPS - 4))  # the line had this loss after four env steps
+        assert found == pytest.approx(0.3 + share * (worth - 0.3))
 
 
 def test_what_was_learned_by_heart_is_brought_back_by_going_back_alone():
