@@ -32,6 +32,7 @@ REWIND_COST = 0.004
 REINIT_COST = 0.03
 IDLE = -0.03, 0.1  # log(loss / log C) between which nothing was learned yet, and nothing is broken
 STAYING_COST = 0.002
+SEEING = 0.7
 CHANGE_COST = 0.004  # of a decade, up or down, lest rates wander where they make no difference
 LAST_STEPS = 3  # of a line, over which its final loss is averaged
 KEPT_RATE_COST = 0.2  # of going back without a lower rate: the same would follow
@@ -53,6 +54,7 @@ class Played:
         chance: Score of guessing.
         can_die: Whether networks of this kind can be killed by a high rate.
         metrics: Which metrics the rows have, one of `METRIC_SETS`.
+        sees_holdout: Whether scores on the holdout are among them in this task.
     """
 
     rates: np.ndarray
@@ -66,6 +68,7 @@ class Played:
     chance: float
     can_die: bool
     metrics: str
+    sees_holdout: bool
 
     @property
     def swept(self) -> np.ndarray:
@@ -163,14 +166,28 @@ def scores_of_rows(played: Played, actions: DiscreteActions) -> np.ndarray:
     return found
 
 
+def _best_from(played: Played) -> np.ndarray:
+    """Returns the best score of each line from a time on, smoothed over time and rates, shape (n + 1, S)."""
+    lines = np.vstack((played.scores[:, : len(played.swept)], played.swept)).astype(float)
+    padded = np.pad(lines, 1, mode="edge")
+    weights = np.array(SMOOTHING)
+    smooth = sum(
+        weights[i] * weights[j] * padded[i : i + lines.shape[0], j : j + lines.shape[1]]
+        for i in range(3)
+        for j in range(3)
+    )
+    return np.maximum.accumulate(smooth[::-1])[::-1]
+
+
 def ends_at(
     played: Played, peaks: np.ndarray, score: np.ndarray, loss: np.ndarray, time: np.ndarray
 ) -> np.ndarray:
-    """Returns what networks end at on a line, by its peak.
+    """Returns what networks can end at on a line, by its peak.
 
     Where a network fits its train set better than the line does at its end, it has that line behind it and
     stays as it is, for better or worse: a low rate brings back nothing of what was learned by heart. Where
-    the line was as far at an earlier time, less of its way can still be gone.
+    the line was as far at an earlier time, less of its way can still be gone. Who sees the holdout can leave
+    a line where it is best, from the next env step on; that counts for the share `SEEING`.
 
     Args:
         played: The task.
@@ -194,7 +211,16 @@ def ends_at(
     lower, upper = (np.take_along_axis(as_far, below + more, -1) for more in (0, 1))
     reached = (lower + (place - below) * (upper - lower))[..., 0]
     way_left = np.minimum(1, (steps - time) / np.maximum(steps - reached, 1))
-    going_on = score + way_left * (worth_of_peaks(played, peaks) - score)
+    worth = worth_of_peaks(played, peaks)
+    if played.sees_holdout:
+        later = _best_from(played)
+        lower, upper = (
+            later[np.minimum(np.take_along_axis(as_far, below + more, -1) + 1, steps), below + more]
+            for more in (0, 1)
+        )
+        leaving = (lower + (place - below) * (upper - lower))[..., 0]
+        worth = np.maximum(worth, SEEING * leaving + (1 - SEEING) * worth)
+    going_on = score + way_left * (worth - score)
     return np.where(behind, score - STAYING_COST, going_on)
 
 
@@ -261,9 +287,7 @@ def _add_stopping(
     played: Played, actions: DiscreteActions, kept: np.ndarray, dead: np.ndarray, worth: np.ndarray
 ) -> None:
     """Say what stopping is worth."""
-    lines = np.arange(len(played.final)) < len(played.initial_rates)
-    going_on = np.where(lines, played.final, np.maximum(played.final, kept))
-    stopping = played.scores - going_on
+    stopping = played.scores - np.maximum(played.final, kept)
     stopping = np.where(dead, np.minimum(stopping, -0.05), stopping)
     stopping[0] = IMPOSSIBLE
     if actions.stop:
