@@ -32,7 +32,7 @@ REWIND_COST = 0.004
 REINIT_COST = 0.03
 IDLE = -0.03, 0.1  # log(loss / log C) between which nothing was learned yet, and nothing is broken
 STAYING_COST = 0.002
-SEEING = 0.7
+LUCK = 0.015  # by which a score has to be better to be gone back to: of some scores the best is a lucky one
 CHANGE_COST = 0.004  # of a decade, up or down, lest rates wander where they make no difference
 LAST_STEPS = 3  # of a line, over which its final loss is averaged
 KEPT_RATE_COST = 0.2  # of going back without a lower rate: the same would follow
@@ -54,7 +54,6 @@ class Played:
         chance: Score of guessing.
         can_die: Whether networks of this kind can be killed by a high rate.
         metrics: Which metrics the rows have, one of `METRIC_SETS`.
-        sees_holdout: Whether scores on the holdout are among them in this task.
     """
 
     rates: np.ndarray
@@ -68,7 +67,6 @@ class Played:
     chance: float
     can_die: bool
     metrics: str
-    sees_holdout: bool
 
     @property
     def swept(self) -> np.ndarray:
@@ -166,28 +164,14 @@ def scores_of_rows(played: Played, actions: DiscreteActions) -> np.ndarray:
     return found
 
 
-def _best_from(played: Played) -> np.ndarray:
-    """Returns the best score of each line from a time on, smoothed over time and rates, shape (n + 1, S)."""
-    lines = np.vstack((played.scores[:, : len(played.swept)], played.swept)).astype(float)
-    padded = np.pad(lines, 1, mode="edge")
-    weights = np.array(SMOOTHING)
-    smooth = sum(
-        weights[i] * weights[j] * padded[i : i + lines.shape[0], j : j + lines.shape[1]]
-        for i in range(3)
-        for j in range(3)
-    )
-    return np.maximum.accumulate(smooth[::-1])[::-1]
-
-
 def ends_at(
     played: Played, peaks: np.ndarray, score: np.ndarray, loss: np.ndarray, time: np.ndarray
 ) -> np.ndarray:
-    """Returns what networks can end at on a line, by its peak.
+    """Returns what networks end at on a line, by its peak.
 
     Where a network fits its train set better than the line does at its end, it has that line behind it and
     stays as it is, for better or worse: a low rate brings back nothing of what was learned by heart. Where
-    the line was as far at an earlier time, less of its way can still be gone. Who sees the holdout can leave
-    a line where it is best, from the next env step on; that counts for the share `SEEING`.
+    the line was as far at an earlier time, less of its way can still be gone.
 
     Args:
         played: The task.
@@ -211,16 +195,7 @@ def ends_at(
     lower, upper = (np.take_along_axis(as_far, below + more, -1) for more in (0, 1))
     reached = (lower + (place - below) * (upper - lower))[..., 0]
     way_left = np.minimum(1, (steps - time) / np.maximum(steps - reached, 1))
-    worth = worth_of_peaks(played, peaks)
-    if played.sees_holdout:
-        later = _best_from(played)
-        lower, upper = (
-            later[np.minimum(np.take_along_axis(as_far, below + more, -1) + 1, steps), below + more]
-            for more in (0, 1)
-        )
-        leaving = (lower + (place - below) * (upper - lower))[..., 0]
-        worth = np.maximum(worth, SEEING * leaving + (1 - SEEING) * worth)
-    going_on = score + way_left * (worth - score)
+    going_on = score + way_left * (worth_of_peaks(played, peaks) - score)
     return np.where(behind, score - STAYING_COST, going_on)
 
 
@@ -268,7 +243,7 @@ def advantages(played: Played, actions: DiscreteActions) -> np.ndarray:
         revived = (reached - played.chance) * share_left - cost
         revived[killed[:, :, distance]] = -0.1
         from_there = rows_scores[:, :, distance, None], rows_losses[:, :, distance, None], times[..., None]
-        alive = np.maximum(alive, ends_at(played, new_peaks, *from_there) - kept[..., None] - REWIND_COST)
+        alive = np.maximum(alive, ends_at(played, new_peaks, *from_there) - kept[..., None] - LUCK)
         found = np.where(dead[..., None], revived, alive)
         # only to rows of the same lineage: the others are untrained networks of other schemes
         younger = (ages[:, :, distance] < ages[:, :, 0]) | diverged

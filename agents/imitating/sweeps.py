@@ -272,7 +272,6 @@ class _Block:
             chance=1 / episode.dataset.num_classes,
             can_die=_can_die(episode.task),
             metrics=core.config.metrics,
-            sees_holdout="holdout" in episode.task.measured,
         )
         worth = advantages(played, self.actions)
         step, lane = track["running"].nonzero()

@@ -65,7 +65,6 @@ def played(rate: float = 0.1, actions: Any = (), **more: Any) -> Played:
         "chance": 0.1,
         "can_die": True,
         "metrics": "movement",
-        "sees_holdout": False,
     }
     return Played(**(given | more))
 
