@@ -100,8 +100,8 @@ class AutoTrainConfig:
             the share of a class that is classified rightly, for classes of unequal size; or
             `"neg_log_loss"`, which is minus the log loss clipped to [-4 log C, 0] for C classes.
         tasks: What tasks are drawn from: a preset (`"default"`, `"rates"`, `"mixed"`, `"many"`,
-            `"curriculum"`, `"real_runs"`, `"short_real_runs"`), a `TaskDistribution`, a `Mixture` or a
-            `Curriculum`.
+            `"curriculum"`, `"real_runs"`, `"short_real_runs"`, `"training_runs"`), a `TaskDistribution`, a
+            `Mixture` or a `Curriculum`.
         dataset: A name, a `Dataset`, `(images, labels)` or a `torch.utils.data.Dataset`.
         split_seed: Seed of the four-way split.
         train_size: Images in the train part.

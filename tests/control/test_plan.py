@@ -59,7 +59,10 @@ def test_a_file_that_names_the_number_of_decisions_is_followed(tmp_path: Path):
                 make_plan(tmp_path, 2_000, None, {})
 
 
-@pytest.mark.parametrize(("tasks", "decisions"), [("many", 30), ("real_runs", 50), ("short_real_runs", 30)])
+@pytest.mark.parametrize(
+    ("tasks", "decisions"),
+    [("many", 30), ("real_runs", 50), ("short_real_runs", 30), ("training_runs", 30)],
+)
 def test_decisions_of_tasks_that_last_differently(tasks: str, decisions: int):
     assert trained_decisions({"tasks": tasks}) == decisions
 

@@ -230,7 +230,7 @@ def test_wrong_fields_are_found_when_a_distribution_is_made():
             TaskDistribution(**kwargs)
 
 
-@pytest.mark.parametrize("preset", [name for name in TASK_PRESETS if "real_runs" not in name])
+@pytest.mark.parametrize("preset", [name for name in TASK_PRESETS if "_runs" not in name])
 def test_presets_make_environments_without_a_download(preset: str):
     env = gymnasium.make("AutoTrain-v0", tasks=preset)
     tasks = set()
@@ -290,6 +290,23 @@ def test_real_runs_are_what_people_train(preset: str, most: int):
     blind = np.mean([task.measured == "nothing" for task in drawn])
     assert blind == pytest.approx(0.25, abs=0.03)
     assert np.mean([task.can_reinit for task in drawn]) == pytest.approx(0.5, abs=0.04)
+
+
+def test_training_runs_have_small_sets_and_wrong_labels_more_often():
+    generator = np.random.default_rng(0)
+    small, wrong = {}, {}
+    for preset in ("short_real_runs", "training_runs"):
+        tasks = as_task_distribution(preset)
+        drawn = [tasks.sample(generator) for _ in range(3000)]
+        few = [task.train_size is not None for task in drawn]
+        small[preset] = np.mean(few)
+        wrong[preset] = np.mean([task.label_noise > 0 for task in drawn])
+        assert {task.train_size for task in drawn} == {None, 100, 200, 250, 400, 500, 1000}
+        assert max(task.budget for task in drawn) == 2_000
+    assert small["short_real_runs"] == pytest.approx(0.34, abs=0.03)
+    assert small["training_runs"] == pytest.approx(0.7, abs=0.03)
+    assert wrong["short_real_runs"] == pytest.approx(0.5, abs=0.03)
+    assert wrong["training_runs"] == pytest.approx(0.66, abs=0.03)
 
 
 @pytest.mark.slow
