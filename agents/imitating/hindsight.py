@@ -32,7 +32,6 @@ REWIND_COST = 0.004
 REINIT_COST = 0.03
 IDLE = -0.03, 0.1  # log(loss / log C) between which nothing was learned yet, and nothing is broken
 STAYING_COST = 0.002
-LUCK = 0.015  # by which a score has to be better to be gone back to: of some scores the best is a lucky one
 CHANGE_COST = 0.004  # of a decade, up or down, lest rates wander where they make no difference
 LAST_STEPS = 3  # of a line, over which its final loss is averaged
 KEPT_RATE_COST = 0.2  # of going back without a lower rate: the same would follow
@@ -243,7 +242,7 @@ def advantages(played: Played, actions: DiscreteActions) -> np.ndarray:
         revived = (reached - played.chance) * share_left - cost
         revived[killed[:, :, distance]] = -0.1
         from_there = rows_scores[:, :, distance, None], rows_losses[:, :, distance, None], times[..., None]
-        alive = np.maximum(alive, ends_at(played, new_peaks, *from_there) - kept[..., None] - LUCK)
+        alive = np.maximum(alive, ends_at(played, new_peaks, *from_there) - kept[..., None] - REWIND_COST)
         found = np.where(dead[..., None], revived, alive)
         # only to rows of the same lineage: the others are untrained networks of other schemes
         younger = (ages[:, :, distance] < ages[:, :, 0]) | diverged

@@ -31,13 +31,13 @@ class ImitationHyperparameters:
         threads: Threads of torch in every process.
     """
 
-    net_arch: tuple[int, ...] = (128, 64)
-    tasks_per_round: int = 96
+    net_arch: tuple[int, ...] = (192, 96)
+    tasks_per_round: int = 192
     rates: int = 9
     walkers: int = 4
     explore: float = 0.2
     states_per_task: int = 256
-    fit_steps: int = 3000
+    fit_steps: int = 5000
     batch_size: int = 1024
     learning_rate: float = 0.002
     weight_decay: float = 0.1
