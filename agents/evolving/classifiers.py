@@ -225,7 +225,7 @@ class ClassifierTrial:
 
     @property
     def enough_members(self) -> int:
-        """Returns how many members make a task worth sending to a worker, which computes the centre anew."""
+        """Returns how many members are worth sending to a worker, which computes the centre anew."""
         return _ENOUGH_MEMBERS
 
     def evaluate(self, generation: EvolutionState, members: range) -> np.ndarray:

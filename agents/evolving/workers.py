@@ -23,8 +23,8 @@ ATTEMPTS = 10
 
 
 MOST_TASKS = 4
-"""Tasks for each worker, so that one that has done its own takes over from the others; but each has at least
-as many members as a trial says, where there are so many, since few are slow side by side."""
+"""Tasks for each worker, so that one that has done its own takes over from others; but each has at least as
+many members as a trial says, where there are so many, since few are slow side by side."""
 
 
 GenerationT = TypeVar("GenerationT", contravariant=True)

@@ -235,7 +235,7 @@ def advantages(played: Played, actions: DiscreteActions) -> np.ndarray:
     raised = np.where(factors > -0.05, KEPT_RATE_COST, 0)
     for distance in range(1, actions.num_rewinds):
         change = np.clip(losses[:, :, 0] - losses[:, :, distance], -0.5, 0.5)
-        idle = (losses[:, :, 0] > IDLE[0]) & (losses[:, :, 0] < IDLE[1]) & (losses[:, :, distance] > IDLE[0])
+        idle = (losses[:, :, 0] < IDLE[1]) & (losses[:, :, [0, distance]].min(2) > IDLE[0])
         cost = LOST_TIME * distance / steps + REWIND_COST
         gain = LOSS_WORTH * np.where(idle, 0, change) - cost
         alive = by_curve + gain[..., None] - raised

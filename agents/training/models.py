@@ -78,11 +78,7 @@ def make_model(
     allowed = f"1, or that of the environment's lanes, {of_lanes}"
     check(group_size in (1, of_lanes), "group_size", group_size, allowed)
     arguments |= buffer_arguments(name, group_size)
-    critic_steps, temperature = given.get("critic_steps", 0), given.get("start_temperature", 1.0)
-    check_whole("critic_steps", critic_steps, 0)
-    check(critic_steps == 0 or name in WITH_CRITIC, "critic_steps", critic_steps, f"0 but for {', '.join(WITH_CRITIC)}")
-    check_number("start_temperature", temperature, lambda value: value > 0, "greater than 0")
-    check(temperature == 1 or start_from is not None, "start_temperature", temperature, "1 without start_from")
+    _check_beginning(name, given, start_from)
     if start_from is not None:
         _check_fits(start_from, env, given.get("extractor", "flat"))
         arguments["policy_kwargs"] = _networks_like(start_from.spec, arguments["policy_kwargs"])
@@ -97,7 +93,7 @@ def make_model(
     if config.action_type == "discrete":
         _set_action_bias(model, config, given)
     if start_from is not None:
-        _copy_policy(start_from, model, temperature)
+        _copy_policy(start_from, model, given.get("start_temperature", 1.0))
     return model
 
 
@@ -118,6 +114,17 @@ def _policy_kwargs(given: Mapping[str, Any], config: AutoTrainConfig) -> dict[st
         "features_extractor_class": AttentionExtractor,
         "features_extractor_kwargs": {"rows": config.num_snapshots, "windows": config.history_length},
     }
+
+
+def _check_beginning(name: str, given: Mapping[str, Any], start_from: TrainedPolicy | None) -> None:
+    """Raise an `InvalidValueError` unless a model of an algorithm can begin so."""
+    critic_steps, temperature = given.get("critic_steps", 0), given.get("start_temperature", 1.0)
+    check_whole("critic_steps", critic_steps, 0)
+    able = critic_steps == 0 or name in WITH_CRITIC
+    check(able, "critic_steps", critic_steps, f"0 but for {', '.join(WITH_CRITIC)}")
+    check_number("start_temperature", temperature, lambda value: value > 0, "greater than 0")
+    alone = temperature != 1 and start_from is None
+    check(not alone, "start_temperature", temperature, "1 without start_from")
 
 
 def _check_fits(policy: TrainedPolicy, env: VecEnv, extractor: str) -> None:
@@ -176,6 +183,7 @@ def _copy_policy(policy: TrainedPolicy, model: BaseAlgorithm, temperature: float
         for number, module in enumerate(network_of(model)[1], start=1):
             for name, tensor in module.state_dict().items():
                 tensor.copy_(weights[f"layers.{number}.{name}"])
+        assert isinstance(model.policy.action_net, nn.Linear)
         for tensor in model.policy.action_net.parameters():
             tensor.div_(temperature)
 

@@ -133,9 +133,7 @@ def test_members_are_split_into_whole_blocks(workers: int, wanted: Outcome):
 @pytest.mark.parametrize(
     ("members", "workers", "tasks"), [(64, 1, 1), (64, 8, 8), (256, 2, 4), (10_000, 10, 40), (1, 3, 3)]
 )
-def test_workers_get_some_tasks_if_there_are_members_enough(
-    members: int, workers: int, tasks: int
-):
+def test_workers_get_some_tasks_if_there_are_members_enough(members: int, workers: int, tasks: int):
     assert count_tasks(members, workers, 64) == tasks
 
 
