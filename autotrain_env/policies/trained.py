@@ -291,7 +291,7 @@ def load_policy(folder: str | PathLike[str], *, deterministic: bool = True) -> T
 
     * `"many"`, trained by PPO on digits and synthetic sets (the tasks `"many"`, an earlier form of them at
       first) with gradient descent, acts in `AutoTrain-v0`;
-    * `"real_runs"`, trained by imitation on the tasks `"short_real_runs"` with six update rules, dense and
+    * `"real_runs"`, trained by imitation on the tasks `"training_runs"` with six update rules, dense and
       convolutional networks, acts in `AutoTrainRuns-v0`, and does without a holdout, too.
 
     Args:
