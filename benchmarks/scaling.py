@@ -24,7 +24,7 @@ import tyro
 from rich.table import Table
 
 from agents.evolving.evolution import Evolution
-from agents.evolving.members import Generation, evaluate_members, without_memory
+from agents.evolving.members import ENOUGH_MEMBERS, Generation, evaluate_members, without_memory
 from agents.evolving.workers import Ray, Serial, Workers, count_tasks, split_members
 from agents.runs.folder import RunFolder
 from autotrain_env.evolution import ask, tell
@@ -104,7 +104,7 @@ def simulate(
         rng: Of stragglers and failures.
         vectors: Whether workers get their members' parameters, instead of making them from the seed.
     """
-    ranges = split_members(members, costs.block_size, count_tasks(members, workers))
+    ranges = split_members(members, costs.block_size, count_tasks(members, workers, ENOUGH_MEMBERS))
     blocks = np.array([len(range_) / costs.block_size for range_ in ranges])
     nodes = math.ceil(workers / cluster.workers_per_node)
     hops = math.ceil(math.log2(nodes + 1))  # nodes that have it pass it on
