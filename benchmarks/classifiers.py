@@ -255,7 +255,7 @@ def attempt(run: Runner, seeds: int) -> None:
 
 
 def whole_attempt(run: Runner, seeds: int) -> None:
-    """The attempt as it was, on 49,000 images: 100 generations take a quarter of an hour."""
+    """The attempt as it was, on 49,000 images: 100 generations take twenty minutes."""
     settings = {"dataset": "mnist", "threads": 2, "generations": 100, "train_size": 49_000}
     run("whole_attempt", "as it was", "attempt", **settings, mends=[], seed=0)
 
