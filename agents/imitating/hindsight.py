@@ -118,20 +118,33 @@ def killed_rows(played: Played, actions: DiscreteActions, peaks: np.ndarray) -> 
     """
     steps, lanes, height = played.rows.shape[:3]
     deadly = lowest_deadly(played)
-    decisions = actions.every_decision
+    factors = np.log10(actions.every_decision.lr_factor)
     killed = np.zeros((steps, lanes, height), bool)
-    now = np.zeros((lanes, height), bool)
-    lane = np.arange(lanes)
-    for step in range(steps):
-        killed[step] = now
-        action = played.actions[step]
-        possible = played.masks[step, lane, action]
-        back = np.where(possible, decisions.rewind[action], 0)
-        source = np.minimum(np.arange(height) + back[:, None], height - 1)
-        before = now[lane[:, None], source] & ~decisions.reinit[action][:, None]
-        died = peaks[step] + np.log10(decisions.lr_factor[action]) >= deadly
-        now = np.concatenate(((before[:, 0] | died)[:, None], before[:, :-1]), axis=1)
+    for step in range(1, steps):
+        before = _taken_back(played, actions, step - 1, killed[step - 1], False)
+        died = peaks[step - 1] + factors[played.actions[step - 1]] >= deadly
+        killed[step] = np.concatenate(((before[:, 0] | died)[:, None], before[:, :-1]), axis=1)
     return killed
+
+
+def _taken_back(
+    played: Played, actions: DiscreteActions, step: int, rows: np.ndarray, of_new: float
+) -> np.ndarray:
+    """Returns what is known of the networks in all rows, as a decision has taken them back.
+
+    Args:
+        played: The task.
+        actions: What actions there are.
+        step: Number of the decision.
+        rows: What is known before it, shape (G, H).
+        of_new: What is known of a network that was drawn anew.
+    """
+    decisions, action, lane = actions.every_decision, played.actions[step], np.arange(len(rows))
+    back = np.where(played.masks[step, lane, action], decisions.rewind[action], 0)
+    source = np.minimum(np.arange(rows.shape[1]) + back[:, None], rows.shape[1] - 1)
+    return np.where(decisions.reinit[action][:, None], of_new, rows[lane[:, None], source]).astype(
+        rows.dtype
+    )
 
 
 def scores_of_rows(played: Played, actions: DiscreteActions) -> np.ndarray:
@@ -144,22 +157,11 @@ def scores_of_rows(played: Played, actions: DiscreteActions) -> np.ndarray:
     Returns:
         Scores before each decision, shape (n, G, H); `played.chance` in rows of other lineages.
     """
-    steps, lanes, height = played.rows.shape[:3]
-    decisions = actions.every_decision
-    found = np.full((steps, lanes, height), played.chance)
-    lane = np.arange(lanes)
-    now = np.full((lanes, height), played.chance)
-    now[:, 0] = played.scores[0]
-    found[0] = now
-    for step in range(1, steps):
-        action = played.actions[step - 1]
-        possible = played.masks[step - 1, lane, action]
-        back = np.where(possible, decisions.rewind[action], 0)
-        source = np.minimum(np.arange(height) + back[:, None], height - 1)
-        before = now[lane[:, None], source]
-        before[decisions.reinit[action]] = played.chance
-        now = np.concatenate((played.scores[step][:, None], before[:, :-1]), axis=1)
-        found[step] = now
+    found = np.full(played.rows.shape[:3], float(played.chance))
+    found[:, :, 0] = played.scores
+    for step in range(1, len(found)):
+        before = _taken_back(played, actions, step - 1, found[step - 1], played.chance)
+        found[step, :, 1:] = before[:, :-1]
     return found
 
 

@@ -78,7 +78,7 @@ def make_model(
     allowed = f"1, or that of the environment's lanes, {of_lanes}"
     check(group_size in (1, of_lanes), "group_size", group_size, allowed)
     arguments |= buffer_arguments(name, group_size)
-    _check_beginning(name, given, start_from)
+    _check_beginning(name, given, start_from, config)
     if start_from is not None:
         _check_fits(start_from, env, given.get("extractor", "flat"))
         arguments["policy_kwargs"] = _networks_like(start_from.spec, arguments["policy_kwargs"])
@@ -116,15 +116,17 @@ def _policy_kwargs(given: Mapping[str, Any], config: AutoTrainConfig) -> dict[st
     }
 
 
-def _check_beginning(name: str, given: Mapping[str, Any], start_from: TrainedPolicy | None) -> None:
+def _check_beginning(
+    name: str, given: Mapping[str, Any], start_from: TrainedPolicy | None, config: AutoTrainConfig
+) -> None:
     """Raise an `InvalidValueError` unless a model of an algorithm can begin so."""
     critic_steps, temperature = given.get("critic_steps", 0), given.get("start_temperature", 1.0)
     check_whole("critic_steps", critic_steps, 0)
     able = critic_steps == 0 or name in WITH_CRITIC
     check(able, "critic_steps", critic_steps, f"0 but for {', '.join(WITH_CRITIC)}")
     check_number("start_temperature", temperature, lambda value: value > 0, "greater than 0")
-    alone = temperature != 1 and start_from is None
-    check(not alone, "start_temperature", temperature, "1 without start_from")
+    able = temperature == 1 or (start_from is not None and config.action_type == "discrete")
+    check(able, "start_temperature", temperature, "1 without start_from, or where actions are not discrete")
 
 
 def _check_fits(policy: TrainedPolicy, env: VecEnv, extractor: str) -> None:

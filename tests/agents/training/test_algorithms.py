@@ -135,8 +135,11 @@ def test_a_model_begins_with_the_odds_of_another_policy_made_more_even():
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
     with pytest.raises(ValueError, match="start_temperature=0 is not allowed: it must be greater than 0"):
         make_model("ppo", env, known, 1, policy, start_temperature=0)
-    with pytest.raises(ValueError, match=r"start_temperature=2.5 .* 1 without start_from"):
+    with pytest.raises(ValueError, match=r"start_temperature=2.5 .* 1 without start_from, or where"):
         make_model("ppo", env, known, 1, start_temperature=2.5)
+    env = make_sb3_env("AutoTrainContinuous-v0", 2, **tiny(observation_layout="flat"))
+    with pytest.raises(ValueError, match=r"start_temperature=2.5 .* where actions are not discrete"):
+        make_model("ppo", env, known, 1, found_by_evolution(env, (5, 4)), start_temperature=2.5)
     with pytest.raises(ValueError, match="critic_steps=8 .* 0 but for ppo, a2c, maskable_ppo"):
         make_model("trpo", env, load_hyperparameters("trpo", "AutoTrain-v0"), 1, critic_steps=8)
 

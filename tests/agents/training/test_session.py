@@ -330,6 +330,9 @@ def test_a_critic_learns_before_the_actor_is_trained(algorithm: str, tmp_path: P
         config = configuration(algorithm, hyperparameters=given, train_steps=train_steps)
         run = begun(tmp_path / f"{train_steps}-{critic_steps}", config)
         train(config, run, silent)
+        states = [read_state(checkpoint, config)["model"] for checkpoint in run.checkpoints()]
+        critics = [state["parameters"]["policy"]["value_net.weight"] for state in states]
+        assert len(critics) == 1 or not torch.equal(critics[0], critics[-1])  # always trained
         return load_policy(run.path).network.state_dict()
 
     def differ(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> list[bool]:
