@@ -256,15 +256,16 @@ def begun(folder: Path, *more: str) -> subprocess.Popen[bytes]:
         [*COMMAND, *LONG, "--output", str(folder), *more], cwd=ROOT, stdout=-3, stderr=-3
     )
     log = folder / "decisions.jsonl"
-    before = log.stat().st_mtime_ns if log.exists() else 0
+    size = least = log.stat().st_size if log.exists() else 0
     end = time.monotonic() + 120
+    # a resumed run first cuts its log to the checkpoint; it trains once rows are added
     while (
-        not (folder / LIST_NAME).exists()
-        or "00" not in (folder / LIST_NAME).read_text()
-        or log.stat().st_mtime_ns == before
+        not (folder / LIST_NAME).exists() or "00" not in (folder / LIST_NAME).read_text() or size <= least
     ):
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.1)
+        size = log.stat().st_size if log.exists() else 0
+        least = min(least, size)
     return process
 
 
