@@ -76,6 +76,7 @@ class TorchOptimizer:
 
 TORCH_OPTIMIZERS = {
     "hypergradient": TorchOptimizer(HypergradientSGD, tuple(map(float, GRID))),
+    "hypergradient_untuned": TorchOptimizer(HypergradientSGD, (1e-3,)),
     "schedulefree": TorchOptimizer(
         lambda parameters, rate: schedulefree.SGDScheduleFree(parameters, lr=rate, momentum=MOMENTUM),
         tuple(map(float, GRID)),
@@ -133,11 +134,11 @@ def tune_optimizer(env: Environment, name: str, episodes: int, report: Reporter)
 
 
 class _Parts:
-    """The images of an episode, normalised, by part."""
+    """The images of an episode, normalised, by part, on a device."""
 
-    def __init__(self, episode: Episode) -> None:
+    def __init__(self, episode: Episode, device: torch.device) -> None:
         split, dataset = episode.split, episode.dataset
-        self.split, self.dataset = split, dataset
+        self.split, self.dataset, self.device = split, dataset, device
         subset = split.train_subset
         self.train = self._part(split.train_index, split.train_labels)
         self.measured = {
@@ -149,17 +150,19 @@ class _Parts:
 
     def _part(self, index: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
         images = (self.dataset.images[torch.from_numpy(index).long()] - self.split.mean) / self.split.std
-        return images, torch.tensor(labels)
+        return images.to(self.device), torch.tensor(labels, device=self.device)
 
 
 def _run(env: AutoTrainVectorEnv, kind: TorchOptimizer, learning_rate: float) -> dict[str, Any]:
     core = env.core
     episode = core.episodes[0]
     assert episode is not None
-    parts = _Parts(episode)
+    device = torch.device(core.config.device)
+    parts = _Parts(episode, device)
     architecture = episode.architecture
     network = architecture.classifier.build(architecture.image_shape, architecture.num_classes)
     network.load_state_dict(core.stacks.weights_of(0), strict=False)
+    network.to(device)
     optimizer = kind.make(network.parameters(), learning_rate)
     images, labels = parts.train
     batch_size, inner_steps = episode.batch_size, episode.inner_steps
@@ -170,7 +173,7 @@ def _run(env: AutoTrainVectorEnv, kind: TorchOptimizer, learning_rate: float) ->
     best, best_test = -np.inf, 0.0
     for updates in range(inner_steps, episode.task.budget + 1, inner_steps):
         _mode(network, optimizer, training=True)
-        drawn = torch.from_numpy(sampler.draw(np.array([0]), inner_steps * batch_size)[0])
+        drawn = torch.from_numpy(sampler.draw(np.array([0]), inner_steps * batch_size)[0]).to(device)
         for batch in drawn.view(inner_steps, batch_size):
             loss = nn.functional.cross_entropy(network(images[batch]), labels[batch])
             optimizer.zero_grad()

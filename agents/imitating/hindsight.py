@@ -2,16 +2,16 @@
 
 Where rates fall on a line to 0 by themselves, a state's rate belongs to a line, and the line to an initial
 rate: its peak. What a factor is worth is read off the task's curve (final score against initial rate), at
-the peak that it leads to. That is a guess, since the network has a past; three kinds of states, where it
+the peak that it leads to. That is a guess, since the network has a past; two kinds of states, where it
 would mislead, are told apart:
 
 * A network that a high rate has killed (its ReLU units are 0 for all images) learns no more at any rate.
   Only going back to a row from before helps, or drawing a new network.
-* Where the loss has just become worse, going back gains what it has lost; where nothing was learned yet,
-  it moves at random, and going back would only lose time.
 * A network that fits its train set better than a line does at its end has that line behind it, and stays
   as it is there. So where wrong labels are being learned by heart, a low rate keeps what has not been lost,
   stopping does too, and only going back brings back what has.
+
+Scores are compared after `stabilized`, so that noise weighs the same at every score.
 """
 
 from dataclasses import dataclass
@@ -21,20 +21,17 @@ import numpy as np
 from autotrain_env.process.actions import DiscreteActions
 from autotrain_env.process.observations import METRIC_SETS
 
-SMOOTHING = (0.2, 0.6, 0.2)  # over neighbouring rates: scores of single runs are noisy
 BELOW, ABOVE = 0.02, 0.05  # what a decade beyond the rates that were tried costs
 DEAD_SHARE = 0.1  # of what the best rate brings over chance: a rate that brings less kills networks
 LEAST_GAIN = 0.1  # over chance at the best rate; where that is less nothing tells what died
+ALIVE_SHARE = 0.25  # of what the best rate brings over chance: a network that scores more is not dead
 IMPOSSIBLE = -0.3
-LOSS_WORTH = 0.6  # score that a unit of log(loss / log C) stands for
-LOST_TIME = 0.3  # score that a whole budget stands for
+LOST_TIME = 0.3  # of a whole budget, in a network that has died
 REWIND_COST = 0.004
 REINIT_COST = 0.03
-IDLE = -0.03, 0.1  # log(loss / log C) between which nothing was learned yet, and nothing is broken
 STAYING_COST = 0.002
 CHANGE_COST = 0.004  # of a decade, up or down, lest rates wander where they make no difference
 LAST_STEPS = 3  # of a line, over which its final loss is averaged
-KEPT_RATE_COST = 0.2  # of going back without a lower rate: the same would follow
 
 
 @dataclass(frozen=True)
@@ -43,14 +40,14 @@ class Played:
 
     Args:
         rates: Learning rates before each decision, float64, shape (n, G).
-        scores: Scores before each decision, shape (n, G).
+        scores: Stabilized scores before each decision, shape (n, G).
         actions: Actions, int64, shape (n, G).
         masks: Which actions were possible, bool, shape (n, G, number of actions).
         running: Which lanes ran, bool, shape (n, G).
         rows: Observations, shape (n, G, H, K, M).
-        final: Final scores, shape (G,).
+        final: Stabilized final scores, shape (G,).
         initial_rates: Rates that the lines begin at, ascending, shape (S,).
-        chance: Score of guessing.
+        chance: Stabilized score of guessing.
         can_die: Whether networks of this kind can be killed by a high rate.
         metrics: Which metrics the rows have, one of `METRIC_SETS`.
     """
@@ -77,6 +74,17 @@ class Played:
         return self.rows[:, :, :, -1, [*METRIC_SETS[self.metrics]].index(name)].astype(float)
 
 
+def stabilized(scores: np.ndarray | float) -> np.ndarray:
+    """Returns arcsin √score, in which the noise of n images is 1 / (2 √n) at every score.
+
+    So half a point at 98% counts as much as two points at 50%.
+
+    Args:
+        scores: Shares of images, of any shape.
+    """
+    return np.arcsin(np.sqrt(np.asarray(scores)))
+
+
 def worth_of_peaks(played: Played, peaks: np.ndarray) -> np.ndarray:
     """Returns the final score that a line brings, by its peak.
 
@@ -85,13 +93,12 @@ def worth_of_peaks(played: Played, peaks: np.ndarray) -> np.ndarray:
         peaks: log10 of initial rates, any shape.
 
     Returns:
-        Scores, smoothed over neighbouring rates and going on beyond them with a slope, of that shape.
+        Scores, interpolated between the rates and going on beyond them with a slope, of that shape. They are
+        not smoothed: where a rate kills, its neighbour would look bad, too, and noise is the smaller error.
     """
     known = np.log10(played.initial_rates)
-    padded = np.pad(played.swept.astype(float), 1, mode="edge")
-    smooth = sum(share * padded[i : i + len(known)] for i, share in enumerate(SMOOTHING))
     low, high = np.maximum(known[0] - peaks, 0), np.maximum(peaks - known[-1], 0)
-    return np.interp(peaks, known, smooth) - BELOW * low - ABOVE * high
+    return np.interp(peaks, known, played.swept.astype(float)) - BELOW * low - ABOVE * high
 
 
 def lowest_deadly(played: Played) -> float:
@@ -105,13 +112,16 @@ def lowest_deadly(played: Played) -> float:
     return float(known[first - 1 : first + 1].mean()) if dead.any() else np.inf
 
 
-def killed_rows(played: Played, actions: DiscreteActions, peaks: np.ndarray) -> np.ndarray:
+def killed_rows(
+    played: Played, actions: DiscreteActions, peaks: np.ndarray, rows_scores: np.ndarray
+) -> np.ndarray:
     """Follow what was killed along every lane's rewinds and re-initialisations.
 
     Args:
         played: The task.
         actions: What actions there are.
         peaks: log10 of the peak that each decision began with, shape (n, G).
+        rows_scores: What the networks in all rows score, shape (n, G, H); see `scores_of_rows`.
 
     Returns:
         Whether the network in each row was dead before each decision, bool, shape (n, G, H).
@@ -124,7 +134,8 @@ def killed_rows(played: Played, actions: DiscreteActions, peaks: np.ndarray) -> 
         before = _taken_back(played, actions, step - 1, killed[step - 1], False)
         died = peaks[step - 1] + factors[played.actions[step - 1]] >= deadly
         killed[step] = np.concatenate(((before[:, 0] | died)[:, None], before[:, :-1]), axis=1)
-    return killed
+    alive = played.chance + ALIVE_SHARE * (float(played.swept.max()) - played.chance)
+    return killed & (rows_scores < alive)
 
 
 def _taken_back(
@@ -223,7 +234,7 @@ def advantages(played: Played, actions: DiscreteActions) -> np.ndarray:
     kept = ends_at(played, peaks, rows_scores[:, :, 0], rows_losses[:, :, 0], times)
     from_here = rows_scores[:, :, 0, None], rows_losses[:, :, 0, None], times[..., None]
     by_curve = ends_at(played, new_peaks, *from_here) - kept[..., None]
-    killed = killed_rows(played, actions, peaks)
+    killed = killed_rows(played, actions, peaks, rows_scores)
     diverged = played.metric("diverged")[:, :, 0] > 0.5
     dead = killed[:, :, 0] | diverged  # whose updates are skipped
     share_left = (left / steps)[..., None]
@@ -231,20 +242,12 @@ def advantages(played: Played, actions: DiscreteActions) -> np.ndarray:
     count = len(factors)
     worth = np.full((steps, lanes, actions.num_actions), IMPOSSIBLE)
     worth[..., :count] = np.where(dead[..., None], 0, by_curve) - CHANGE_COST * np.abs(factors)
-    losses = np.maximum(played.metric("log_loss_ratio"), -0.5)
-    losses[:, :, 0][diverged] = 0.5
     ages = played.metric("lineage_updates")
-    raised = np.where(factors > -0.05, KEPT_RATE_COST, 0)
     for distance in range(1, actions.num_rewinds):
-        change = np.clip(losses[:, :, 0] - losses[:, :, distance], -0.5, 0.5)
-        idle = (losses[:, :, 0] < IDLE[1]) & (losses[:, :, [0, distance]].min(2) > IDLE[0])
-        cost = LOST_TIME * distance / steps + REWIND_COST
-        gain = LOSS_WORTH * np.where(idle, 0, change) - cost
-        alive = by_curve + gain[..., None] - raised
-        revived = (reached - played.chance) * share_left - cost
+        revived = (reached - played.chance) * share_left - LOST_TIME * distance / steps - REWIND_COST
         revived[killed[:, :, distance]] = -0.1
         from_there = rows_scores[:, :, distance, None], rows_losses[:, :, distance, None], times[..., None]
-        alive = np.maximum(alive, ends_at(played, new_peaks, *from_there) - kept[..., None] - REWIND_COST)
+        alive = ends_at(played, new_peaks, *from_there) - kept[..., None] - REWIND_COST
         found = np.where(dead[..., None], revived, alive)
         # only to rows of the same lineage: the others are untrained networks of other schemes
         younger = (ages[:, :, distance] < ages[:, :, 0]) | diverged

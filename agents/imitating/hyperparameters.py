@@ -32,7 +32,7 @@ class ImitationHyperparameters:
     """
 
     net_arch: tuple[int, ...] = (192, 96)
-    tasks_per_round: int = 192
+    tasks_per_round: int = 480
     rates: int = 9
     walkers: int = 4
     explore: float = 0.2

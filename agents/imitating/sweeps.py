@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from agents.evolving.members import threads
-from agents.imitating.hindsight import Played, advantages
+from agents.imitating.hindsight import Played, advantages, stabilized
 from autotrain_env import SGD, AutoTrainCore, AutoTrainVectorEnv, Task
 from autotrain_env.policies.evaluation import make_evaluation_env
 from autotrain_env.policies.spec import PolicySpec
@@ -180,7 +180,7 @@ class _Block:
         begun = core.lineage.all_updates.sum()
         rates = np.stack([self._begin(number) for number in range(len(self.generators))])
         tracks: list[dict[str, np.ndarray]] = []
-        env_steps = 0
+        env_steps, test = 0, np.zeros(core.num_envs)
         while core.lanes.running.any():
             actions = self._act()
             tracks.append(
@@ -194,11 +194,16 @@ class _Block:
                 }
             )
             env_steps += int(core.lanes.running.sum())
-            core.step(core.decode(actions))
+            result = core.step(core.decode(actions))
+            ended = result.ran & result.terminated
+            if ended.any():
+                test[ended] = result.final[f"test_{core.config.score}"][ended]
         whole = {name: np.stack([track[name] for track in tracks]) for name in tracks[0]}
-        final = core.lanes.score.reshape(-1, trial.lanes)
+        final, test = (scores.reshape(-1, trial.lanes) for scores in (core.lanes.score, test))
         return Swept(
-            States.join([self._label(task, whole, final[task], rates[task]) for task in range(len(final))]),
+            States.join(
+                [self._label(task, whole, final[task], test[task], rates[task]) for task in range(len(final))]
+            ),
             env_steps,
             int(core.lineage.all_updates.sum() - begun),
             final[:, : trial.rates].max(1),
@@ -256,20 +261,31 @@ class _Block:
         return action if mask[action] else factor
 
     def _label(
-        self, number: int, whole: dict[str, np.ndarray], final: np.ndarray, rates: np.ndarray
+        self,
+        number: int,
+        whole: dict[str, np.ndarray],
+        final: np.ndarray,
+        test: np.ndarray,
+        rates: np.ndarray,
     ) -> States:
-        """Returns some states of a task's lanes, with the advantages of all actions."""
+        """Returns some states of a task's lanes, with the advantages of all actions.
+
+        Final scores are those of validation and test images together, since few images are noisy; nothing
+        is judged by the test images of tasks that are trained on.
+        """
         trial, core, generator = self.trial, self.core, self.generators[number]
         lanes = slice(number * trial.lanes, (number + 1) * trial.lanes)
         episode = core.stacks.episode(lanes.start)
         steps = episode.task.budget // episode.inner_steps
         track = {name: values[:steps, lanes] for name, values in whole.items()}
+        images = len(episode.split.validation_labels), len(episode.split.test_labels)
         played = Played(
-            **{name: track[name] for name in ("rates", "scores", "actions", "masks", "running")},
+            **{name: track[name] for name in ("rates", "actions", "masks", "running")},
+            scores=stabilized(track["scores"]),
             rows=track["observations"].reshape(steps, trial.lanes, *core.lineage.rows.shape[1:]),
-            final=final,
+            final=stabilized(np.average([final, test], axis=0, weights=images)),
             initial_rates=rates,
-            chance=1 / episode.dataset.num_classes,
+            chance=float(stabilized(1 / episode.dataset.num_classes)),
             can_die=_can_die(episode.task),
             metrics=core.config.metrics,
         )

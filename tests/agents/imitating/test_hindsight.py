@@ -13,6 +13,7 @@ from agents.imitating.hindsight import (
     killed_rows,
     lowest_deadly,
     scores_of_rows,
+    stabilized,
     worth_of_peaks,
 )
 from autotrain_env import ENVIRONMENTS, AutoTrainConfig
@@ -78,11 +79,10 @@ def factors_of(task: Played) -> np.ndarray:
     return np.array(table().lr_factors)[best(task) % 7]
 
 
-def test_a_peak_is_worth_what_its_rate_brought_but_for_noise():
+def test_a_peak_is_worth_what_its_rate_brought():
     task = played()
     at_rates = worth_of_peaks(task, np.log10(RATES))
-    expected = [0.2 * CURVE[i - 1] + 0.6 * CURVE[i] + 0.2 * CURVE[i + 1] for i in range(1, 8)]
-    np.testing.assert_allclose(at_rates[1:-1], expected)
+    np.testing.assert_allclose(at_rates, CURVE)  # also beside one that kills
     between = worth_of_peaks(task, np.array([-1.25]))
     np.testing.assert_allclose(between, at_rates[3:5].mean(), atol=1e-12)
     beyond = worth_of_peaks(task, np.array([-5.0, 3.0]))
@@ -114,7 +114,8 @@ def test_what_is_dead_is_followed_along_rewinds_and_new_networks():
     taken = [KEEP, HIGHEST, KEEP, 2 * 7 + LOWEST, HIGHEST, 28, KEEP]
     task = played(rate=0.4, actions=taken)
     peaks = np.log10(task.rates * (STEPS + 0.5) / (STEPS - np.arange(STEPS)[:, None] + 0.5))
-    killed = killed_rows(task, table(), peaks)[:, -1]
+    rows_scores = scores_of_rows(task, table())
+    killed = killed_rows(task, table(), peaks, rows_scores)[:, -1]
     assert killed[:2].sum() == 0
     assert killed[2].tolist() == [True, False, False, False]
     assert killed[3].tolist() == [True, True, False, False]
@@ -124,8 +125,10 @@ def test_what_is_dead_is_followed_along_rewinds_and_new_networks():
     assert killed[6, 0]
     impossible = task.masks.copy()
     impossible[3, -1, 2 * 7 + LOWEST] = False
-    stays = killed_rows(played(rate=0.4, actions=taken, masks=impossible), table(), peaks)[:, -1]
+    stays = killed_rows(played(rate=0.4, actions=taken, masks=impossible), table(), peaks, rows_scores)[:, -1]
     assert stays[4].tolist() == [True, True, True, False]
+    rows_scores[2, -1, 0] = 0.5  # what classifies half of all images has not died
+    assert not killed_rows(task, table(), peaks, rows_scores)[2, -1, 0]
 
 
 def test_out_of_a_dead_network_leads_only_the_way_back_or_a_new_one():
@@ -154,13 +157,11 @@ def test_networks_that_cannot_die_are_led_down():
     assert (best(played(rate=5.0, can_die=False))[4:, -1] < 7).all()
 
 
-def test_a_loss_that_has_just_become_worse_is_gone_back_from():
-    task = played(rate=0.9)
-    column = METRICS.index("log_loss_ratio")
-    task.rows[6, -1, 0, :, column] = task.rows[6, -1, 1, :, column] + 0.4
-    action = best(task)[6, -1]
-    assert action // 7 == 1 and action % 7 < KEEP
-    assert (best(task)[5, -1]) < 7
+def test_noise_is_the_same_at_every_stabilized_score():
+    generator = np.random.default_rng(0)
+    scores = np.array([[0.1], [0.5], [0.9], [0.97]])
+    counted = generator.binomial(400, scores, (4, 20_000)) / 400
+    np.testing.assert_allclose(stabilized(counted).std(1), 1 / (2 * np.sqrt(400)), rtol=0.03)
 
 
 def test_what_going_on_would_lose_is_kept_by_stopping():
