@@ -37,7 +37,7 @@ class ImitationHyperparameters:
     walkers: int = 4
     explore: float = 0.2
     states_per_task: int = 256
-    fit_steps: int = 5000
+    fit_steps: int = 10000
     batch_size: int = 1024
     learning_rate: float = 0.002
     weight_decay: float = 0.1
