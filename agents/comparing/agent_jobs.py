@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from agents.comparing.controls import DRAWN, Recorder, changed_env, make_control
-from agents.comparing.jobs import Job, Setting, chance, described, vector_env_of
+from agents.comparing.jobs import Job, Setting, described, facts, vector_env_of
 from agents.comparing.plan import AGENT, CONTROL
 from agents.comparing.records import describe, training_scores
 from agents.runs.folder import RunFolder
@@ -71,7 +71,7 @@ class AgentJob(Job):
         results, seconds = self.setting.play(env, load_policy(self.run.path), report)
         updates, minutes = self.run.cost()
         cost = {"seconds": seconds, "train_updates": updates, "train_minutes": minutes}
-        return {"chance": chance(env), "cost": cost, **self.training, **describe(results, examples=True)}
+        return {**facts(env), "cost": cost, **self.training, **describe(results, examples=True)}
 
 
 def make_recording(setting: Setting, run: RunFolder) -> Callable[[], Recorder]:

@@ -152,8 +152,12 @@ def described(env: Environment, results: Results, seconds: float, updates: int =
         updates: Updates that choosing took.
     """
     cost = {"updates_to_choose": updates, "seconds": seconds}
-    backends = list(env.unwrapped.backends)  # type: ignore[attr-defined]
-    return {"chance": chance(env), "cost": cost, "backends": backends, **describe(results, examples=False)}
+    return {**facts(env), "cost": cost, **describe(results, examples=False)}
+
+
+def facts(env: Environment) -> dict[str, Any]:
+    """Returns what a record says of the environment that was played in."""
+    return {"chance": chance(env), "backends": list(vector_env_of(env).backends)}
 
 
 def timed(play: Callable[..., Results], *arguments: Any, **named: Any) -> tuple[Results, float]:

@@ -120,6 +120,10 @@ def test_a_planted_difference_is_found(compared: Path):
     assert rows["control: bad", "no re-init"]["test_accuracy"]["mean"] > bad["test_accuracy"]["mean"]
 
 
+def test_every_record_says_how_networks_were_computed(compared: Path):
+    assert {len(record.backends) for record in ordered(compared)} == {1}
+
+
 def test_drawn_actions_differ_only_where_a_policy_is_not_certain(compared: Path):
     records = {(record.kind, record.method, record.seed): record for record in ordered(compared)}
     unsure, drawn = records["agent", "ppo", 0], records["control: ppo", "drawn actions", 0]
