@@ -25,8 +25,8 @@ class ComparisonArguments:
     its folders without the seed at their end. The first method's lead over every other is reported."""
 
     baselines: tuple[str, ...] = ("constant", "step", "cosine", "reduce_on_plateau", "random")
-    """Schedules, and do_nothing, random, default_rate (torch's, 0.001), hypergradient, hypergradient_untuned
-    (from 0.001), schedulefree, schedulefree_adamw, prodigy, population, search."""
+    """Schedules, and do_nothing, random, default_rate (torch's, 0.001), hypergradient,
+    hypergradient_untuned (from 0.001), schedulefree, schedulefree_adamw, prodigy, population, search."""
 
     ways: tuple[str, ...] = ("own", "one", "configuration")
     """Ways to choose a schedule's rate and own parameters: own (the task's initial rate), one (best for all

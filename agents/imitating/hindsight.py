@@ -93,8 +93,9 @@ def worth_of_peaks(played: Played, peaks: np.ndarray) -> np.ndarray:
         peaks: log10 of initial rates, any shape.
 
     Returns:
-        Scores, interpolated between the rates and going on beyond them with a slope, of that shape. They are
-        not smoothed: where a rate kills, its neighbour would look bad, too, and noise is the smaller error.
+        Scores, interpolated between the rates and going on beyond them with a slope, of that shape. They
+        are not smoothed: beside a rate that kills, its neighbour would look bad, too, and noise is the
+        smaller error.
     """
     known = np.log10(played.initial_rates)
     low, high = np.maximum(known[0] - peaks, 0), np.maximum(peaks - known[-1], 0)

@@ -199,10 +199,13 @@ class _Block:
             if ended.any():
                 test[ended] = result.final[f"test_{core.config.score}"][ended]
         whole = {name: np.stack([track[name] for track in tracks]) for name in tracks[0]}
-        final, test = (scores.reshape(-1, trial.lanes) for scores in (core.lanes.score, test))
+        final, tested = (scores.reshape(-1, trial.lanes) for scores in (core.lanes.score, test))
         return Swept(
             States.join(
-                [self._label(task, whole, final[task], test[task], rates[task]) for task in range(len(final))]
+                [
+                    self._label(task, whole, final[task], tested[task], rates[task])
+                    for task in range(len(final))
+                ]
             ),
             env_steps,
             int(core.lineage.all_updates.sum() - begun),

@@ -125,7 +125,8 @@ def test_what_is_dead_is_followed_along_rewinds_and_new_networks():
     assert killed[6, 0]
     impossible = task.masks.copy()
     impossible[3, -1, 2 * 7 + LOWEST] = False
-    stays = killed_rows(played(rate=0.4, actions=taken, masks=impossible), table(), peaks, rows_scores)[:, -1]
+    stuck = played(rate=0.4, actions=taken, masks=impossible)
+    stays = killed_rows(stuck, table(), peaks, rows_scores)[:, -1]
     assert stays[4].tolist() == [True, True, True, False]
     rows_scores[2, -1, 0] = 0.5  # what classifies half of all images has not died
     assert not killed_rows(task, table(), peaks, rows_scores)[2, -1, 0]
