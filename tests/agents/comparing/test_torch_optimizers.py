@@ -70,3 +70,14 @@ def test_a_diverged_network_counts_as_guessing():
     assert results["test_accuracy"].tolist() == [0.1]
     with pytest.raises(ValueError, match="num_envs=2"):
         run_optimizer(make_env(2), "prodigy", 1.0, 1, DEVELOPMENT_SEED, silent)
+
+
+@pytest.mark.gpu
+def test_optimizers_train_on_the_environments_device():
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    here, there = (
+        run_optimizer(make_env(1, budget=120, device=device), "prodigy", 1.0, 2, DEVELOPMENT_SEED, silent)
+        for device in ("cpu", "cuda")
+    )
+    np.testing.assert_allclose(there["test_accuracy"], here["test_accuracy"], atol=0.05)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from agents.evolving.workers import Processes, Serial
-from agents.imitating import imitation
+from agents.imitating import imitation, sweeps
 from agents.imitating.fitting import fit
 from agents.imitating.hyperparameters import (
     ImitationHyperparameters,
@@ -115,6 +115,32 @@ def test_lanes_of_a_task_begin_alike_and_the_first_keep_to_lines(tmp_path: Path)
         found = core.lineage.learning_rate.reshape(2, 6)[:, :4]
         np.testing.assert_allclose(found, line.clip(1e-6, 100))
     assert not core.lanes.running.any()
+
+
+def test_final_scores_are_those_of_validation_and_test_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    tasks: list[sweeps.Played] = []
+
+    def watched(played: sweeps.Played, *more: Any) -> np.ndarray:
+        tasks.append(played)
+        return sweeps_advantages(played, *more)
+
+    sweeps_advantages = sweeps.advantages
+    monkeypatch.setattr(sweeps, "advantages", watched)
+    block = _Block(run_of(tmp_path / "run").trial, Round(0, 3, None), [0, 1], None)
+    block.sweep()
+    core, lanes = block.core, np.arange(12)
+    test = core.stacks.test(lanes, core.lineage.diverged, best=False)["accuracy"]
+    for task, played in enumerate(tasks):
+        for lane in range(6):
+            at = 6 * task + lane
+            split = core.episodes[at].split
+            sizes = len(split.validation_labels), len(split.test_labels)
+            right = core.lanes.score[at] * sizes[0] + test[at] * sizes[1]
+            assert np.sin(played.final[lane]) ** 2 == pytest.approx(right / sum(sizes))
+        assert np.sin(played.chance) ** 2 == pytest.approx(0.1)
+    assert len(tasks) == 2 and len({*test.tolist()}) > 2
 
 
 def test_rates_fit_the_update_rule(tmp_path: Path):
