@@ -2,14 +2,19 @@
 
 Where rates fall on a line to 0 by themselves, a state's rate belongs to a line, and the line to an initial
 rate: its peak. What a factor is worth is read off the task's curve (final score against initial rate), at
-the peak that it leads to. That is a guess, since the network has a past; two kinds of states, where it
+the peak that it leads to. That is a guess, since the network has a past; three kinds of states, where it
 would mislead, are told apart:
 
-* A network that a high rate has killed (its ReLU units are 0 for all images) learns no more at any rate.
-  Only going back to a row from before helps, or drawing a new network.
+* A network that had a higher rate than the one that fits best is damaged (its ReLU units are 0 for all
+  images, to begin with), and a lower rate brings back little of it: a fifth where the higher rate costs a
+  fifth of the gain. Only going back to a row from before helps, or drawing a new network.
 * A network that fits its train set better than a line does at its end has that line behind it, and stays
   as it is there. So where wrong labels are being learned by heart, a low rate keeps what has not been lost,
   stopping does too, and only going back brings back what has.
+* A network that is better than a line's end becomes as bad as that only early: later its rate is low.
+
+The first decision keeps the rate: before any update nothing tells which rule it is the rate of, and a step
+at a rate that is too high costs a step, while one blindly made too high can cost the network.
 
 Scores are compared after `stabilized`, so that noise weighs the same at every score.
 """
@@ -22,12 +27,10 @@ from autotrain_env.process.actions import DiscreteActions
 from autotrain_env.process.observations import METRIC_SETS
 
 BELOW, ABOVE = 0.02, 0.05  # what a decade beyond the rates that were tried costs
-DEAD_SHARE = 0.1  # of what the best rate brings over chance: a rate that brings less kills networks
-LEAST_GAIN = 0.1  # over chance at the best rate; where that is less nothing tells what died
-ALIVE_SHARE = 0.25  # of what the best rate brings over chance: a network that scores more is not dead
+LEAST_GAIN = 0.1  # over chance; where the best rate brings less, damage is compared with this
+DAMAGE = 0.12  # share of the gain that a rate costs where e⁻¹ of what lower rates bring comes back
 IMPOSSIBLE = -0.3
-LOST_TIME = 0.3  # what a whole budget is worth to a network that has died
-REWIND_COST = 0.004
+REWIND_COST = 0.002
 REINIT_COST = 0.03
 STAYING_COST = 0.002
 CHANGE_COST = 0.004  # of a decade, up or down, lest rates wander where they make no difference
@@ -48,7 +51,6 @@ class Played:
         final: Stabilized final scores, shape (G,).
         initial_rates: Rates that the lines begin at, ascending, shape (S,).
         chance: Stabilized score of guessing.
-        can_die: Whether networks of this kind can be killed by a high rate.
         metrics: Which metrics the rows have, one of `METRIC_SETS`.
     """
 
@@ -61,7 +63,6 @@ class Played:
     final: np.ndarray
     initial_rates: np.ndarray
     chance: float
-    can_die: bool
     metrics: str
 
     @property
@@ -102,41 +103,23 @@ def worth_of_peaks(played: Played, peaks: np.ndarray) -> np.ndarray:
     return np.interp(peaks, known, played.swept.astype(float)) - BELOW * low - ABOVE * high
 
 
-def lowest_deadly(played: Played) -> float:
-    """Returns log10 of the peak from which on a network dies; infinite where none does."""
-    scores, known = played.swept, np.log10(played.initial_rates)
-    gain = float(scores.max()) - played.chance
-    if not played.can_die or gain < LEAST_GAIN:
-        return np.inf
-    dead = (scores < played.chance + DEAD_SHARE * gain) & (np.arange(len(known)) > scores.argmax())
-    first = int(dead.argmax())
-    return float(known[first - 1 : first + 1].mean()) if dead.any() else np.inf
-
-
-def killed_rows(
-    played: Played, actions: DiscreteActions, peaks: np.ndarray, rows_scores: np.ndarray
-) -> np.ndarray:
-    """Follow what was killed along every lane's rewinds and re-initialisations.
+def highest_rates(played: Played, actions: DiscreteActions) -> np.ndarray:
+    """Follow the highest rate of the networks in all rows along rewinds and re-initialisations.
 
     Args:
         played: The task.
         actions: What actions there are.
-        peaks: log10 of the peak that each decision began with, shape (n, G).
-        rows_scores: What the networks in all rows score, shape (n, G, H); see `scores_of_rows`.
 
     Returns:
-        Whether the network in each row was dead before each decision, bool, shape (n, G, H).
+        log10 of the highest rate that the network in each row was trained at before each decision, shape
+        (n, G, H); minus infinity where it is untrained.
     """
-    steps, lanes, height = played.rows.shape[:3]
-    deadly = lowest_deadly(played)
-    factors = np.log10(actions.every_decision.lr_factor)
-    killed = np.zeros((steps, lanes, height), bool)
-    for step in range(1, steps):
-        before = _taken_back(played, actions, step - 1, killed[step - 1], False)
-        died = peaks[step - 1] + factors[played.actions[step - 1]] >= deadly
-        killed[step] = np.concatenate(((before[:, 0] | died)[:, None], before[:, :-1]), axis=1)
-    alive = played.chance + ALIVE_SHARE * (float(played.swept.max()) - played.chance)
-    return killed & (rows_scores < alive)
+    found = np.full(played.rows.shape[:3], -np.inf)
+    used = np.log10(played.rates) + np.log10(actions.every_decision.lr_factor)[played.actions]
+    for step in range(1, len(found)):
+        before = _taken_back(played, actions, step - 1, found[step - 1], -np.inf)
+        found[step] = np.concatenate((np.maximum(before[:, 0], used[step - 1])[:, None], before[:, :-1]), 1)
+    return found
 
 
 def _taken_back(
@@ -177,23 +160,33 @@ def scores_of_rows(played: Played, actions: DiscreteActions) -> np.ndarray:
     return found
 
 
-def ends_at(
-    played: Played, peaks: np.ndarray, score: np.ndarray, loss: np.ndarray, time: np.ndarray
-) -> np.ndarray:
-    """Returns what networks end at on a line, by its peak.
+@dataclass(frozen=True)
+class Networks:
+    """What is known of networks, arrays of shapes that go together.
 
-    Where a network fits its train set better than the line does at its end, it has that line behind it and
-    stays as it is, for better or worse: a low rate brings back nothing of what was learned by heart. Where
-    the line was as far at an earlier time, less of its way can still be gone.
+    Args:
+        score: Their stabilized scores.
+        loss: Their log(loss / log C); infinite for untrained ones.
+        highest: log10 of the highest rates that they were trained at; minus infinity for untrained ones.
+        time: Env steps that are over.
+    """
+
+    score: np.ndarray
+    loss: np.ndarray
+    highest: np.ndarray
+    time: np.ndarray
+
+
+def ends_at(played: Played, peaks: np.ndarray, networks: Networks) -> np.ndarray:
+    """Returns what networks end at on a line, by its peak.
 
     Args:
         played: The task.
-        peaks: log10 of initial rates, any shape.
-        score: The networks' scores, of a shape that goes with it.
-        loss: Their log(loss / log C), likewise.
-        time: Env steps that are over, likewise.
+        peaks: log10 of initial rates, of a shape that goes with those of the networks.
+        networks: The networks.
     """
     known, steps = np.log10(played.initial_rates), len(played.rates)
+    score, loss, time = networks.score, networks.loss, networks.time
     lines = played.metric("log_loss_ratio")[:, : len(known), 0]
     ends = lines[-LAST_STEPS:].mean(0)
     lowest = int(ends.argmin())  # beyond it higher rates fit less
@@ -208,8 +201,15 @@ def ends_at(
     lower, upper = (np.take_along_axis(as_far, below + more, -1) for more in (0, 1))
     reached = (lower + (place - below) * (upper - lower))[..., 0]
     way_left = np.minimum(1, (steps - time) / np.maximum(steps - reached, 1))
-    going_on = score + way_left * (worth_of_peaks(played, peaks) - score)
-    return np.where(behind, score - STAYING_COST, going_on)
+
+    worth = worth_of_peaks(played, peaks)
+    gain = max(float(played.swept.max()) - played.chance, LEAST_GAIN)
+    highest = np.maximum(networks.highest, known[0] - 1)  # of untrained ones, too, a number
+    cost = np.maximum(worth - worth_of_peaks(played, highest), 0) / gain
+    damage = np.where((highest > known[lowest]) & (highest > peaks), cost, 0)
+    rises = score + way_left * np.exp(-damage / DAMAGE) * (worth - score)
+    falls = score + ((steps - time) / steps) ** 2 * (worth - score)
+    return np.where(behind, score - STAYING_COST, np.where(worth > score, rises, falls))
 
 
 def advantages(played: Played, actions: DiscreteActions) -> np.ndarray:
@@ -223,52 +223,59 @@ def advantages(played: Played, actions: DiscreteActions) -> np.ndarray:
         Float64, shape (n, G, number of actions); of actions that cannot be told anything of, a loss.
     """
     steps, lanes = played.rates.shape
-    time = np.arange(steps)[:, None]
-    left = steps - time
-    peaks = np.log10(played.rates) + np.log10((steps + 0.5) / (left + 0.5))
+    time = np.broadcast_to(np.arange(steps)[:, None], (steps, lanes))
+    peaks = np.log10(played.rates) + np.log10((steps + 0.5) / (steps - time + 0.5))
     factors = np.log10(actions.lr_factors)
-    rows_scores = scores_of_rows(played, actions)
-    rows_losses = played.metric("log_loss_ratio")
     new_peaks = peaks[..., None] + factors
-    reached = worth_of_peaks(played, new_peaks)
-    times = np.broadcast_to(time, peaks.shape)
-    kept = ends_at(played, peaks, rows_scores[:, :, 0], rows_losses[:, :, 0], times)
-    from_here = rows_scores[:, :, 0, None], rows_losses[:, :, 0, None], times[..., None]
-    by_curve = ends_at(played, new_peaks, *from_here) - kept[..., None]
-    killed = killed_rows(played, actions, peaks, rows_scores)
-    diverged = played.metric("diverged")[:, :, 0] > 0.5
-    dead = killed[:, :, 0] | diverged  # whose updates are skipped
-    share_left = (left / steps)[..., None]
+    scores, losses = scores_of_rows(played, actions), played.metric("log_loss_ratio")
+    highest = highest_rates(played, actions)
+    diverged = played.metric("diverged")[:, :, 0] > 0.5  # whose updates are skipped
+    now = Networks(scores[:, :, 0], losses[:, :, 0], highest[:, :, 0], time)
+    kept = np.where(diverged, now.score, ends_at(played, peaks, now))[..., None]
+
+    def in_row(distance: int) -> Networks:
+        rows = (values[:, :, distance, None] for values in (scores, losses, highest))
+        return Networks(*rows, time[..., None])
 
     count = len(factors)
     worth = np.full((steps, lanes, actions.num_actions), IMPOSSIBLE)
-    worth[..., :count] = np.where(dead[..., None], 0, by_curve) - CHANGE_COST * np.abs(factors)
+    by_curve = np.where(diverged[..., None], 0, ends_at(played, new_peaks, in_row(0)) - kept)
+    worth[..., :count] = by_curve - CHANGE_COST * np.abs(factors)
     ages = played.metric("lineage_updates")
     for distance in range(1, actions.num_rewinds):
-        revived = (reached - played.chance) * share_left - LOST_TIME * distance / steps - REWIND_COST
-        revived[killed[:, :, distance]] = -0.1
-        from_there = rows_scores[:, :, distance, None], rows_losses[:, :, distance, None], times[..., None]
-        alive = ends_at(played, new_peaks, *from_there) - kept[..., None] - REWIND_COST
-        found = np.where(dead[..., None], revived, alive)
+        found = ends_at(played, new_peaks, in_row(distance)) - kept - REWIND_COST
         # only to rows of the same lineage: the others are untrained networks of other schemes
         younger = (ages[:, :, distance] < ages[:, :, 0]) | diverged
         there = younger & played.masks[..., distance * count]
         worth[..., distance * count : (distance + 1) * count][there] = found[there]
     if actions.reinit:
-        # a new network keeps the rate; where that is deadly it can be gone back to, at a lower one
-        later = reached.max(2) - LOST_TIME / steps
-        anew = (np.maximum(kept, later) - played.chance) * share_left[..., 0] - REINIT_COST
-        worth[..., actions.num_rewinds * count] = np.where(dead, np.maximum(anew, -0.05), -0.1)
-    _add_stopping(played, actions, kept, dead, worth)
+        worth[..., actions.num_rewinds * count] = _of_new(played, peaks, factors.min(), time) - kept[..., 0]
+    _add_stopping(played, actions, kept[..., 0], worth)
+    worth[0], worth[0, :, actions.lr_factors.index(1.0)] = IMPOSSIBLE, 0  # first a look at the given rate
     return worth
 
 
-def _add_stopping(
-    played: Played, actions: DiscreteActions, kept: np.ndarray, dead: np.ndarray, worth: np.ndarray
-) -> None:
+def _of_new(played: Played, peaks: np.ndarray, lowest: float, time: np.ndarray) -> np.ndarray:
+    """Returns what a network that is drawn anew ends at, shape (n, G).
+
+    It keeps the rate; where that is deadly the network can be gone back to, at a lower one. Which of both
+    it will be is not known when it is drawn, so that each counts half: the better one would be hindsight.
+
+    Args:
+        played: The task.
+        peaks: log10 of the peak that each decision began with, shape (n, G).
+        lowest: log10 of the lowest factor.
+        time: Env steps that are over, shape (n, G).
+    """
+    score, loss, highest = (np.full(time.shape, number) for number in (played.chance, np.inf, -np.inf))
+    kept = ends_at(played, peaks, Networks(score, loss, highest, time))
+    after = np.minimum(time + 1, len(time))
+    lower = ends_at(played, peaks + lowest, Networks(score, loss, highest, after))
+    return (kept + lower) / 2 - REINIT_COST
+
+
+def _add_stopping(played: Played, actions: DiscreteActions, kept: np.ndarray, worth: np.ndarray) -> None:
     """Say what stopping is worth."""
     stopping = played.scores - np.maximum(played.final, kept)
-    stopping = np.where(dead, np.minimum(stopping, -0.05), stopping)
-    stopping[0] = IMPOSSIBLE
     if actions.stop:
         worth[..., -1] = stopping

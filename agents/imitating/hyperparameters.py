@@ -32,11 +32,11 @@ class ImitationHyperparameters:
     """
 
     net_arch: tuple[int, ...] = (192, 96)
-    tasks_per_round: int = 480
+    tasks_per_round: int = 260
     rates: int = 9
     walkers: int = 4
     explore: float = 0.2
-    states_per_task: int = 256
+    states_per_task: int = 400
     fit_steps: int = 10000
     batch_size: int = 1024
     learning_rate: float = 0.002

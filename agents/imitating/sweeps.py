@@ -22,7 +22,6 @@ from autotrain_env.policies.evaluation import make_evaluation_env
 from autotrain_env.policies.spec import PolicySpec
 from autotrain_env.policies.trained import TrainedPolicy
 from autotrain_env.process.actions import DiscreteActions
-from autotrain_env.training.classifiers import Normalized, as_classifier
 
 RATES = {True: (1e-3, 10.0), False: (1e-5, 0.1)}
 """Smallest and largest rate of a sweep, for SGD and for rules that scale updates themselves."""
@@ -289,7 +288,6 @@ class _Block:
             final=stabilized(np.average([final, test], axis=0, weights=images)),
             initial_rates=rates,
             chance=float(stabilized(1 / episode.dataset.num_classes)),
-            can_die=_can_die(episode.task),
             metrics=core.config.metrics,
         )
         worth = advantages(played, self.actions)
@@ -308,13 +306,6 @@ class _Block:
 
 def _at_rate(task: Task, rate: float | None) -> Task:
     return task if rate is None else dataclasses.replace(task, initial_learning_rate=float(rate))
-
-
-def _can_die(task: Task) -> bool:
-    """Returns whether a network can be killed by a high rate, so that lower ones do not bring it back."""
-    classifier = as_classifier(task.classifier)
-    linear = getattr(classifier, "hidden_sizes", None) == ()
-    return not linear and not isinstance(classifier, Normalized)
 
 
 @functools.lru_cache(maxsize=4)

@@ -159,13 +159,13 @@ _DATA = (
         *(2, ("digits",), (*_DENSE, "mlp-64-32", "cnn-8-16", "cnn-8-16", "cnn-8-16+batch_norm"), _SHORT),
         train_sizes=(100, 200, 400),
         batch_sizes=(16, 32, 64),
-        often=10,
+        often=5,
     ),
     _Data(
         *(0, _VECTORS[:5], (*_DENSE, *_DENSE[1:], *_NORMALIZED), _SHORT),
         train_sizes=(100, 250, 500),
         batch_sizes=(16, 32, 64),
-        often=4,
+        often=2,
     ),
     _Data(2, _VECTORS, (*_DENSE, *_DENSE[1:], *_NORMALIZED), _LONG),
     _Data(
@@ -175,7 +175,7 @@ _DATA = (
         _SHORT,
         train_sizes=(100, 250, 500, 1000),
         batch_sizes=(16, 32, 64),
-        often=8,
+        often=4,
     ),
     _Data(
         *(1, (*_images(2500, "1x16", (0.1, 0.4), classes=2),), ("mlp-100-50", "cnn-8-16"), _SHORT),
@@ -235,7 +235,7 @@ def real_runs(most_updates: int, *, small_sets_often: bool = False) -> Mixture:
 
     Args:
         most_updates: Largest budget.
-        small_sets_often: Whether two tasks in three have 1,000 images or fewer, wrong labels in three
+        small_sets_often: Whether every other task has 1,000 images or fewer, wrong labels in three
             quarters of them. Such a task takes a tenth of the time that another takes, and what is hard
             about it, to stop learning before wrong labels are learned by heart, takes many to be learned.
     """

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from agents.imitating.hindsight import (
+    DAMAGE,
     STAYING_COST,
+    Networks,
     Played,
     advantages,
     ends_at,
-    killed_rows,
-    lowest_deadly,
+    highest_rates,
     scores_of_rows,
     stabilized,
     worth_of_peaks,
@@ -64,7 +65,6 @@ def played(rate: float = 0.1, actions: Any = (), **more: Any) -> Played:
         "final": np.array([*CURVE, 0.8]),
         "initial_rates": RATES,
         "chance": 0.1,
-        "can_die": True,
         "metrics": "movement",
     }
     return Played(**(given | more))
@@ -89,73 +89,99 @@ def test_a_peak_is_worth_what_its_rate_brought():
     np.testing.assert_allclose(beyond, [at_rates[0] - 0.04, at_rates[-1] - 0.1])
 
 
+def at(task: Played, peak: float, score: float, loss: float, highest: float, time: int) -> float:
+    """What one network ends at."""
+    network = Networks(np.array(score), np.array(loss), np.array(highest), np.array(time))
+    return float(ends_at(task, np.array(peak), network))
+
+
 def test_lines_lead_to_the_best_rate_from_everywhere_and_at_any_time():
-    task = played(can_die=False)
-    factors = factors_of(task)[:, :-1]
-    for lane, rate in enumerate(RATES):
-        reached = np.log10(rate * factors[:, lane])
+    scores = np.full((STEPS, 10), 0.15)
+    scores[:, 5:7] = 0.7  # above the best rate, and not damaged
+    factors = factors_of(played(scores=scores))[:, :7]
+    for lane, rate in enumerate(RATES[:7]):
+        reached = np.log10(rate * factors[1:, lane])
         if 0.01 <= rate <= 1:  # within one factor of the best
             assert (np.abs(reached + 1) <= 0.3).all()
-        assert ((factors[:, lane] > 1) == (rate < 0.08)).all() and (
-            (factors[:, lane] < 1) == (rate > 0.2)
-        ).all()
+        assert ((factors[1:, lane] > 1) == (rate < 0.08)).all()
+        assert ((factors[1:, lane] < 1) == (rate > 0.2)).all()
 
 
-def test_the_rate_that_kills():
-    assert lowest_deadly(played()) == pytest.approx(np.log10(np.sqrt(RATES[6] * RATES[7])))
-    assert lowest_deadly(played(can_die=False)) == np.inf
-    assert lowest_deadly(played(chance=0.75)) == np.inf  # nothing was learned that would tell
-    low = np.array([*CURVE[::-1], 0.8])  # too low a rate brings nothing, but kills nothing
-    assert lowest_deadly(played(final=low)) == np.inf
+def test_the_first_decision_is_to_look():
+    found = advantages(played(), table())[0]
+    assert (found[:, KEEP] == 0).all() and (np.delete(found, KEEP, 1) == -0.3).all()
 
 
-def test_what_is_dead_is_followed_along_rewinds_and_new_networks():
-    # up to a deadly rate, kept there, back by two with a lower rate, up again, and a new network
+def test_the_highest_rate_is_followed_along_rewinds_and_new_networks():
+    # up, kept there, back by two with a lower rate, up again, and a new network
     taken = [KEEP, HIGHEST, KEEP, 2 * 7 + LOWEST, HIGHEST, 28, KEEP]
     task = played(rate=0.4, actions=taken)
-    peaks = np.log10(task.rates * (STEPS + 0.5) / (STEPS - np.arange(STEPS)[:, None] + 0.5))
-    rows_scores = scores_of_rows(task, table())
-    killed = killed_rows(task, table(), peaks, rows_scores)[:, -1]
-    assert killed[:2].sum() == 0
-    assert killed[2].tolist() == [True, False, False, False]
-    assert killed[3].tolist() == [True, True, False, False]
-    assert killed[4].tolist() == [False, False, False, False]  # two back: alive, and rows behind it
-    assert killed[5].tolist() == [True, False, False, False]
-    # a new network at a rate that is deadly still
-    assert killed[6, 0]
+    used = np.log10([rate for rate in task.rates[1:, -1]])  # rates fall by themselves, but for their line
+    line = np.log10((STEPS - np.arange(STEPS) + 0.5) / (STEPS - np.arange(STEPS) - 0.5))[:-1]
+    used = used + line  # as they were when they were used
+    found = highest_rates(task, table())[:, -1]
+    assert found[0].tolist() == [-np.inf] * 4
+    np.testing.assert_allclose(found[1], [used[0], *[-np.inf] * 3])
+    np.testing.assert_allclose(found[2], [used[1], used[0], -np.inf, -np.inf])
+    np.testing.assert_allclose(found[3], [used[1], used[1], used[0], -np.inf])  # the line has fallen since
+    # two back and low: no higher than it was there
+    np.testing.assert_allclose(found[4], [max(used[0], used[3]), used[0], -np.inf, -np.inf])
+    assert found[5, 0] == used[4] and found[6, 0] == used[5] and found[6, 1] == -np.inf
     impossible = task.masks.copy()
     impossible[3, -1, 2 * 7 + LOWEST] = False
-    stuck = played(rate=0.4, actions=taken, masks=impossible)
-    stays = killed_rows(stuck, table(), peaks, rows_scores)[:, -1]
-    assert stays[4].tolist() == [True, True, True, False]
-    rows_scores[2, -1, 0] = 0.5  # what classifies half of all images has not died
-    assert not killed_rows(task, table(), peaks, rows_scores)[2, -1, 0]
+    stays = highest_rates(played(rate=0.4, actions=taken, masks=impossible), table())[:, -1]
+    assert stays[4, 0] == used[1]
+
+
+def test_of_a_damaged_network_little_comes_back_at_a_lower_rate():
+    task = played()
+    best_peak, high = np.log10(RATES[4]), np.log10(RATES[6])
+    whole = at(task, best_peak, 0.3, 0.0, -np.inf, 0)
+    assert whole == pytest.approx(0.8)
+    assert at(task, best_peak, 0.3, 0.0, np.log10(RATES[2]), 0) == whole  # a low rate damages nothing
+    share = np.exp(-(0.8 - 0.6) / (0.8 - 0.1) / DAMAGE)
+    damaged = at(task, best_peak, 0.3, 0.0, high, 0)
+    assert damaged == pytest.approx(0.3 + share * 0.5)
+    assert at(task, high, 0.3, 0.0, high, 0) == pytest.approx(0.6)  # at the rate itself it is as its line
+    killed = at(task, best_peak, 0.1, 0.0, np.log10(RATES[7]), 0)
+    assert killed == pytest.approx(0.1, abs=2e-3)
+    # a curve that is low because all is low tells of no damage
+    flat = played(final=np.array([*np.full(8, 0.105), 0.101, 0.1]))
+    assert at(flat, best_peak, 0.1, 0.0, np.log10(RATES[8]), 0) == pytest.approx(0.105, abs=2e-3)
+    # nor does one that is low since wrong labels are learned by heart, below the rate that fits best
+    by_heart = played()
+    by_heart.rows[-3:, :-1, ..., METRICS.index("log_loss_ratio")] = -np.arange(9.0)[:, None, None]
+    assert at(by_heart, best_peak, 0.3, 0.0, high, 0) == pytest.approx(0.8)
+
+
+def test_what_is_better_than_a_line_becomes_as_bad_only_early():
+    task = played()
+    bad = np.log10(RATES[7])
+    for time in range(STEPS):
+        found = at(task, bad, 0.7, 0.0, -np.inf, time)
+        assert found == pytest.approx(0.7 - ((STEPS - time) / STEPS) ** 2 * 0.6)
 
 
 def test_out_of_a_dead_network_leads_only_the_way_back_or_a_new_one():
-    task = played(rate=5.0)
+    scores = np.full((STEPS, 10), 0.1)
+    task = played(rate=5.0, scores=scores)
     found = best(task)[:, -1]
     assert found[1] // 7 == 1 and found[1] % 7 < KEEP  # to the network that it began with, lower
-    assert (found[4:] == 28).all()  # all rows are dead by then
+    assert (found[4:-1] == 28).all()  # all rows are dead by then, and in the last step nothing helps
     masks = task.masks.copy()
     masks[..., 28] = False
-    left = best(played(rate=5.0, masks=masks))[4:, -1]
-    assert (left == KEEP).all()  # no rate helps
+    left = np.where(masks, advantages(played(rate=5.0, scores=scores, masks=masks), table()), -9)[4:, -1]
+    assert (left[:, :28].max(1) < 0.01).all()  # no rate helps
 
 
 def test_a_diverged_network_is_left_at_once():
-    task = played(rate=0.9, can_die=False)
+    task = played(rate=0.9)
     task.rows[5, -1, 0, :, METRICS.index("diverged")] = 1
     masks = task.masks.copy()
     masks[5, -1, :7] = True
     assert best(task)[5, -1] // 7 == 1 and best(task)[5, -1] % 7 < KEEP
     masks[5, -1, 7:28] = False
-    assert best(played(rate=0.9, can_die=False, rows=task.rows, masks=masks))[5, -1] == 28
-
-
-def test_networks_that_cannot_die_are_led_down():
-    assert (factors_of(played(rate=5.0, can_die=False))[:, -1] < 1).all()
-    assert (best(played(rate=5.0, can_die=False))[4:, -1] < 7).all()
+    assert best(played(rate=0.9, rows=task.rows, masks=masks))[5, -1] == 28
 
 
 def test_noise_is_the_same_at_every_stabilized_score():
@@ -168,7 +194,7 @@ def test_noise_is_the_same_at_every_stabilized_score():
 def test_what_going_on_would_lose_is_kept_by_stopping():
     scores = np.full((STEPS, 10), 0.15)
     scores[5:, -2] = 0.85  # of a line that ends at 0.1
-    worth = advantages(played(scores=scores, can_die=False), table())
+    worth = advantages(played(scores=scores), table())
     np.testing.assert_allclose(worth[5:, -2, -1], 0.75)
     assert (worth[1:5, -2, -1] < 0.1).all() and (worth[0, :, -1] < -0.2).all()
     assert (worth[1:, 4, -1] < -0.6).all()  # of the best line
@@ -180,7 +206,7 @@ LOSSES = np.array([-0.1, -0.3, -0.6, -1.0, -2.0, -3.0, -2.5, 0.0, 0.0])
 
 def overfitted(**more: Any) -> Played:
     """A lane at a rate of 1 that was best after 4 steps, and has learned everything by heart after 6."""
-    task = played(rate=1.0, can_die=False, **more)
+    task = played(rate=1.0, **more)
     column = METRICS.index("log_loss_ratio")
     task.rows[-3:, :-1, ..., column] = LOSSES[:, None, None]
     for step, (loss, score) in enumerate([(0, 0.1), (-0.2, 0.3), (-0.4, 0.6), (-0.5, 0.76), (-0.9, 0.79)]):
@@ -195,26 +221,28 @@ def overfitted(**more: Any) -> Played:
 
 def test_a_network_that_fits_better_than_a_line_ever_does_stays_as_it_is():
     task = overfitted()
-    peaks, start = np.log10(RATES), np.array(0)
-    fresh = ends_at(task, peaks, np.array(0.1), np.array(0.0), start)
+    peaks = np.log10(RATES)
+
+    def ends(score: float, loss: float) -> np.ndarray:
+        return np.array([at(task, peak, score, loss, -np.inf, 0) for peak in peaks])
+
+    fresh = ends(0.1, 0.0)
     np.testing.assert_array_equal(fresh, worth_of_peaks(task, peaks))
-    late = ends_at(task, peaks, np.array(0.33), np.array(-0.7), start)
+    late = ends(0.33, -0.7)
     np.testing.assert_allclose(late[:3], 0.33 - STAYING_COST)
     np.testing.assert_allclose(late[3:], fresh[3:])
-    done = ends_at(task, peaks, np.array(0.33), np.array(-5.0), start)
+    done = ends(0.33, -5.0)
     np.testing.assert_allclose(done[5:], fresh[5:])  # rates so high that they fit less move it again
     assert (done[:5] == 0.33 - STAYING_COST).all()
 
 
 def test_later_than_a_line_was_as_far_less_of_its_way_is_left():
-    task = played(can_die=False)
-    column, peak = METRICS.index("log_loss_ratio"), np.log10(RATES[4:5])
+    task = played()
+    column, peak = METRICS.index("log_loss_ratio"), float(np.log10(RATES[4]))
     task.rows[:, :-1, 0, :, column] = -0.1 * np.arange(STEPS)[:, None, None]
-    worth = float(worth_of_peaks(task, peak)[0])
     for time in range(STEPS):
-        found = ends_at(task, peak, np.array(0.3), np.array(-0.4), np.array(time))[0]
         share = min(1, (STEPS - time) / (STEPS - 4))  # the line had this loss after four env steps
-        assert found == pytest.approx(0.3 + share * (worth - 0.3))
+        assert at(task, peak, 0.3, -0.4, -np.inf, time) == pytest.approx(0.3 + share * 0.5)
 
 
 def test_what_was_learned_by_heart_is_brought_back_by_going_back_alone():

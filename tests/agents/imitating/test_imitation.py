@@ -16,11 +16,11 @@ from agents.imitating.hyperparameters import (
     read_imitation_hyperparameters,
 )
 from agents.imitating.imitation import Imitation, ImitationProgress, imitate
-from agents.imitating.sweeps import Round, States, SweepTrial, _Block, _can_die
+from agents.imitating.sweeps import Round, States, SweepTrial, _Block
 from agents.runs.folder import RunConfig, RunFolder
 from agents.runs.lifecycle import Interrupted, Interruption
 from agents.training.hyperparameters import load_hyperparameters
-from autotrain_env import ENVIRONMENTS, MLP, AutoTrainConfig, AutoTrainEnv, Normalized, Task
+from autotrain_env import ENVIRONMENTS, AutoTrainConfig, AutoTrainEnv
 from autotrain_env.errors import InvalidValueError
 from autotrain_env.policies.stacked import make_spec
 from autotrain_env.policies.trained import TrainedPolicy, load_policy
@@ -292,15 +292,6 @@ def test_settings_are_what_is_written():
     assert settings.net_arch == (8,) and settings.rates == 4 and settings.fit_steps == 5
     known = load_hyperparameters("dagger", RUNS)
     assert read_imitation_hyperparameters(known) == ImitationHyperparameters()
-
-
-@pytest.mark.parametrize(
-    ("classifier", "dies"),
-    [("linear", False), ("mlp-8", True), ("cnn", True), ("mlp-8+batch_norm", False)],
-)
-def test_which_networks_can_be_killed(classifier: str, dies: bool):
-    assert _can_die(Task(classifier=classifier)) is dies
-    assert not _can_die(Task(classifier=Normalized(MLP((8,)), "layer_norm")))
 
 
 def test_the_trial_says_how_many_lanes_a_task_has():
