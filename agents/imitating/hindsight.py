@@ -234,8 +234,8 @@ def advantages(played: Played, actions: DiscreteActions) -> np.ndarray:
     kept = np.where(diverged, now.score, ends_at(played, peaks, now))[..., None]
 
     def in_row(distance: int) -> Networks:
-        rows = (values[:, :, distance, None] for values in (scores, losses, highest))
-        return Networks(*rows, time[..., None])
+        score, loss, rate = (values[:, :, distance, None] for values in (scores, losses, highest))
+        return Networks(score, loss, rate, time[..., None])
 
     count = len(factors)
     worth = np.full((steps, lanes, actions.num_actions), IMPOSSIBLE)
