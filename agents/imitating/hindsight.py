@@ -178,12 +178,17 @@ class Networks:
 
 
 def ends_at(played: Played, peaks: np.ndarray, networks: Networks) -> np.ndarray:
-    """Returns what networks end at on a line, by its peak.
+    """Returns what networks end at on a line, by its peak; see above for the three that are told apart.
+
+    Where the line was as far at an earlier time, less of its way can still be gone.
 
     Args:
         played: The task.
         peaks: log10 of initial rates, of a shape that goes with those of the networks.
         networks: The networks.
+
+    Returns:
+        Stabilized scores, float64, of the shape of both.
     """
     known, steps = np.log10(played.initial_rates), len(played.rates)
     score, loss, time = networks.score, networks.loss, networks.time

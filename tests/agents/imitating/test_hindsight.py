@@ -7,6 +7,7 @@ import pytest
 
 from agents.imitating.hindsight import (
     DAMAGE,
+    REINIT_COST,
     STAYING_COST,
     Networks,
     Played,
@@ -116,7 +117,7 @@ def test_the_highest_rate_is_followed_along_rewinds_and_new_networks():
     # up, kept there, back by two with a lower rate, up again, and a new network
     taken = [KEEP, HIGHEST, KEEP, 2 * 7 + LOWEST, HIGHEST, 28, KEEP]
     task = played(rate=0.4, actions=taken)
-    used = np.log10([rate for rate in task.rates[1:, -1]])  # rates fall by themselves, but for their line
+    used = np.log10(task.rates[1:, -1])  # rates fall by themselves, but for their line
     line = np.log10((STEPS - np.arange(STEPS) + 0.5) / (STEPS - np.arange(STEPS) - 0.5))[:-1]
     used = used + line  # as they were when they were used
     found = highest_rates(task, table())[:, -1]
@@ -172,6 +173,13 @@ def test_out_of_a_dead_network_leads_only_the_way_back_or_a_new_one():
     masks[..., 28] = False
     left = np.where(masks, advantages(played(rate=5.0, scores=scores, masks=masks), table()), -9)[4:, -1]
     assert (left[:, :28].max(1) < 0.02).all()  # no rate helps
+
+
+def test_a_new_network_is_worth_the_mean_of_keeping_and_lowering_its_rate():
+    found = advantages(played(), table())[1:-1, 4, 28]  # beside the best line, which ends at 0.8
+    left = np.arange(STEPS - 1, 1, -1)
+    kept, lower = 0.1 + left / STEPS * 0.7, 0.1 + (left - 1) / STEPS * 0.4
+    np.testing.assert_allclose(found, (kept + lower) / 2 - REINIT_COST - 0.8)
 
 
 def test_a_diverged_network_is_left_at_once():
