@@ -83,7 +83,7 @@ def evaluate_policy(
         InvalidValueError: If it resets by itself, `episodes` is below 1, or there are not as many seeds.
     """
     check_whole("episodes", episodes, 1)
-    seeds = _episode_seeds(seed, episodes)
+    seeds = episode_seeds(seed, episodes)
     vector_env = _check_env(env)
     num_envs, state = vector_env.num_envs, vector_env.core.lanes
     episode = np.arange(num_envs)  # that each lane plays, or is to begin
@@ -117,7 +117,16 @@ def evaluate_policy(
             progress((sum(map(bool, rows)) + float(share.sum())) / episodes)
 
 
-def _episode_seeds(seed: int | Sequence[int], episodes: int) -> np.ndarray:
+def episode_seeds(seed: int | Sequence[int], episodes: int) -> np.ndarray:
+    """Returns the seed of each episode, int64, shape (episodes,).
+
+    Args:
+        seed: Seed of the first one, or a seed for each.
+        episodes: How many episodes there are.
+
+    Raises:
+        InvalidValueError: If one is below 0 or no whole number, or there are not as many.
+    """
     if isinstance(seed, (int, np.integer)):
         check_whole("seed", seed, 0)
         return seed + np.arange(episodes)

@@ -40,8 +40,8 @@ class Decisions:
         rewind: How far to rewind first [env steps], int64, shape (N,); 0 for not at all.
         reinit: Whether to draw new networks first, bool, shape (N,); then `rewind` is ignored.
         stop: Whether to end the episode before any update, bool, shape (N,).
-        learning_rate: The rate itself, which then takes the place of the factor in every lane, float64,
-            shape (N,); `None` where the factor counts.
+        learning_rate: The rate itself, which then takes the place of the factor, float64, shape (N,); NaN
+            in lanes where the factor counts, `None` where it counts in all.
     """
 
     lr_factor: np.ndarray
@@ -103,7 +103,8 @@ class Decisions:
         check(bool((rewind >= 0).all()), "decisions.rewind", rewind, "at least 0")
         if self.learning_rate is not None:
             rates = self.learning_rate[lanes]
-            check(bool((rates > 0).all()), "decisions.learning_rate", rates, "above 0")
+            allowed = (rates > 0) | np.isnan(rates)
+            check(bool(allowed.all()), "decisions.learning_rate", rates, "above 0, or NaN for the factor")
 
 
 class ActionType(ABC):

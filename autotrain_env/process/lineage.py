@@ -192,10 +192,13 @@ class Lineage:
         elif not isinstance(after_reinit, str):
             base = np.where(reinit[lanes], after_reinit, base)
         factor = decisions.lr_factor[lanes]
-        given = decisions.learning_rate
         # A product beyond the numbers there are is held to the bounds as any other.
         with np.errstate(over="ignore", under="ignore"):
-            self.learning_rate[lanes] = self.clamp(base * factor if given is None else given[lanes])
+            wanted = base * factor
+            if decisions.learning_rate is not None:
+                given = decisions.learning_rate[lanes]
+                wanted = np.where(np.isnan(given), wanted, given)
+            self.learning_rate[lanes] = self.clamp(wanted)
             scaled = self.learning_rate[lanes] == before * factor
             changed = np.clip(self.learning_rate[lanes] / before, SMALLEST, LARGEST)
         return np.where(scaled, factor, changed)

@@ -1,6 +1,7 @@
 """What a policy decides on, whoever makes the updates."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
@@ -80,6 +81,17 @@ class Situation:
         if not self.action_type.has_masks:
             return None
         return self.action_type.masks(self.rewindable, self.can_reinit)
+
+    def of_lanes(self, lanes: np.ndarray) -> "Situation":
+        """Returns what is known of some lanes alone.
+
+        Args:
+            lanes: Which lanes, int64, shape (n,).
+        """
+        parts: dict[str, Any] = {
+            name: value[lanes] for name, value in vars(self).items() if isinstance(value, np.ndarray)
+        }
+        return replace(self, **parts, generators=[self.generators[lane] for lane in lanes.tolist()])
 
     def decode(self, actions: np.ndarray) -> Decisions:
         """Returns the decisions that actions of all lanes, shape (N, …), stand for."""
