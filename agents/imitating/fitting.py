@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from agents.imitating.hyperparameters import ImitationHyperparameters
 from agents.imitating.sweeps import States, as_tensors
-from autotrain_env.policies.layers import MAX_NORMALIZED
+from autotrain_env.policies.layers import MAX_NORMALIZED, Familiarity
 from autotrain_env.policies.moments import Moments
 from autotrain_env.policies.spec import PolicySpec
 from autotrain_env.policies.stacked import policy_layout
@@ -14,6 +14,7 @@ from autotrain_env.policies.stacked import policy_layout
 LARGEST_ADVANTAGE = 0.5
 LEAST_DEVIATION = 1e-3
 IMPOSSIBLE_LOGIT = -1e9
+PART = 8192  # observations taken together for their covariance
 LEAST_LOG = -20.0  # of a probability, so that impossible actions count for nothing
 
 
@@ -34,7 +35,8 @@ def fit(
         seed: Seed of the first weights and of the minibatches.
 
     Returns:
-        The policy's weights by name, float32, those that normalise among them.
+        The policy's weights by name, float32, those that normalise and that tell what is familiar among
+        them.
     """
     observations, masks, worth, weights = as_tensors(states)
     moments = Moments.of(states.observations.astype(np.float32))
@@ -57,8 +59,7 @@ def fit(
                 order, at = torch.randperm(len(states)), 0
             batch = order[at : at + size]
             at += size
-            inputs = (observations[batch].float() - mean) / deviation
-            logits = network(inputs.clamp(-MAX_NORMALIZED, MAX_NORMALIZED))
+            logits = network(_normalized(observations[batch], mean, deviation))
             possible = masks[batch]
             logs = logits.masked_fill(~possible, IMPOSSIBLE_LOGIT).log_softmax(1)
             advantage = worth[batch].float().clamp(-LARGEST_ADVANTAGE, LARGEST_ADVANTAGE)
@@ -73,11 +74,30 @@ def fit(
             optimizer.step()
             schedule.step()
     fitted = {"layers.1.mean": mean, "layers.1.deviation": deviation}
+    if spec.abstention is not None:
+        familiarity = _familiarity(observations, mean, deviation)
+        fitted |= {f"familiarity.{name}": part for name, part in familiarity.state_dict().items()}
     for number, module in enumerate(network, start=2):
         for name, tensor in module.state_dict().items():
             fitted[f"layers.{number}.{name}"] = tensor.detach().clone()
     assert {*policy_layout(spec).names} <= {*fitted}
     return fitted
+
+
+def _familiarity(observations: Tensor, mean: Tensor, deviation: Tensor) -> Familiarity:
+    """Returns how far observations lie from these, as they are normalised, shape (n, size)."""
+    size = observations.shape[1]
+    sums, products = torch.zeros(size, dtype=torch.float64), torch.zeros(size, size, dtype=torch.float64)
+    for part in observations.split(PART):
+        normalized = _normalized(part, mean, deviation).double()
+        sums += normalized.sum(0)
+        products += normalized.T @ normalized
+    center = sums / len(observations)
+    return Familiarity.of(center, products / len(observations) - torch.outer(center, center))
+
+
+def _normalized(observations: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
+    return ((observations.float() - mean) / deviation).clamp(-MAX_NORMALIZED, MAX_NORMALIZED)
 
 
 def _network(spec: PolicySpec) -> nn.Sequential:

@@ -27,6 +27,8 @@ class ImitationHyperparameters:
         weight_decay: Weight decay of a fit.
         temperature: What advantages are divided by, so that their softmax is what a fit begins with.
         entropy: Weight of the policy's entropy beside its advantage.
+        abstention: Distance from the observations of training beyond which the policy keeps the rate to its
+            line; see `Familiarity`.
         block_size: Tasks played side by side.
         threads: Threads of torch in every process.
     """
@@ -43,6 +45,7 @@ class ImitationHyperparameters:
     weight_decay: float = 0.1
     temperature: float = 0.03
     entropy: float = 0.003
+    abstention: float = 2.0
     block_size: int = 8
     threads: int = 1
 
@@ -61,6 +64,7 @@ class ImitationHyperparameters:
             check_number(name, getattr(self, name), lambda number: 0 <= number < 1, "at least 0, below 1")
         for name in ("learning_rate", "temperature"):
             check_number(name, getattr(self, name), lambda number: 0 < number < 1, "above 0 and below 1")
+        check_number("abstention", self.abstention, lambda number: number > 0, "above 0")
 
 
 def read_imitation_hyperparameters(given: Mapping[str, Any]) -> ImitationHyperparameters:

@@ -1,5 +1,6 @@
 """`train dagger`: a policy that imitates what would have been best in hindsight, in a run folder."""
 
+import dataclasses
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -77,13 +78,17 @@ class Imitation:
         )
         self.env_config = config_of(self.evaluation_env)
         check_imitated(self.env_config)
-        self.spec = make_spec(
-            self.evaluation_env.single_observation_space,
-            self.evaluation_env.single_action_space,
-            self.settings.net_arch,
-            masked=True,
-            environment=recorded_environment(config),
-            versions={name: config.versions[name] for name in ("autotrain-env", "torch")},
+        keep = self.env_config.lr_factors.index(1.0)
+        self.spec = dataclasses.replace(
+            make_spec(
+                self.evaluation_env.single_observation_space,
+                self.evaluation_env.single_action_space,
+                self.settings.net_arch,
+                masked=True,
+                environment=recorded_environment(config),
+                versions={name: config.versions[name] for name in ("autotrain-env", "torch")},
+            ),
+            abstention={"distance": self.settings.abstention, "action": keep},
         )
         names = ("rates", "walkers", "explore", "states_per_task", "block_size", "threads")
         self.trial = SweepTrial(

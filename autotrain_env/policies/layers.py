@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +12,7 @@ from autotrain_env.process.observations import NUM_METRICS
 
 MAX_NORMALIZED = 10.0
 """Normalised observations are cut off there, on either side of 0."""
+LEAST_VARIANCE = 1e-2
 
 
 class Normalize(nn.Module):
@@ -31,6 +33,44 @@ class Normalize(nn.Module):
         """Normalise observations of shape (n, size), and cut them off at `MAX_NORMALIZED`."""
         normalized = (observation - self.mean) / self.deviation
         return normalized.clamp(-MAX_NORMALIZED, MAX_NORMALIZED)
+
+
+class Familiarity(nn.Module):
+    """How far normalised observations lie from those that a policy was trained on.
+
+    It is Mahalanobis' distance by one covariance, as a root mean square over the numbers of an observation.
+    The root mean square of that over the observations of training is at most 1; it is less by the numbers
+    that follow from others.
+
+    Args:
+        size: How many numbers an observation holds.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.mean: Tensor
+        self.whitening: Tensor
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("whitening", torch.eye(size))
+
+    @classmethod
+    def of(cls, mean: Tensor, covariance: Tensor) -> "Familiarity":
+        """Returns the distance by the moments of normalised observations.
+
+        Args:
+            mean: Their mean, shape (size,).
+            covariance: Their covariance, shape (size, size); a small variance is added to each number's, so
+                that those that never differ count, too.
+        """
+        made = cls(len(mean))
+        steadied = covariance.double() + LEAST_VARIANCE * torch.eye(len(mean), dtype=torch.float64)
+        made.mean = mean.float()
+        made.whitening = torch.linalg.cholesky(torch.linalg.inv(steadied)).float()
+        return made
+
+    def forward(self, normalized: Tensor) -> Tensor:
+        """Returns the distance of observations of shape (n, size), shape (n,)."""
+        return ((normalized - self.mean) @ self.whitening).square().mean(1).sqrt()
 
 
 class StateAttention(nn.Module):
@@ -75,6 +115,8 @@ class PolicyNetwork(nn.Module):
         self.layers = nn.ModuleList(_make_layer(layer) for layer in spec.layers)
         if spec.head == "gaussian":
             self.log_std = nn.Parameter(torch.zeros(spec.num_actions))
+        if spec.abstention is not None:
+            self.familiarity = Familiarity(int(np.prod(spec.observation_space.shape)))
 
     def forward(
         self, observation: Tensor, state: tuple[Tensor, ...] | None
@@ -100,6 +142,16 @@ class PolicyNetwork(nn.Module):
             else:
                 values = layer(values)
         return values, state
+
+    def distances(self, observation: Tensor) -> Tensor:
+        """Returns how far observations (n, …) lie from those of training, shape (n,); see `Familiarity`."""
+        values = observation
+        for layer in self.layers:
+            values = layer(values)
+            if isinstance(layer, Normalize):
+                break
+        distances: Tensor = self.familiarity(values)
+        return distances
 
 
 def _make_layer(layer: Mapping[str, Any]) -> nn.Module:

@@ -56,6 +56,9 @@ class PolicySpec:
             drawn), `"deterministic"`.
         masked: Whether it was trained with impossible actions masked out.
         exploration: Probability of a random action where actions of `"values"` or `"quantiles"` are drawn.
+        abstention: `{"distance": …, "action": …}`: where an observation lies farther than that from those
+            of training (see `Familiarity`), the policy takes that discrete action, whatever it would do;
+            `None` for nowhere. A normalising layer comes before all but `"flatten"`.
         environment: Id and keyword arguments that it was trained with, for the record.
         versions: Versions of the libraries it was trained with, by name, for the record.
 
@@ -70,6 +73,7 @@ class PolicySpec:
     head: str
     masked: bool = False
     exploration: float = 0.0
+    abstention: Mapping[str, Any] | None = None
     environment: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
 
@@ -87,6 +91,10 @@ class PolicySpec:
             check(isinstance(getattr(self, name), Mapping), name, getattr(self, name), "an object")
         check(isinstance(self.masked, bool), "masked", self.masked, "True or False")
         check_number("exploration", self.exploration, lambda share: 0 <= share <= 1, "in [0, 1]")
+        if self.abstention is not None:
+            _check_abstention(
+                self.abstention, self.action_space, [layer.get("type") for layer in self.layers]
+            )
         width = int(np.prod(self.observation_space.shape))
         for layer in self.layers:
             kind = layer.get("type")
@@ -136,6 +144,7 @@ class PolicySpec:
             "head": self.head,
             "masked": self.masked,
             "exploration": self.exploration,
+            **({} if self.abstention is None else {"abstention": dict(self.abstention)}),
             "environment": dict(self.environment),
             "versions": dict(self.versions),
         }
@@ -156,8 +165,22 @@ class PolicySpec:
         return cls(
             observation_space=cast(spaces.Box, _space("observation_space", checked["observation_space"])),
             action_space=_space("action_space", checked["action_space"]),
-            **{name: checked[name] for name in _CONTENT_OF_SPEC},
+            **{name: checked[name] for name in (*_CONTENT_OF_SPEC, *_OPTIONAL) if name in checked},
         )
+
+
+def _check_abstention(
+    abstention: Mapping[str, Any], action_space: gymnasium.Space[Any], kinds: Sequence[Any]
+) -> None:
+    names = sorted(abstention)
+    check(names == ["action", "distance"], "abstention's entries", names, "action and distance")
+    check_number("abstention's distance", abstention["distance"], lambda far: far > 0, "above 0")
+    discrete = isinstance(action_space, spaces.Discrete)
+    check(discrete, "abstention", abstention, "None where actions are continuous")
+    assert isinstance(action_space, spaces.Discrete)
+    check_whole("abstention's action", abstention["action"], 0, int(action_space.n) - 1)
+    first = [kind for kind in kinds if kind != "flatten"][:1]
+    check(first == ["normalize"], "first layer", first, "normalize, for abstention")
 
 
 def _space_as_json(space: gymnasium.Space[Any]) -> dict[str, Any]:
@@ -240,11 +263,15 @@ _CONTENT_OF_SPEC: dict[str, Kind] = {
     "environment": mapping(anything),
     "versions": mapping(text(200)),
 }
+_OPTIONAL: dict[str, Kind] = {
+    "abstention": structure({"distance": number(0, WIDEST), "action": whole(0, WIDEST)})
+}
 _CONTENT: Kind = structure(
     {
         "format": one_of(POLICY_FORMAT),
         "observation_space": anything,
         "action_space": anything,
         **_CONTENT_OF_SPEC,
-    }
+    },
+    _OPTIONAL,
 )

@@ -85,7 +85,7 @@ def make_spec(
 
 
 def policy_layout(spec: PolicySpec) -> Layout:
-    """Lay out what is learned of a policy: all its weights but those that normalise.
+    """Lay out what is learned of a policy: all its weights but those of moments of observations.
 
     Args:
         spec: Description of the policy.
@@ -95,10 +95,9 @@ def policy_layout(spec: PolicySpec) -> Layout:
     """
     with torch.device("meta"):
         tensors = PolicyNetwork(spec).state_dict()
-    fixed = tuple(f"layers.{i}." for i, layer in enumerate(spec.layers) if layer["type"] == "normalize")
-    return Layout.of(
-        {name: tensor for name, tensor in tensors.items() if not name.startswith(fixed or "?")}
-    )
+    normalizers = (f"layers.{i}." for i, layer in enumerate(spec.layers) if layer["type"] == "normalize")
+    fixed = ("familiarity.", *normalizers)
+    return Layout.of({name: tensor for name, tensor in tensors.items() if not name.startswith(fixed)})
 
 
 def single_policy(spec: PolicySpec, parameters: Tensor, moments: Moments) -> TrainedPolicy:
@@ -156,6 +155,7 @@ class StackedPolicies(EpisodeCounter):
         check(
             spec.head in STACKABLE_HEADS, "spec.head", spec.head, f"one of {STACKABLE_HEADS}, to be stacked"
         )
+        check(spec.abstention is None, "spec.abstention", spec.abstention, "None, to be stacked")
         known = ("flatten", "normalize", "linear", "gru", "tanh", "relu")
         for layer in spec.layers:
             check(layer["type"] in known, "layer", layer["type"], f"one of {known}, to be stacked")

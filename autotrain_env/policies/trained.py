@@ -24,12 +24,14 @@ from autotrain_env.policies.layers import PolicyNetwork
 from autotrain_env.policies.spec import RECURRENT, PolicySpec
 from autotrain_env.process.actions import ACTION_TYPES, ActionType, Decisions
 from autotrain_env.process.config import AutoTrainConfig
+from autotrain_env.process.observations import METRICS
 from autotrain_env.process.situation import Situation
 from autotrain_env.schemas import MIB, parse_json, read_limited, read_tensors
 
 JSON_NAME, WEIGHTS_NAME = "policy.json", "policy.safetensors"
 LARGEST_JSON, LARGEST_WEIGHTS = 4 * MIB, 1024 * MIB
 """Bytes of the two files at most."""
+DIVERGED = [*METRICS].index("diverged")
 RecurrentState = tuple[np.ndarray, ...]
 """State of a recurrent layer: hidden state, and for an lstm its cell, each of shape (n, hidden)."""
 PRETRAINED = {name: Path(__file__).parent / "pretrained" / name for name in ("many", "real_runs")}
@@ -261,13 +263,35 @@ class TrainedPolicy:
         self._starts |= lanes
 
     def decide(self, situation: Situation) -> Decisions:
-        """Decide for one env step, by the likeliest actions or by drawn ones; see `Policy.decide`."""
+        """Decide for one env step, by the likeliest actions or by drawn ones; see `Policy.decide`.
+
+        Where the policy `abstains`, it takes the action that its description names.
+        """
         mask = situation.action_masks if self.spec.masked else None
         actions, self._state = self.predict(
             situation.observation, mask, self._state, self._starts, deterministic=self.deterministic
         )
         self._starts = np.zeros(situation.num_envs, bool)
+        if self.spec.abstention is not None:
+            actions = np.where(self.abstains(situation), self.spec.abstention["action"], actions)
         return situation.decode(actions)
+
+    @torch.no_grad()
+    def abstains(self, situation: Situation) -> np.ndarray:
+        """Returns in which lanes the policy leaves the decision to one action, bool, shape (N,).
+
+        It does where what it sees lies far from what it was trained on. A network that has diverged is its
+        own business all the same, since nothing else would bring it back.
+
+        Args:
+            situation: What is known of all lanes.
+        """
+        if self.spec.abstention is None:
+            return np.zeros(situation.num_envs, bool)
+        observation = torch.from_numpy(np.ascontiguousarray(situation.observation, np.float32))
+        distances = self.network.distances(observation).numpy()
+        diverged = situation.rows[:, 0, -1, DIVERGED] > 0
+        return (distances > self.spec.abstention["distance"]) & ~diverged
 
     # --- files ---
 

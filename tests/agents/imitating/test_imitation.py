@@ -176,6 +176,18 @@ def test_a_fit_takes_what_was_best(tmp_path: Path):
     assert not (actions[::2] == 9).any()
 
 
+def test_a_fit_knows_what_it_has_seen(tmp_path: Path):
+    run = run_of(tmp_path / "run")
+    assert run.spec.abstention == {"distance": 2.0, "action": 3}
+    progress, _ = run.play(ImitationProgress())
+    states = progress.states
+    assert states is not None
+    seen = torch.from_numpy(states.observations.astype(np.float32))
+    distances = run.policy(progress).network.distances
+    assert 0 < distances(seen).square().mean() <= 1  # few states: hardly any number is free
+    assert (distances(seen + 5) > 2).all()
+
+
 def _spec(run: Imitation, width: int) -> Any:
     return make_spec(run.spec.observation_space, run.spec.action_space, (width,), masked=True)
 
