@@ -25,6 +25,7 @@ from autotrain_env.data.synthetic_images import synthetic_images
 from autotrain_env.envs.env import AutoTrainEnv
 from autotrain_env.envs.vector_env import AutoTrainVectorEnv
 from autotrain_env.policies.evaluation import evaluate_policy, make_evaluation_env, mean_interval
+from autotrain_env.policies.portfolio import FromRate, Portfolio, evaluate_portfolio
 from autotrain_env.policies.protocol import Policy
 from autotrain_env.policies.random_agent import RandomAgent
 from autotrain_env.policies.schedules import (
@@ -102,12 +103,14 @@ __all__ = [
     "Decisions",
     "EarlyStopping",
     "Exponential",
+    "FromRate",
     "LogUniform",
     "Mixture",
     "Normalized",
     "OneCycle",
     "Optimizer",
     "Policy",
+    "Portfolio",
     "RMSprop",
     "RandomAgent",
     "RandomSeed",
@@ -125,6 +128,7 @@ __all__ = [
     "WarmupCosine",
     "as_schedule",
     "evaluate_policy",
+    "evaluate_portfolio",
     "load_dataset",
     "load_policy",
     "make_evaluation_env",

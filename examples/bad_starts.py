@@ -43,7 +43,7 @@ def job(seed: int, rate: float) -> Job:
 def run(method: str, seed: int, rate: float = RATE, shuffled: int = 0, not_a_number: range = range(0)):
     """Returns the test accuracy, and the controller."""
     task = job(seed, rate)
-    policy = {"controller": "many", "constant": Constant(), "cosine": Cosine()}[method]
+    policy = {"controller": "real_runs", "constant": Constant(), "cosine": Cosine()}[method]
     bounds = {} if method == "controller" else {"lr_bounds": (1e-8, 100.0)}
     optimizer = momentum(task.model.parameters(), rate)
     controller = Controller(

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from autotrain_env import Constant, Controller, Cosine, load_dataset
 
-METHODS = ("controller", "real_runs", "adamw", "cosine")
+METHODS = ("controller", "many", "adamw", "cosine")
 ADAMW_RATE = 1e-3
 
 
@@ -100,8 +100,8 @@ def train(
 
     Args:
         job: The job.
-        method: One of `METHODS`; `"real_runs"` is the controller with the policy of that name, `"adamw"`
-            AdamW at a constant rate, whatever the job's own optimiser.
+        method: One of `METHODS`; `"controller"` has the policy by default, `"many"` the one of that name;
+            `"adamw"` is AdamW at a constant rate, whatever the job's own optimiser.
         rate: Rate at the beginning; `None` for the usual one.
         seed: Seed of minibatches and of the controller.
         arguments: Further arguments of `Controller`.
@@ -113,10 +113,10 @@ def train(
     rate = usual if rate is None else rate
     optimizer = (adamw if method == "adamw" else job.optimizer)(job.model.parameters(), rate)
     policies = {
-        **{"controller": "many", "real_runs": "real_runs"},
+        **{"controller": "real_runs", "many": "many"},
         **{"adamw": Constant(), "cosine": Cosine(final_factor=0.01)},
     }
-    bounds = {} if method in ("controller", "real_runs") else {"lr_bounds": (1e-8, 1e3)}
+    bounds = {} if method in ("controller", "many") else {"lr_bounds": (1e-8, 1e3)}
     loader = DataLoader(TensorDataset(*job.train), job.batch_size, shuffle=True)
     torch.manual_seed(seed)
     begin = time.perf_counter()

@@ -50,6 +50,7 @@ from autotrain_env.control.snapshots import (
 from autotrain_env.control.team import Team
 from autotrain_env.errors import check
 from autotrain_env.policies.protocol import Policy
+from autotrain_env.policies.trained import TrainedPolicy
 from autotrain_env.process.actions import Decisions, Executed
 from autotrain_env.process.episodes import stream
 from autotrain_env.process.lineage import Lineage
@@ -101,7 +102,7 @@ class Controller:
             schedule, or any policy, such as `Cosine(0.1)`.
         holdout: What the policy sees beside the training itself, guarded by Thresholdout: a loader, tensors
             `(inputs, labels)`, or a function that returns train score and holdout score. `None` for
-            policies that look at no holdout.
+            policies that can do without, as the one by default.
         train: A loader or tensors of training data, for the train score; no more of it is measured than of
             the holdout. Without it the accuracy on the last minibatches stands in.
         holdout_batches: How many batches of the holdout are measured at most (of tensors, 64 examples are
@@ -136,7 +137,7 @@ class Controller:
         optimizer: Any,
         total_updates: int,
         *,
-        policy: str | PathLike[str] | Policy = "many",
+        policy: str | PathLike[str] | Policy = "real_runs",
         holdout: Any = None,
         train: Any = None,
         holdout_batches: int | None = None,
@@ -599,6 +600,7 @@ class Controller:
                 train_is_minibatch=self._score_is_minibatch,
                 queries=int(self._lineage.thresholdout.queries[0]),
                 overridden=self.rates.overridden,
+                abstentions=self._abstentions(),
                 snapshots=self.config.num_snapshots,
                 snapshot_bytes=self._snapshots.bytes,
                 peak_bytes=self.peak_bytes,
@@ -607,6 +609,12 @@ class Controller:
                 measuring_seconds=self._measuring_time,
             ),
         )
+
+    def _abstentions(self) -> int:
+        """Returns how many decisions the policy has left to a fixed action."""
+        if not isinstance(self.policy, TrainedPolicy):
+            return 0
+        return sum(int(self.policy.abstains(situation)[0]) for situation in self._seen)
 
     def plot(self, path: str | PathLike[str] | None = None) -> Figure:
         """Draw the run: actions, loss, scores and learning rate.
@@ -763,8 +771,8 @@ _NUMBERS = (
     *("divergences", "impossible_reinits"),
 )
 _NEEDS_HOLDOUT = (
-    "a loader, tensors or a function: this policy decides by a holdout, and none that was trained to do "
-    "without comes with the package yet; schedules such as Cosine(0.1) need none"
+    "a loader, tensors or a function: this policy decides by a holdout; 'real_runs', the default, needs "
+    "none, nor do schedules such as Cosine(0.1)"
 )
 _VARYING = (
     *("rows", "exists", "rewindable", "learning_rate", "initial_learning_rate"),

@@ -139,6 +139,7 @@ class RunFacts:
     train_is_minibatch: bool
     queries: int
     overridden: int
+    abstentions: int
     snapshots: int
     snapshot_bytes: int
     peak_bytes: int
@@ -188,6 +189,11 @@ def summary(history: Mapping[str, np.ndarray], facts: RunFacts) -> str:
         )
     if facts.overridden:
         lines.append(f"note       somebody else set the rate {facts.overridden} times; it was taken back")
+    if facts.abstentions:
+        lines.append(
+            f"note       {facts.abstentions} decisions were left to a fixed action: what was seen lies far "
+            "from what the policy was trained on"
+        )
     if history["diverged"][-1]:
         lines.append("note       the network has diverged, and nothing has brought it back")
     return "\n".join(lines)

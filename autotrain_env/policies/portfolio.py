@@ -1,4 +1,4 @@
-"""A portfolio: several policies train a network each, side by side, and the best by the holdout counts."""
+"""A portfolio: several policies train a network each, side by side, and the best one counts."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from autotrain_env.errors import check, check_number, check_whole
+from autotrain_env.errors import check, check_name, check_number, check_whole
 from autotrain_env.policies.evaluation import episode_seeds, evaluate_policy
 from autotrain_env.policies.protocol import Policy
 from autotrain_env.process.actions import Decisions
@@ -92,34 +92,39 @@ def evaluate_portfolio(
     episodes: int,
     seed: int | Sequence[int] = 0,
     *,
+    by: str = "holdout_answer",
     history: bool = False,
     progress: Callable[[float], object] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Play each of a fixed set of episodes with all members, and keep the best by the guarded holdout.
+    """Play each of a fixed set of episodes with all members, and keep the best.
 
     Args:
         env: As for `evaluate_policy`; its number of lanes is a multiple of the number of members.
         members: The policies; see `Portfolio`.
         episodes: How many episodes to play.
         seed: Seed of the first one, or a seed for each.
+        by: What tells which is best: `"holdout_answer"`, which the guard has made coarse, or `"score"`, on
+            images that no policy has seen.
         history: Whether to keep histories.
         progress: Called after each env step with the share of the work that is done, 0 to 1.
 
     Returns:
-        What `evaluate_policy` returns, of the member with the highest last `holdout_answer` (the first of
-        those that are equal), but `updates` of all members together; and `member`, its number, int64. All
-        of shape (episodes,).
+        What `evaluate_policy` returns, of the member that is best at the end (the first of those that are
+        equal), but `updates` of all members together; and `member`, its number, int64. All of shape
+        (episodes,).
 
     Raises:
         InvalidTypeError: As `evaluate_policy`.
-        InvalidValueError: As `evaluate_policy`, or if members or lanes do not fit; see `Portfolio`.
+        InvalidValueError: As `evaluate_policy`, if `by` is another name, or if members or lanes do not fit;
+            see `Portfolio`.
     """
     check_whole("episodes", episodes, 1)
+    check_name("by", by, ("holdout_answer", "score"))
     portfolio = Portfolio(members)
     count = len(portfolio.members)
     seeds = np.repeat(episode_seeds(seed, episodes), count).tolist()
     found = evaluate_policy(env, portfolio, len(seeds), seeds, history=history, progress=progress)
     groups = {name: values.reshape(episodes, count) for name, values in found.items()}
-    best = groups["holdout_answer"].argmax(1)
+    best = groups[by].argmax(1)
     chosen = {name: values[np.arange(episodes), best] for name, values in groups.items()}
     return chosen | {"updates": groups["updates"].sum(1), "member": best}

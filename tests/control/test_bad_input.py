@@ -50,7 +50,7 @@ def test_an_optimiser_of_more_than_the_model():
         ({"decisions": 0}, InvalidValueError, "decisions=0"),
         ({"policy": "manny"}, InvalidValueError, "policy='manny'.*nearest known one is 'many'"),
         ({"policy": 3}, InvalidTypeError, "must be a name, or an object with reset and decide"),
-        ({"policy": "many"}, InvalidValueError, "holdout=None.*none that was trained to do without"),
+        ({"policy": "many"}, InvalidValueError, "holdout=None.*'real_runs', the default, needs none"),
         ({"policy": ReduceOnPlateau()}, InvalidValueError, "holdout=None"),
         ({"holdout": 3}, InvalidTypeError, "holdout=int must be a loader"),
         ({"holdout": []}, InvalidValueError, "holdout='0 tensors'|holdout='an empty loader'"),

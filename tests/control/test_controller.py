@@ -1,6 +1,7 @@
 """What a user meets: loops of every kind, rewinds, the best weights, the summary."""
 
 import copy
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -14,7 +15,16 @@ from torch import nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from autotrain_env import Controller, Cosine, Decisions, RandomAgent, ReduceOnPlateau, plot_log, read_log
+from autotrain_env import (
+    Controller,
+    Cosine,
+    Decisions,
+    RandomAgent,
+    ReduceOnPlateau,
+    load_policy,
+    plot_log,
+    read_log,
+)
 from autotrain_env.errors import InvalidValueError
 from autotrain_env.policies.moments import Moments
 from autotrain_env.policies.stacked import make_spec, policy_layout, single_policy
@@ -89,7 +99,28 @@ def test_the_shipped_policy_trains_a_network():
     assert controller.over and (controller.updates == 600 or controller.stopped)
     assert controller.plan.decisions == 30 and controller.config.inner_steps == 20
     assert controller.history["holdout_answer"][-1] > 0.6
-    assert "many" in controller.summary()
+    assert "real_runs" in controller.summary() and "left to a fixed action" not in controller.summary()
+
+
+def test_the_shipped_policy_does_without_a_holdout():
+    train, _ = loaders()
+    model = network()
+    controller = run(Controller(model, torch.optim.AdamW(model.parameters(), 1e-3), 300), train)
+    assert controller.over and controller.updates == 300
+    assert controller.history["train_score"][-1] > 0.6
+
+
+def test_the_summary_says_how_often_the_policy_abstained():
+    train, holdout = loaders()
+    model = network()
+    policy = load_policy("real_runs")
+    abstention = {"distance": 1e-3, "action": 3}
+    policy.spec = dataclasses.replace(policy.spec, abstention=abstention)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    controller = run(Controller(model, optimizer, 150, policy=policy, holdout=holdout), train)
+    rates = controller.history["learning_rate"][1:]
+    np.testing.assert_allclose(rates, 0.1 * (30 - np.arange(30) - 0.5) / 30.5)
+    assert "note       30 decisions were left to a fixed action" in controller.summary()
 
 
 def test_step_says_when_it_is_over():
@@ -580,7 +611,7 @@ def test_the_log_is_one_line_for_each_decision(tmp_path: Path):
     rows = [json.loads(line) for line in log.read_text().splitlines()]
     assert len(rows) == len(controller.history["updates"]) - 1
     assert [row["updates"] for row in rows] == controller.history["updates"][1:].tolist()
-    assert len(rows[0]["probabilities"]) == 22
+    assert len(rows[0]["probabilities"]) == 30
     assert rows[0]["action"] in rows[0]["probabilities"]
     assert sum(rows[0]["probabilities"].values()) == pytest.approx(1, abs=1e-4)
     assert read_log(log) == rows and plot_log(log) is not None

@@ -1,4 +1,4 @@
-"""Portfolios: each member plays as it would alone, and the best by the holdout is kept."""
+"""Portfolios: each member plays as it would alone, and the best one is kept."""
 
 from typing import Any
 
@@ -41,15 +41,15 @@ class Doubles:
         return Decisions.scale(np.full(situation.num_envs, 2.0))
 
 
-@pytest.mark.parametrize("num_envs", [3, 6])
-def test_each_member_plays_as_alone_and_the_best_by_the_holdout_is_kept(num_envs: int) -> None:
+@pytest.mark.parametrize(("num_envs", "by"), [(3, "holdout_answer"), (6, "holdout_answer"), (3, "score")])
+def test_each_member_plays_as_alone_and_the_best_is_kept(num_envs: int, by: str) -> None:
     def members() -> list[Any]:
         return [load_policy("real_runs"), Cosine(0.05), FromRate(0.01, load_policy("real_runs"))]
 
     episodes = 5
     alone = [evaluate_policy(make_env(2), member, episodes, seed=7) for member in members()]
-    found = evaluate_portfolio(make_env(num_envs), members(), episodes, seed=7)
-    answers = np.stack([results["holdout_answer"] for results in alone], 1)
+    found = evaluate_portfolio(make_env(num_envs), members(), episodes, seed=7, by=by)
+    answers = np.stack([results[by] for results in alone], 1)
     np.testing.assert_array_equal(found["member"], answers.argmax(1))
     assert len(set(found["member"].tolist())) > 1  # or nothing would be shown
     for name in alone[0]:
@@ -88,5 +88,7 @@ def test_bad_members_and_lanes_are_named() -> None:
         evaluate_portfolio(make_env(3), [Constant(), Cosine()], 3)
     with pytest.raises(InvalidValueError, match="episodes=0"):
         evaluate_portfolio(make_env(2), [Constant(), Cosine()], 0)
+    with pytest.raises(InvalidValueError, match="by='train_score'"):
+        evaluate_portfolio(make_env(2), [Constant(), Cosine()], 2, by="train_score")
     with pytest.raises(InvalidValueError, match="learning_rate=0"):
         FromRate(0, Constant())
