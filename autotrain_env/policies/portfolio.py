@@ -52,15 +52,18 @@ class Portfolio:
     alike, as by `evaluate_portfolio`.
 
     Args:
-        members: The policies, two or more. None may be there twice, since it keeps what it knows of lanes.
+        members: The policies, two or more. Each is an object of its own, since it keeps what it knows of
+            its lanes.
 
     Raises:
-        InvalidValueError: If there are fewer than two.
+        InvalidValueError: If there are fewer than two, or one is there twice.
     """
 
     def __init__(self, members: Sequence[Policy]) -> None:
         self.members = tuple(members)
         check(len(self.members) > 1, "members", self.members, "two policies or more")
+        different = len({id(member) for member in self.members}) == len(self.members)
+        check(different, "members", self.members, "objects of their own, none of them twice")
 
     def reset(self, situation: Situation, lanes: np.ndarray) -> None:
         """Begin new episodes as the members do.
@@ -77,7 +80,8 @@ class Portfolio:
     def decide(self, situation: Situation) -> Decisions:
         """Decide as each member does in its lanes; see `Policy.decide`."""
         count = len(self.members)
-        joint = Decisions.set_rate(np.full(situation.num_envs, np.nan))
+        joint = Decisions.scale(np.ones(situation.num_envs))
+        joint = replace(joint, learning_rate=np.full(situation.num_envs, np.nan))
         for number, member in enumerate(self.members):
             own = np.arange(number, situation.num_envs, count)
             for name, values in vars(member.decide(situation.of_lanes(own))).items():

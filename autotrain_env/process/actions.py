@@ -67,10 +67,14 @@ class Decisions:
 
         Args:
             learning_rate: Each lane's rate, above 0, shape (N,); it will be held to the bounds.
+
+        Raises:
+            InvalidValueError: If a rate is NaN.
         """
         count = len(learning_rate)
         nothing = np.zeros(count, bool)
         rates = np.asarray(learning_rate, float)
+        check(not np.isnan(rates).any(), "learning_rate", rates, "above 0")
         return cls(np.ones(count), np.zeros(count, np.int64), nothing, nothing.copy(), rates)
 
     def annealed(self, steps_left: np.ndarray) -> "Decisions":

@@ -75,6 +75,11 @@ def test_rates_and_factors_stand_side_by_side() -> None:
     np.testing.assert_array_equal(constant[1:], 0.25)
 
 
+def test_a_rate_that_is_no_number_is_refused() -> None:
+    with pytest.raises(InvalidValueError, match="learning_rate=.*nan"):
+        Decisions.set_rate(np.array([0.1, np.nan]))
+
+
 def test_a_policy_begins_at_a_rate_of_its_own() -> None:
     results = evaluate_policy(make_env(1), FromRate(0.01, Doubles()), 1, history=True)
     rates = results["history"][0]["learning_rate"]
@@ -84,6 +89,8 @@ def test_a_policy_begins_at_a_rate_of_its_own() -> None:
 def test_bad_members_and_lanes_are_named() -> None:
     with pytest.raises(InvalidValueError, match="members=.*two policies or more"):
         Portfolio([Constant()])
+    with pytest.raises(InvalidValueError, match="members=.*none of them twice"):
+        Portfolio([same := Constant(), same])
     with pytest.raises(InvalidValueError, match="num_envs=3.*a multiple of 2"):
         evaluate_portfolio(make_env(3), [Constant(), Cosine()], 3)
     with pytest.raises(InvalidValueError, match="episodes=0"):
