@@ -24,8 +24,13 @@ from autotrain_env.data.synthetic import synthetic
 from autotrain_env.data.synthetic_images import synthetic_images
 from autotrain_env.envs.env import AutoTrainEnv
 from autotrain_env.envs.vector_env import AutoTrainVectorEnv
-from autotrain_env.policies.evaluation import evaluate_policy, make_evaluation_env, mean_interval
-from autotrain_env.policies.portfolio import FromRate, Portfolio, evaluate_portfolio
+from autotrain_env.policies.evaluation import (
+    evaluate_policy,
+    evaluate_portfolio,
+    make_evaluation_env,
+    mean_interval,
+)
+from autotrain_env.policies.portfolio import FromRate, Portfolio
 from autotrain_env.policies.protocol import Policy
 from autotrain_env.policies.random_agent import RandomAgent
 from autotrain_env.policies.schedules import (

@@ -1,4 +1,4 @@
-"""The one evaluation loop, for trained agents and schedules alike."""
+"""The one evaluation loop, for trained agents, schedules and portfolios alike."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -10,7 +10,8 @@ import scipy.stats
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from autotrain_env.envs.vector_env import AutoTrainVectorEnv
-from autotrain_env.errors import InvalidTypeError, check, check_whole
+from autotrain_env.errors import InvalidTypeError, check, check_name, check_whole
+from autotrain_env.policies.portfolio import Portfolio
 from autotrain_env.policies.protocol import Policy
 from autotrain_env.process.record import FINAL_COLUMNS, History
 
@@ -83,7 +84,7 @@ def evaluate_policy(
         InvalidValueError: If it resets by itself, `episodes` is below 1, or there are not as many seeds.
     """
     check_whole("episodes", episodes, 1)
-    seeds = episode_seeds(seed, episodes)
+    seeds = _episode_seeds(seed, episodes)
     vector_env = _check_env(env)
     num_envs, state = vector_env.num_envs, vector_env.core.lanes
     episode = np.arange(num_envs)  # that each lane plays, or is to begin
@@ -117,16 +118,51 @@ def evaluate_policy(
             progress((sum(map(bool, rows)) + float(share.sum())) / episodes)
 
 
-def episode_seeds(seed: int | Sequence[int], episodes: int) -> np.ndarray:
-    """Returns the seed of each episode, int64, shape (episodes,).
+def evaluate_portfolio(
+    env: VectorEnv[Any, Any, Any],
+    members: Sequence[Policy],
+    episodes: int,
+    seed: int | Sequence[int] = 0,
+    *,
+    by: str = "holdout_answer",
+    history: bool = False,
+    progress: Callable[[float], object] | None = None,
+) -> dict[str, np.ndarray]:
+    """Play each of a fixed set of episodes with all members, and keep the best.
 
     Args:
+        env: As for `evaluate_policy`; its number of lanes is a multiple of the number of members.
+        members: The policies; see `Portfolio`.
+        episodes: How many episodes to play.
         seed: Seed of the first one, or a seed for each.
-        episodes: How many episodes there are.
+        by: What tells which is best: `"holdout_answer"`, which the guard has made coarse, or `"score"`, on
+            images that no policy has seen.
+        history: Whether to keep histories.
+        progress: Called after each env step with the share of the work that is done, 0 to 1.
+
+    Returns:
+        What `evaluate_policy` returns, of the member that is best at the end (the first of those that are
+        equal), but `updates` of all members together; and `member`, its number, int64. All of shape
+        (episodes,).
 
     Raises:
-        InvalidValueError: If one is below 0 or no whole number, or there are not as many.
+        InvalidTypeError: As `evaluate_policy`.
+        InvalidValueError: As `evaluate_policy`, if `by` is another name, or if members or lanes do not fit;
+            see `Portfolio`.
     """
+    check_whole("episodes", episodes, 1)
+    check_name("by", by, ("holdout_answer", "score"))
+    portfolio = Portfolio(members)
+    count = len(portfolio.members)
+    seeds = np.repeat(_episode_seeds(seed, episodes), count).tolist()
+    found = evaluate_policy(env, portfolio, len(seeds), seeds, history=history, progress=progress)
+    groups = {name: values.reshape(episodes, count) for name, values in found.items()}
+    best = groups[by].argmax(1)
+    chosen = {name: values[np.arange(episodes), best] for name, values in groups.items()}
+    return chosen | {"updates": groups["updates"].sum(1), "member": best}
+
+
+def _episode_seeds(seed: int | Sequence[int], episodes: int) -> np.ndarray:
     if isinstance(seed, (int, np.integer)):
         check_whole("seed", seed, 0)
         return seed + np.arange(episodes)

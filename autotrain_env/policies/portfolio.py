@@ -1,14 +1,11 @@
 """A portfolio: several policies train a network each, side by side, and the best one counts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-from gymnasium.vector import VectorEnv
 
-from autotrain_env.errors import check, check_name, check_number, check_whole
-from autotrain_env.policies.evaluation import episode_seeds, evaluate_policy
+from autotrain_env.errors import check, check_number
 from autotrain_env.policies.protocol import Policy
 from autotrain_env.process.actions import Decisions
 from autotrain_env.process.situation import Situation
@@ -39,10 +36,11 @@ class FromRate:
 
     def decide(self, situation: Situation) -> Decisions:
         """Decide as the policy does, but for the rate of the first env step."""
-        decisions = self.policy.decide(situation)
-        later = np.nan if decisions.learning_rate is None else decisions.learning_rate
-        first = self.learning_rate * decisions.lr_factor
-        return replace(decisions, learning_rate=np.where(situation.steps == 0, first, later))
+        decisions = _with_rates(self.policy.decide(situation))
+        assert decisions.learning_rate is not None and decisions.scaled is not None
+        first = situation.steps == 0
+        rates = np.where(first, self.learning_rate * decisions.lr_factor, decisions.learning_rate)
+        return replace(decisions, learning_rate=rates, scaled=decisions.scaled & ~first)
 
 
 class Portfolio:
@@ -80,55 +78,19 @@ class Portfolio:
     def decide(self, situation: Situation) -> Decisions:
         """Decide as each member does in its lanes; see `Policy.decide`."""
         count = len(self.members)
-        joint = Decisions.scale(np.ones(situation.num_envs))
-        joint = replace(joint, learning_rate=np.full(situation.num_envs, np.nan))
+        joint = _with_rates(Decisions.scale(np.ones(situation.num_envs)))
         for number, member in enumerate(self.members):
             own = np.arange(number, situation.num_envs, count)
-            for name, values in vars(member.decide(situation.of_lanes(own))).items():
-                if values is not None:
-                    getattr(joint, name)[own] = values
+            for name, values in vars(_with_rates(member.decide(situation.of_lanes(own)))).items():
+                getattr(joint, name)[own] = values
         return joint
 
 
-def evaluate_portfolio(
-    env: VectorEnv[Any, Any, Any],
-    members: Sequence[Policy],
-    episodes: int,
-    seed: int | Sequence[int] = 0,
-    *,
-    by: str = "holdout_answer",
-    history: bool = False,
-    progress: Callable[[float], object] | None = None,
-) -> dict[str, np.ndarray]:
-    """Play each of a fixed set of episodes with all members, and keep the best.
-
-    Args:
-        env: As for `evaluate_policy`; its number of lanes is a multiple of the number of members.
-        members: The policies; see `Portfolio`.
-        episodes: How many episodes to play.
-        seed: Seed of the first one, or a seed for each.
-        by: What tells which is best: `"holdout_answer"`, which the guard has made coarse, or `"score"`, on
-            images that no policy has seen.
-        history: Whether to keep histories.
-        progress: Called after each env step with the share of the work that is done, 0 to 1.
-
-    Returns:
-        What `evaluate_policy` returns, of the member that is best at the end (the first of those that are
-        equal), but `updates` of all members together; and `member`, its number, int64. All of shape
-        (episodes,).
-
-    Raises:
-        InvalidTypeError: As `evaluate_policy`.
-        InvalidValueError: As `evaluate_policy`, if `by` is another name, or if members or lanes do not fit;
-            see `Portfolio`.
-    """
-    check_whole("episodes", episodes, 1)
-    check_name("by", by, ("holdout_answer", "score"))
-    portfolio = Portfolio(members)
-    count = len(portfolio.members)
-    seeds = np.repeat(episode_seeds(seed, episodes), count).tolist()
-    found = evaluate_policy(env, portfolio, len(seeds), seeds, history=history, progress=progress)
-    groups = {name: values.reshape(episodes, count) for name, values in found.items()}
-    best = groups[by].argmax(1)
-    chosen = {name: values[np.arange(episodes), best] for name, values in groups.items()}
-    return chosen | {"updates": groups["updates"].sum(1), "member": best}
+def _with_rates(decisions: Decisions) -> Decisions:
+    """Returns the same decisions with rates, and with the lanes in which factors count."""
+    rates, scaled, count = decisions.learning_rate, decisions.scaled, len(decisions.lr_factor)
+    return replace(
+        decisions,
+        learning_rate=np.ones(count) if rates is None else rates,
+        scaled=np.full(count, rates is None) if scaled is None else scaled,
+    )

@@ -40,8 +40,10 @@ class Decisions:
         rewind: How far to rewind first [env steps], int64, shape (N,); 0 for not at all.
         reinit: Whether to draw new networks first, bool, shape (N,); then `rewind` is ignored.
         stop: Whether to end the episode before any update, bool, shape (N,).
-        learning_rate: The rate itself, which then takes the place of the factor, float64, shape (N,); NaN
-            in lanes where the factor counts, `None` where it counts in all.
+        learning_rate: The rate itself, which then takes the place of the factor, float64, shape (N,);
+            `None` where the factor counts in every lane.
+        scaled: In which lanes the factor counts although there are rates, bool, shape (N,); `None` for
+            none.
     """
 
     lr_factor: np.ndarray
@@ -49,6 +51,7 @@ class Decisions:
     reinit: np.ndarray
     stop: np.ndarray
     learning_rate: np.ndarray | None = None
+    scaled: np.ndarray | None = None
 
     @classmethod
     def scale(cls, lr_factor: np.ndarray) -> "Decisions":
@@ -67,14 +70,10 @@ class Decisions:
 
         Args:
             learning_rate: Each lane's rate, above 0, shape (N,); it will be held to the bounds.
-
-        Raises:
-            InvalidValueError: If a rate is NaN.
         """
         count = len(learning_rate)
         nothing = np.zeros(count, bool)
         rates = np.asarray(learning_rate, float)
-        check(not np.isnan(rates).any(), "learning_rate", rates, "above 0")
         return cls(np.ones(count), np.zeros(count, np.int64), nothing, nothing.copy(), rates)
 
     def annealed(self, steps_left: np.ndarray) -> "Decisions":
@@ -106,9 +105,8 @@ class Decisions:
         check(bool((factors > 0).all()), "decisions.lr_factor", factors, "above 0")
         check(bool((rewind >= 0).all()), "decisions.rewind", rewind, "at least 0")
         if self.learning_rate is not None:
-            rates = self.learning_rate[lanes]
-            allowed = (rates > 0) | np.isnan(rates)
-            check(bool(allowed.all()), "decisions.learning_rate", rates, "above 0, or NaN for the factor")
+            rates = self.learning_rate[lanes if self.scaled is None else lanes & ~self.scaled]
+            check(bool((rates > 0).all()), "decisions.learning_rate", rates, "above 0")
 
 
 class ActionType(ABC):

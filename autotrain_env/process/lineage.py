@@ -196,12 +196,12 @@ class Lineage:
         with np.errstate(over="ignore", under="ignore"):
             wanted = base * factor
             if decisions.learning_rate is not None:
-                given = decisions.learning_rate[lanes]
-                wanted = np.where(np.isnan(given), wanted, given)
+                scaled = False if decisions.scaled is None else decisions.scaled[lanes]
+                wanted = np.where(scaled, wanted, decisions.learning_rate[lanes])
             self.learning_rate[lanes] = self.clamp(wanted)
-            scaled = self.learning_rate[lanes] == before * factor
+            as_decided = self.learning_rate[lanes] == before * factor
             changed = np.clip(self.learning_rate[lanes] / before, SMALLEST, LARGEST)
-        return np.where(scaled, factor, changed)
+        return np.where(as_decided, factor, changed)
 
     def steps_left(self) -> np.ndarray:
         """Returns the env steps until the budgets are spent, int64, shape (N,)."""

@@ -7,8 +7,8 @@ import pytest
 
 from autotrain_env import Constant, Cosine, Decisions, Situation, load_policy
 from autotrain_env.errors import InvalidValueError
-from autotrain_env.policies.evaluation import evaluate_policy, make_evaluation_env
-from autotrain_env.policies.portfolio import FromRate, Portfolio, evaluate_portfolio
+from autotrain_env.policies.evaluation import evaluate_policy, evaluate_portfolio, make_evaluation_env
+from autotrain_env.policies.portfolio import FromRate, Portfolio
 from autotrain_env.policies.random_agent import RandomAgent
 
 SMALL: dict[str, Any] = {
@@ -73,11 +73,6 @@ def test_rates_and_factors_stand_side_by_side() -> None:
     wanted = np.minimum(doubled[0] * 2.0 ** np.arange(1, len(doubled)), 100)
     np.testing.assert_allclose(doubled[1:], wanted)
     np.testing.assert_array_equal(constant[1:], 0.25)
-
-
-def test_a_rate_that_is_no_number_is_refused() -> None:
-    with pytest.raises(InvalidValueError, match="learning_rate=.*nan"):
-        Decisions.set_rate(np.array([0.1, np.nan]))
 
 
 def test_a_policy_begins_at_a_rate_of_its_own() -> None:
