@@ -11,7 +11,8 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from nbconvert import MarkdownExporter
 
-from autotrain_env import ENVIRONMENTS, METRICS, AutoTrainEnv
+from autotrain_env import ENVIRONMENTS, AutoTrainEnv
+from autotrain_env.process.observations import METRIC_SETS
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples" / "results" / "table.md"
@@ -77,10 +78,12 @@ def environments() -> str:
 
 
 def metrics() -> str:
-    """Returns a table of the metrics of an observation."""
-    rows = ["| index | name | bounds |", "|---|---|---|"]
-    for index, (name, (low, high)) in enumerate(METRICS.items()):
-        rows.append(f"| {index} | `{name}` | [{low:g}, {high:g}] |")
+    """Returns a table of the metrics of an observation, and of the sets in which each of them is."""
+    rows = ["| index | name | bounds | `metrics=` |", "|---|---|---|---|"]
+    largest = max(METRIC_SETS.values(), key=len)
+    for index, (name, (low, high)) in enumerate(largest.items()):
+        sets = ", ".join(f'`"{title}"`' for title, metrics in METRIC_SETS.items() if name in metrics)
+        rows.append(f"| {index} | `{name}` | [{low:g}, {high:g}] | {sets} |")
     return "\n".join(rows)
 
 

@@ -147,7 +147,7 @@ class AutoTrainEnv(gymnasium.Env[np.ndarray, Any]):
     | `AutoTrainPrototype-v0` | factors 0.9, 1, 1.1; `sign` reward on holdout; no Thresholdout | 3 H + 2 |
     | `AutoTrainRISA-v0` | no rewind; `risa` reward | 7 |
     | `AutoTrainContinuous-v0` | continuous actions | Box of H + 3 |
-    | `AutoTrainRuns-v0` | extended metrics; rates from 1e-6 on | 5 H + 2 |
+    | `AutoTrainRuns-v0` | metrics up to movement; rates that fall to 0; other factors | 7 H + 2 |
     | `AutoTrainFlat-v0` | flat observations | 5 H + 2 |
     | `AutoTrainContinuousFlat-v0` | continuous actions, flat observations | Box of H + 3 |
 
