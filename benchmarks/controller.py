@@ -67,13 +67,18 @@ def plain(model: nn.Module, train: DataLoader[Any], updates: int) -> Iterator[in
 
 
 def controlled(
-    train: DataLoader[Any], holdout: DataLoader[Any], updates: int, found: list[Controller]
+    train: DataLoader[Any], holdout: DataLoader[Any], policy: str, updates: int, found: list[Controller]
 ) -> Iterator[int]:
     """Trains with the controller; yields the updates made."""
     model = cnn()
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
     controller = Controller(
-        model, optimizer, updates, holdout=holdout, train=train, reinit="reset_parameters", progress=False
+        *(model, optimizer, updates),
+        policy=policy,
+        holdout=holdout,
+        train=train,
+        reinit="reset_parameters",
+        progress=False,
     )
     found.append(controller)
     for images, labels in controller.batches(train):
@@ -138,6 +143,7 @@ def rewind_over_update() -> tuple[float, float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--updates", type=int, default=10_000)
+    parser.add_argument("--policy", default="real_runs")
     parser.add_argument("--batch-size", type=int, default=64)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -147,7 +153,10 @@ def main() -> None:
     train, holdout = parts(arguments.batch_size)
     found: list[Controller] = []
     alone = cnn()
-    runs = [controlled(train, holdout, arguments.updates, found), plain(alone, train, arguments.updates)]
+    runs = [
+        controlled(train, holdout, arguments.policy, arguments.updates, found),
+        plain(alone, train, arguments.updates),
+    ]
     with_it, without = take_turns(runs, arguments.updates)
     controller = found[0]
     print(controller.summary())
