@@ -88,7 +88,8 @@ class Controller:
     The first look is taken, and the first decision carried out, by the constructor.
 
     **Divergence.** Where a loss or a weight is no longer finite, the updates up to the next rewind are
-    counted as spent, and not made; see `AutoTrainEnv`. `divergences` counts how often that happened.
+    counted as spent, and not made; see `AutoTrainEnv`. `divergences` counts how often that happened. The
+    network as it was at the last decision can be gone back to (`keep_before_divergence`).
 
     **Several processes.** With `DistributedDataParallel` each process has a controller; the first one
     measures and decides, all of them carry it out.
@@ -420,6 +421,9 @@ class Controller:
     def _contain(self, newly: bool) -> None:
         """Let the current state read as chance level; it cannot be gone back to."""
         self.divergences += newly
+        if newly and self.config.keep_before_divergence:
+            self._lineage.repeat_newest(_LANE)
+            self._rows.push()
         self._lineage.contain(_LANE)
         self._rows.forget_newest()
 

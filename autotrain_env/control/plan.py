@@ -21,7 +21,7 @@ DECISIONS = 30
 PROCESS = (
     *("history_length", "num_snapshots", "score", "lr_bounds", "observation_layout", "metrics"),
     *("action_type", "lr_factors", "num_rewinds", "annealing", "max_lr_factor", "rewind_sampling"),
-    *("reinit", "stop", "reinit_learning_rate"),
+    *("reinit", "stop", "reinit_learning_rate", "keep_before_divergence"),
     *("thresholdout", "thresholdout_threshold", "thresholdout_sigma", "thresholdout_budget"),
 )
 """Arguments of `AutoTrainConfig` that say what the decision process is, apart from the task."""
@@ -84,7 +84,8 @@ def make_plan(
             raise unknown_name("argument", name, PROCESS)
     found = as_policy(policy)
     trained = (found.environment_arguments() if isinstance(found, TrainedPolicy) else None) or {}
-    arguments = {name: trained[name] for name in PROCESS if name in trained}
+    arguments: dict[str, Any] = {"keep_before_divergence": True}  # nobody wants a run that is lost at once
+    arguments |= {name: trained[name] for name in PROCESS if name in trained}
     if isinstance(found, Schedule):
         arguments["num_snapshots"] = 1  # it never looks back
     arguments |= process

@@ -117,6 +117,7 @@ class AutoTrainEnv(gymnasium.Env[np.ndarray, Any]):
     **Divergence.** When loss or weights stop being finite, row 0 reads as chance level with its flag set,
     in the place of the state before; rows 1 … H-1 stay as they were. Further updates are skipped but
     counted, until the agent rewinds or re-initialises. Diverged states are not asked about on the holdout.
+    With `keep_before_divergence=True` the state before is row 1 instead, and the others move down.
 
     ## Starting state
     A task is drawn from `tasks=`, or given with `reset(options={"task": Task(...)})` for that one episode.

@@ -275,6 +275,11 @@ class AutoTrainCore:
         self._keep_best(good)
 
     def _contain(self, lanes: np.ndarray) -> None:
+        """Let the states of lanes read as chance level, on top of those before or in their place."""
+        newly = lanes[~self.lineage.diverged[lanes]]
+        if self.config.keep_before_divergence and len(newly):
+            self.stacks.snapshot(newly)  # never restored; the one before it moves down
+            self.lineage.repeat_newest(newly)
         self.lineage.contain(lanes)
         self.lanes.score[lanes] = self.lineage.chance(lanes)
 

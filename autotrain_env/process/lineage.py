@@ -239,6 +239,14 @@ class Lineage:
         self._ask(lanes, train_score, holdout_score)
         self._push(lanes, *self._trained_rows(lanes))
 
+    def repeat_newest(self, lanes: np.ndarray) -> None:
+        """Move rows down by one and repeat row 0, so that it stays when the one on top is contained.
+
+        Args:
+            lanes: Which lanes, int64, shape (n,).
+        """
+        self._push(lanes, self.rows[lanes, 0], self.lineage_updates[lanes, 0])
+
     def contain(self, lanes: np.ndarray) -> None:
         """Let row 0 of diverged lanes read as chance level, and leave their other rows alone.
 

@@ -326,6 +326,31 @@ def test_a_network_that_diverged_is_left_behind():
     assert all(value.isfinite().all() for value in controller.model.state_dict().values())
 
 
+@pytest.mark.parametrize("steps", [1, 2])
+def test_what_was_before_a_divergence_can_be_gone_back_to(steps: int):
+    policy = Script(*[{}] * (steps - 1), {"factor": 1e30}, {"rewind": 1, "factor": 1e-30})
+    controller, train = controlled(policy, lr_bounds=(1e-4, 1e40))  # which cannot be drawn anew
+    assert controller.config.keep_before_divergence
+    before = None
+    for batch in controller.batches(train):
+        if controller.updates == 8 * (steps - 1):
+            before = copy.deepcopy(controller.model.state_dict())
+        controller.step(*update(controller.model, controller.optimizer, batch))
+        if controller.updates == 8 * steps:
+            assert controller.divergences == 1 and not controller.diverged
+            assert_same(_plain(controller.model.state_dict()), _plain(before))
+    assert controller.divergences == 1 and controller.history["rewind"].tolist()[steps + 1] == 1
+
+
+def test_it_is_lost_where_that_is_asked_for():
+    policy = Script({"factor": 1e30}, {"rewind": 1, "factor": 1e-30})
+    arguments = {"lr_bounds": (1e-4, 1e40), "keep_before_divergence": False}
+    controller, train = controlled(policy, **arguments)
+    for batch in controller.batches(train):
+        controller.step(*update(controller.model, controller.optimizer, batch))
+    assert controller.diverged and controller.over
+
+
 def test_a_schedule_cannot_bring_it_back():
     controller, train = controlled(Cosine(1e30), holdout=None, num_snapshots=1, lr_bounds=(1e-4, 1e40))
     made = sum(1 for _ in map(lambda b: controller.step(*b), _updates(controller, train)))

@@ -117,6 +117,7 @@ class Episodes:
             "observation_layout",
             "score",
             "metrics",
+            "keep_before_divergence",
         )
         task = self.episode.task
         holdout = (self.images(split.holdout_index), torch.from_numpy(split.holdout_labels))
@@ -174,8 +175,9 @@ def momentum(parameters: Any, rate: float) -> torch.optim.Optimizer:
     return Momentum(parameters, rate, 0.9)
 
 
+@pytest.mark.parametrize("kept", [False, True])
 @pytest.mark.parametrize("seed", range(20))
-def test_random_decisions_end_in_the_same_weights(seed: int):
+def test_random_decisions_end_in_the_same_weights(seed: int, kept: bool):
     arguments = tiny(
         classifier=network,
         lr_factors=DIVERGING,
@@ -183,6 +185,7 @@ def test_random_decisions_end_in_the_same_weights(seed: int):
         budget=48,
         optimizer=SGD(momentum=0.9),
         num_snapshots=3,
+        keep_before_divergence=kept,
     )
     episodes = Episodes(seed, RandomAgent(seed), **arguments)
     expected = episodes.play()
@@ -254,6 +257,7 @@ def test_optimisers_of_torch_do_the_same_but_for_rounding(name: str, make: Any):
 def test_runs_that_lack_something(measured: str, score: str, can_reinit: bool):
     lacking = {"measured": measured, "can_reinit": can_reinit, "metrics": "movement", "score": score}
     for seed in range(4):
+        lacking["keep_before_divergence"] = seed % 2 == 0
         arguments = tiny(optimizer=SGD(momentum=0.9), budget=40, lr_factors=DIVERGING, **lacking)
         episodes = Episodes(seed, RandomAgent(seed), **arguments)
         expected = episodes.play()

@@ -556,6 +556,26 @@ def test_a_diverged_lane_comes_back_by_rewind_and_by_reinit():
 
 
 @pytest.mark.usefixtures("each_backend")
+@pytest.mark.parametrize("again", [0, 1, 3])
+def test_the_state_before_a_divergence_can_be_kept(again: int):
+    """However long it stays diverged; also where the first env step is the one that diverges."""
+    for steps in (0, 2):
+        core = make_core(2, keep_before_divergence=True, can_reinit=False)
+        start(core)
+        for _ in range(steps):
+            decide(core, 0.05)
+        rows, before = core.observation(), weights(core)
+        for rate in (HUGE, *[0.05] * again):
+            decide(core, np.array([rate, 0.05]))
+            assert core.lineage.diverged.tolist() == [True, False]
+            assert_same(core.observation()[0, 1:], rows[0, :-1])
+        assert core.lineage.rewindable()[0].tolist() == [False, True, steps > 0]
+        core.stacks.rewind(np.array([0]), core.lineage.rewind(np.array([0]), np.array([1])))
+        assert_same(core.observation()[0, :2], rows[0, :2])
+        assert_same(weights(core), before)
+
+
+@pytest.mark.usefixtures("each_backend")
 def test_a_diverged_lane_without_a_finite_row_stays_where_it_is_until_a_reinit():
     core = make_core(initial_states="zeros")
     start(core)

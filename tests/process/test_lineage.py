@@ -41,7 +41,7 @@ def push(lineage: Lineage, lanes: np.ndarray, stamp: int) -> None:
 
 OPERATIONS = st.lists(
     st.tuples(
-        st.sampled_from(["push", "push", "push", "contain", "clear", "rewind"]),
+        st.sampled_from(["push", "push", "push", "contain", "keep and contain", "clear", "rewind"]),
         st.lists(st.booleans(), min_size=LANES, max_size=LANES),
         st.lists(st.integers(0, 5), min_size=LANES, max_size=LANES),  # distances
     ),
@@ -62,7 +62,10 @@ class Lists:
         self.states, self.updates = [stamp, *self.states], [updates, *self.updates]
         del self.states[self.rows :], self.updates[self.rows :]
 
-    def contain(self) -> None:
+    def contain(self, keep: bool = False) -> None:
+        if keep and self.states:
+            self.states, self.updates = [self.states[0], *self.states], [self.updates[0], *self.updates]
+            del self.states[self.rows :], self.updates[self.rows :]
         updates = (self.updates[0] if self.updates else 0) + T
         self.states, self.updates = [None, *self.states[1:]], [updates, *self.updates[1:]]
 
@@ -79,11 +82,17 @@ def test_rows_move_as_lists_do(operations: Any, num_snapshots: int):
     models = [Lists(num_snapshots) for _ in range(LANES)]
     for stamp, (name, chosen, distances) in enumerate(operations, start=1):
         # What has diverged is not pushed: it is contained until it is rewound or cleared.
-        wanted = np.array(chosen) & ~(lineage.diverged & (name == "push"))
+        fresh = name in ("push", "keep and contain")
+        wanted = np.array(chosen) & ~(lineage.diverged & fresh)
+        if name == "keep and contain":
+            wanted &= lineage.count > 0  # a network that is trained has been measured before
         lanes = np.flatnonzero(wanted)
         if name == "push":
             push(lineage, lanes, stamp)
         elif name == "contain":
+            lineage.contain(lanes)
+        elif name == "keep and contain":
+            lineage.repeat_newest(lanes)
             lineage.contain(lanes)
         elif name == "clear":
             lineage.clear(lanes)
@@ -92,8 +101,8 @@ def test_rows_move_as_lists_do(operations: Any, num_snapshots: int):
         for i, lane in enumerate(lanes.tolist()):
             if name == "push":
                 models[lane].push(stamp / 100 + lane / 1000)
-            elif name == "contain":
-                models[lane].contain()
+            elif "contain" in name:
+                models[lane].contain(keep=name != "contain")
             elif name == "clear":
                 models[lane] = Lists(num_snapshots)
             else:
