@@ -52,6 +52,7 @@ class Played:
         initial_rates: Rates that the lines begin at, ascending, shape (S,).
         chance: Stabilized score of guessing.
         metrics: Which metrics the rows have, one of `METRIC_SETS`.
+        keep_before_divergence: Whether a state that diverged moves the others down, as in the environment.
     """
 
     rates: np.ndarray
@@ -64,6 +65,7 @@ class Played:
     initial_rates: np.ndarray
     chance: float
     metrics: str
+    keep_before_divergence: bool = False
 
     @property
     def swept(self) -> np.ndarray:
@@ -118,8 +120,36 @@ def highest_rates(played: Played, actions: DiscreteActions) -> np.ndarray:
     used = np.log10(played.rates) + np.log10(actions.every_decision.lr_factor)[played.actions]
     for step in range(1, len(found)):
         before = _taken_back(played, actions, step - 1, found[step - 1], -np.inf)
-        found[step] = np.concatenate((np.maximum(before[:, 0], used[step - 1])[:, None], before[:, :-1]), 1)
+        newest = np.maximum(before[:, 0], used[step - 1])
+        found[step] = _moved_down(played, actions, step - 1, newest, before)
     return found
+
+
+def _way_back(played: Played, actions: DiscreteActions, step: int) -> np.ndarray:
+    """Returns how many rows each lane goes back at a decision, int64, shape (G,)."""
+    lane, action = np.arange(played.rates.shape[1]), played.actions[step]
+    return np.where(played.masks[step, lane, action], actions.every_decision.rewind[action], 0)
+
+
+def _moved_down(
+    played: Played, actions: DiscreteActions, step: int, newest: np.ndarray, rows: np.ndarray
+) -> np.ndarray:
+    """Returns what is known of the networks in all rows after an env step.
+
+    Args:
+        played: The task.
+        actions: What actions there are.
+        step: Number of the decision that it began with.
+        newest: What is known of the networks that it led to, shape (G,).
+        rows: What is known of those in all rows after the decision, shape (G, H).
+    """
+    reinit = actions.every_decision.reinit[played.actions[step]]
+    stays = (
+        (_way_back(played, actions, step) == 0) & ~reinit & (played.metric("diverged")[step, :, 0] > 0.5)
+    )
+    replaced = stays & played.keep_before_divergence  # what has diverged once is not moved down again
+    below = np.where(replaced[:, None], rows[:, 1:], rows[:, :-1])
+    return np.concatenate((newest[:, None], below), 1)
 
 
 def _taken_back(
@@ -135,8 +165,8 @@ def _taken_back(
         of_new: What is known of a network that was drawn anew.
     """
     decisions, action, lane = actions.every_decision, played.actions[step], np.arange(len(rows))
-    back = np.where(played.masks[step, lane, action], decisions.rewind[action], 0)
-    source = np.minimum(np.arange(rows.shape[1]) + back[:, None], rows.shape[1] - 1)
+    back = _way_back(played, actions, step)[:, None]
+    source = np.minimum(np.arange(rows.shape[1]) + back, rows.shape[1] - 1)
     return np.where(decisions.reinit[action][:, None], of_new, rows[lane[:, None], source]).astype(
         rows.dtype
     )
@@ -156,7 +186,7 @@ def scores_of_rows(played: Played, actions: DiscreteActions) -> np.ndarray:
     found[:, :, 0] = played.scores
     for step in range(1, len(found)):
         before = _taken_back(played, actions, step - 1, found[step - 1], played.chance)
-        found[step, :, 1:] = before[:, :-1]
+        found[step] = _moved_down(played, actions, step - 1, played.scores[step], before)
     return found
 
 

@@ -289,6 +289,7 @@ class _Block:
             initial_rates=rates,
             chance=float(stabilized(1 / episode.dataset.num_classes)),
             metrics=core.config.metrics,
+            keep_before_divergence=core.config.keep_before_divergence,
         )
         worth = advantages(played, self.actions)
         step, lane = track["running"].nonzero()

@@ -18,7 +18,7 @@ from agents.imitating.hindsight import (
     stabilized,
     worth_of_peaks,
 )
-from autotrain_env import ENVIRONMENTS, AutoTrainConfig
+from autotrain_env import ENVIRONMENTS, AutoTrainConfig, AutoTrainCore
 from autotrain_env.process.actions import DiscreteActions
 from autotrain_env.process.observations import METRIC_SETS
 
@@ -270,6 +270,44 @@ def test_scores_are_followed_along_rewinds_and_new_networks():
     assert found[4].tolist() == [0.04, 0.01, 0.0, 0.0]
     assert found[5].tolist() == [0.05, 0.04, 0.01, 0.0]
     assert found[6].tolist() == [0.06, 0.1, 0.1, 0.1]  # a new network scores what guessing does
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_rows_are_followed_through_divergences_as_the_environment_moves_them(seed: int):
+    """The budget that a row shows says which state it is of."""
+    steps, lanes = 14, 5
+    arguments = dict(ENVIRONMENTS["AutoTrainRuns-v0"]) | {
+        **{"lr_bounds": (1e-6, 1e30), "lr_factors": (1e-20, 1e-2, 0.5, 1.0, 2.0, 1e2, 1e20)},
+        **{"keep_before_divergence": True, "train_size": 60, "classifier": "mlp-8"},
+        **{"inner_steps": 5, "budget": steps * 5, "stop": False},
+    }
+    core = AutoTrainCore(AutoTrainConfig(**arguments), lanes)
+    core.reset(np.arange(lanes), [10 * seed + lane for lane in range(lanes)])
+    generator, tracks = np.random.default_rng(seed), []
+    actions_type = core.action_type
+    assert isinstance(actions_type, DiscreteActions)
+    while core.lanes.running.any():
+        masks = core.action_masks()
+        wanted = np.array([generator.choice(np.flatnonzero(mask)) for mask in masks])
+        actions = np.where(generator.random(lanes) < 0.6, KEEP, wanted)
+        state = core.lineage.learning_rate, core.lanes.score, actions, masks, core.lanes.running
+        tracks.append([value.copy() for value in (*state, core.lineage.rows, core.lineage.exists())])
+        core.step(core.decode(actions))
+    rates, scores, taken, masks, running, rows, exists = (
+        np.stack(each) for each in zip(*tracks, strict=True)
+    )
+    named = {"rates": rates, "actions": taken, "masks": masks, "running": running, "rows": rows}
+    more = {"final": core.lanes.score, "initial_rates": rates[0], "chance": 0.1, "metrics": "movement"}
+    task = Played(**named, **more, scores=scores, keep_before_divergence=True)
+    found, highest = scores_of_rows(task, actions_type), highest_rates(task, actions_type)
+    diverged = task.metric("diverged")
+    assert (diverged[1:, :, 0] * diverged[:-1, :, 0]).any() and (taken >= 7).any()
+    when = np.rint(task.metric("budget_used") * steps).astype(int)  # of the untrained ones 0, or a re-init
+    trained = exists & (task.metric("lineage_updates") > 0) & (diverged < 0.5)
+    assert trained[:, :, 1:].sum() > 50
+    at, lane, row = trained.nonzero()
+    np.testing.assert_array_equal(found[at, lane, row], scores[when[at, lane, row], lane])
+    np.testing.assert_array_equal(highest[at, lane, row], highest[when[at, lane, row], lane, 0])
 
 
 def test_rows_of_other_untrained_networks_are_no_way_back():
