@@ -25,12 +25,13 @@ UPDATES, RATE = 1_000, 0.1
 CASES = {
     "as it should be": {},
     "rate 10": {"rate": 10.0},
+    "rate 100, no re-init": {"rate": 100.0, "reinit": None},
     "rate 1e-6": {"rate": 1e-6},
     "shuffled labels": {"shuffled": UPDATES // 10},
     "burst of NaN": {"not_a_number": range(500, 510)},
 }
-"""What is wrong in each: the first rate, for how many updates labels are shuffled, and in which updates the
-loss is not a number."""
+"""What is wrong in each: the first rate, whether networks can be drawn anew, for how many updates labels
+are shuffled, and in which updates the loss is not a number."""
 
 
 def job(seed: int, rate: float) -> Job:
@@ -40,7 +41,14 @@ def job(seed: int, rate: float) -> Job:
     return Job(mlp(784, 100, 50, 10), train, holdout, rest, UPDATES, momentum, rate)
 
 
-def run(method: str, seed: int, rate: float = RATE, shuffled: int = 0, not_a_number: range = range(0)):
+def run(
+    method: str,
+    seed: int,
+    rate: float = RATE,
+    reinit: str | None = "reset_parameters",
+    shuffled: int = 0,
+    not_a_number: range = range(0),
+):
     """Returns the test accuracy, and the controller."""
     task = job(seed, rate)
     policy = {"controller": "real_runs", "constant": Constant(), "cosine": Cosine()}[method]
@@ -53,7 +61,7 @@ def run(method: str, seed: int, rate: float = RATE, shuffled: int = 0, not_a_num
         policy=policy,
         holdout=task.holdout,
         train=task.train,
-        reinit="reset_parameters",
+        reinit=reinit,
         seed=seed,
         progress=False,
         **bounds,
@@ -94,7 +102,7 @@ def main() -> None:
                 diverged = sum(controller.divergences for _, controller in found)
                 did = f"{counts[0]} rewinds, {counts[1]} re-inits, {diverged} divergences; "
                 did += f"highest rates {', '.join(rates)}"
-                name = case.replace(" ", "_").replace("-", "").lower()
+                name = case.replace(" ", "_").translate({ord(mark): None for mark in "-,"}).lower()
                 found[0][1].plot(folder / f"controller_{name}.png")
         print(f"| {case} | {' | '.join(cells)} | {did} |", flush=True)
 

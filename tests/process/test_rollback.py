@@ -20,6 +20,7 @@ CASES: dict[str, dict[str, Any]] = {
     "momentum": {},
     "adam": {"optimizer": "adam"},
     "divergence": WILD,
+    "states before divergences kept": WILD | {"keep_before_divergence": True},
     "same minibatches": {"rewind_minibatches": "same"},
     "noise after rewinds": {"rewind_noise": 0.1},
     "no snapshots": {"num_snapshots": 1},
