@@ -87,6 +87,7 @@ class EnvArguments:
     stop: bool | None = None
     reinit_learning_rate: float | str | None = None
     initial_states: str | None = None
+    keep_before_divergence: bool | None = None
     observation_layout: str | None = None
     metrics: str | None = None
 

@@ -199,6 +199,7 @@ class Reference:
         lr_factors: tuple[float, ...] = (0.2, 0.8, 1.0, 1.2, 1.8),
         reinit_learning_rate: str | float = "keep",
         initial_states: str = "random_inits",
+        keep_before_divergence: bool = False,
         observation_layout: str = "stacked",
         thresholdout: bool = True,
         thresholdout_threshold: float = 0.04,
@@ -214,6 +215,7 @@ class Reference:
         self.score_name = score
         self.lr_bounds, self.lr_factors = lr_bounds, lr_factors
         self.reinit_learning_rate = reinit_learning_rate
+        self.keep_before_divergence = keep_before_divergence
         self.initial_rows = {"random_inits": self.H, "zeros": 1}[initial_states]
         self.flat = observation_layout == "flat"
         self.thresholdout = (
@@ -365,8 +367,9 @@ class Reference:
                 evaluations = [self._evaluate(part) for part in self.parts if part != "test"]
         # What only the validation part shows must not be seen.
         if evaluations is None or not all(evaluation[2] for evaluation in evaluations[:2]):
+            if self.diverged or not self.keep_before_divergence:
+                del self.rows[:1]
             self._set_chance_level()
-            del self.rows[:1]
             self._push(updates, lineage)
             return
         self._set_windows(losses.reshape(self.K, -1).mean(1), hits.reshape(self.K, -1).mean(1))

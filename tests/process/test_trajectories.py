@@ -389,7 +389,8 @@ HUGE: dict[str, Any] = {"lr_factors": (1e154, 1e-156, 1.0), "lr_bounds": (1e-4, 
         ("accuracy", "zeros", 1),
     ],
 )
-def test_divergence_follows_the_oracle(score: str, initial_states: str, num_snapshots: int):
+@pytest.mark.parametrize("kept", [False, True])
+def test_divergence_follows_the_oracle(score: str, initial_states: str, num_snapshots: int, kept: bool):
     def act(factor: int, rewind: int = 0) -> int:
         return rewind * 3 + factor
 
@@ -402,7 +403,7 @@ def test_divergence_follows_the_oracle(score: str, initial_states: str, num_snap
     script += [act(UP, far), act(DOWN, far), act(SAME, far)]  # until nothing is left
     script += [reinit, act(SAME), act(UP), reinit, act(DOWN), reinit, act(UP), act(DOWN), stop]
     settings = SETTINGS | HUGE | {"num_snapshots": num_snapshots, "score": score}
-    settings["initial_states"] = initial_states
+    settings |= {"initial_states": initial_states, "keep_before_divergence": kept}
     task = replace(TASK, initial_learning_rate=0.05, optimizer=SGD(weight_decay=0.01), budget=4 * 100)
     plan = replace(PLAN, optimizer=lambda p: torch.optim.SGD(p, lr=1.0, weight_decay=0.01))
     env, oracle = AutoTrainEnv(**settings), Reference(4, **settings)
