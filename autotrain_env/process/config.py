@@ -80,7 +80,10 @@ OTHER_WORDS = {
 
 TASK_FIELDS = tuple(f.name for f in dataclasses.fields(Task) if f.name != "inner_steps")
 """Fields of a task that an argument replaces in every task; `inner_steps` is for those that do not say."""
-FLAGS = ("train_on_holdout", "download", "reinit", "stop", "thresholdout", "history_in_info")
+FLAGS = (
+    *("train_on_holdout", "download", "reinit", "stop", "keep_before_divergence", "thresholdout"),
+    "history_in_info",
+)
 MOST_SNAPSHOTS, MOST_NUMBERS = 10_000, 10_000_000
 """Largest H, and numbers in an observation: what takes more memory than there is says so first."""
 

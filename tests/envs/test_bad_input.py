@@ -188,6 +188,7 @@ def test_the_table_covers_every_argument_that_can_be_wrong():
         "baseline",
         "log_path",
         "history_in_info",
+        "keep_before_divergence",
     }
     assert set(AutoTrainConfig.__dataclass_fields__) - covered == others
 
@@ -647,6 +648,7 @@ OTHERS: dict[str, Any] = {
     "rewind_minibatches": "same",
     "rewind_noise": 0.1,
     "reinit": False,
+    "keep_before_divergence": True,
     "stop": False,
     "reinit_learning_rate": 0.5,
     "initial_states": "zeros",
