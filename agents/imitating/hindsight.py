@@ -72,9 +72,13 @@ class Played:
         """Returns the final scores of the lines, shape (S,)."""
         return self.final[: len(self.initial_rates)]
 
+    def column(self, name: str) -> int:
+        """Returns where a metric stands in the rows."""
+        return [*METRIC_SETS[self.metrics]].index(name)
+
     def metric(self, name: str) -> np.ndarray:
         """Returns a metric's last window in every row, float64, shape (n, G, H)."""
-        return self.rows[:, :, :, -1, [*METRIC_SETS[self.metrics]].index(name)].astype(float)
+        return self.rows[:, :, :, -1, self.column(name)].astype(float)
 
 
 def stabilized(scores: np.ndarray | float) -> np.ndarray:
@@ -143,12 +147,12 @@ def _moved_down(
         newest: What is known of the networks that it led to, shape (G,).
         rows: What is known of those in all rows after the decision, shape (G, H).
     """
-    reinit = actions.every_decision.reinit[played.actions[step]]
-    stays = (
-        (_way_back(played, actions, step) == 0) & ~reinit & (played.metric("diverged")[step, :, 0] > 0.5)
-    )
-    replaced = stays & played.keep_before_divergence  # what has diverged once is not moved down again
-    below = np.where(replaced[:, None], rows[:, 1:], rows[:, :-1])
+    below = rows[:, :-1]
+    if played.keep_before_divergence:  # what has diverged once is not moved down again
+        reinit = actions.every_decision.reinit[played.actions[step]]
+        stays = (_way_back(played, actions, step) == 0) & ~reinit
+        replaced = stays & (played.rows[step, :, 0, -1, played.column("diverged")] > 0.5)
+        below = np.where(replaced[:, None], rows[:, 1:], below)
     return np.concatenate((newest[:, None], below), 1)
 
 

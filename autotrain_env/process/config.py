@@ -146,8 +146,8 @@ class AutoTrainConfig:
         initial_states: Rows 1 … H-1 at reset: `"random_inits"`, networks of other initialisation schemes,
             or `"zeros"`, missing.
         keep_before_divergence: Whether the state before an env step that diverged can be gone back to, as
-            row 1. Else the diverged one takes its place, and one that diverges at once has no way back
-            but a re-initialisation.
+            row 1. Else the diverged one takes its place, and from a network that diverges at once there is
+            no way but to one that is drawn anew.
         observation_layout: `"stacked"` for shape (H, K, M), `"flat"` for one dimension.
         metrics: Metrics in the observation: the nine `"basic"` ones, or `"extended"` ones, which
             say besides whether holdout and train score are missing; with `"movement"` also how far

@@ -331,7 +331,7 @@ def test_what_was_before_a_divergence_can_be_gone_back_to(steps: int):
     policy = Script(*[{}] * (steps - 1), {"factor": 1e30}, {"rewind": 1, "factor": 1e-30})
     controller, train = controlled(policy, lr_bounds=(1e-4, 1e40))  # which cannot be drawn anew
     assert controller.config.keep_before_divergence
-    before = None
+    before, compared = None, 0
     for batch in controller.batches(train):
         if controller.updates == 8 * (steps - 1):
             before = copy.deepcopy(controller.model.state_dict())
@@ -339,7 +339,9 @@ def test_what_was_before_a_divergence_can_be_gone_back_to(steps: int):
         if controller.updates == 8 * steps:
             assert controller.divergences == 1 and not controller.diverged
             assert_same(_plain(controller.model.state_dict()), _plain(before))
-    assert controller.divergences == 1 and controller.history["rewind"].tolist()[steps + 1] == 1
+            compared += 1
+    assert compared == 1 and controller.divergences == 1
+    assert controller.history["rewind"].tolist()[steps + 1] == 1
 
 
 def test_it_is_lost_where_that_is_asked_for():
