@@ -24,6 +24,7 @@ from agents.imitating.hindsight import (
 )
 from agents.imitating.sweeps import RATES
 from autotrain_env import SGD, AutoTrainVectorEnv, make_evaluation_env
+from autotrain_env.errors import check_whole
 from autotrain_env.process.actions import DiscreteActions
 
 LINES, LEAVERS = 9, 27
@@ -148,6 +149,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=60, help="how many tasks are played")
     parser.add_argument("--env-tasks", default="training_runs", help="what they are drawn from")
     arguments = parser.parse_args()
+    check_whole("tasks", arguments.tasks, 1)
     made = make_evaluation_env(
         "AutoTrainRuns-v0", LINES + LEAVERS, tasks=arguments.env_tasks, observation_layout="flat"
     )
