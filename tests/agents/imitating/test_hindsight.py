@@ -297,6 +297,19 @@ def test_a_trained_network_bears_twice_the_rate():
     np.testing.assert_allclose(climbs[7:], np.log10(0.1 * 6.5 / 12.5) - BORNE)
 
 
+def test_areas_and_ages_are_followed_along_rewinds_and_new_networks():
+    taken = [KEEP, KEEP, KEEP, 2 * 7 + KEEP, KEEP, 28, KEEP]
+    areas = past_rates(played(rate=0.1, actions=taken), table())[1][:, -1]
+    left = 1 - np.arange(STEPS + 1) / STEPS
+    each = 0.1 * (left[:-1] ** 2 - left[1:] ** 2)  # what an env step adds
+    np.testing.assert_allclose(areas[3], [each[:3].sum(), each[:2].sum(), each[0], 0])
+    np.testing.assert_allclose(areas[4], [each[0] + each[3], each[0], 0, 0])
+    np.testing.assert_allclose(areas[6], [each[5], 0, 0, 0], atol=1e-12)
+    task = played(rate=0.1, actions=[KEEP] * 5 + [3 * 7 + HIGHEST])
+    highest = past_rates(task, table())[0][6, -1, 0]  # of the network of two env steps, not of five
+    assert highest == pytest.approx(np.log10(task.rates[5, -1] * 10) - BORNE * 2 / STEPS / WARM)
+
+
 def test_what_was_learned_by_heart_is_brought_back_by_going_back_alone():
     worth = advantages(overfitted(), table())[6, -1]
     by_rewind = worth[:28].reshape(4, 7)
