@@ -142,8 +142,8 @@ class Processes:
         raise RuntimeError(f"worker processes died {ATTEMPTS} times while evaluating one generation")
 
     def close(self) -> None:
-        """End the processes."""
-        self.pool.shutdown(wait=False, cancel_futures=True)
+        """End the processes; what they have begun is waited for, as it would be when this process ends."""
+        self.pool.shutdown(cancel_futures=True)
 
 
 class Ray:
