@@ -54,9 +54,14 @@ class Setting:
         return {**kept, **self.target.env, **self.plan.env}
 
     def baseline_env(self, **more: Any) -> tuple[str, dict[str, Any]]:
-        """Returns id and arguments for baselines: the first run's, but the holdout is read unguarded."""
+        """Returns id and arguments for baselines: those of the first run, for somebody who never goes back.
+
+        The holdout is read unguarded, and what was before a divergence is not kept.
+        """
         env_id, env = self._env_of_first()
-        return env_id, {**self.kwargs(env), "thresholdout": False, **self.target.baseline_env, **more}
+        kwargs = self.kwargs(env)
+        kwargs.pop("keep_before_divergence", None)
+        return env_id, {**kwargs, "thresholdout": False, **self.target.baseline_env, **more}
 
     def training_env(self) -> dict[str, Any]:
         """Returns id and arguments of the environment that agents were trained in."""

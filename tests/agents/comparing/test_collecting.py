@@ -291,6 +291,16 @@ def test_targets_replace_the_tasks_of_the_run(runs: dict[str, Path], tmp_path: P
     assert groups["unseen network", "constant"]["lead_of_first"]["mean"] == pytest.approx(lead["mean"])
 
 
+def test_what_was_before_a_divergence_is_kept_for_agents_alone(runs: dict[str, Path], tmp_path: Path):
+    """So that records of schedules serve agents of either kind."""
+    command = ["compare", str(runs["ppo"]), *FEW, *CONSTANT, "own", "--output", str(tmp_path)]
+    main([*command, "--env.keep-before-divergence", "True"])
+    setups = {record.kind: record.setup["env"] for record in load_records([tmp_path])}
+    assert setups["agent"]["keep_before_divergence"]
+    assert all("keep_before_divergence" not in env for kind, env in setups.items() if kind != "agent")
+    assert len(setups) == 2
+
+
 def test_a_group_leaves_out_what_has_other_seeds_on_some_target(compared: Path):
     found = ordered(compared)
     fewer = [record for record in found if record.label != ("agent", "ppo") or record.seed == 0]
