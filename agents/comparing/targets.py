@@ -142,6 +142,11 @@ _DEVELOPMENT_RUNS = (
         episodes=24,
     ),
     _run("glyphs_mlp", DEVELOPMENT, _GLYPHS, (4_000, *_IMAGES), 0.2, "mlp-150-75", "momentum", 600, 20),
+    # hard and clean: here a policy that goes back too readily is found out
+    _run(
+        *("glyphs_clean", DEVELOPMENT, "glyphs-11-14000-1-20-3x32-1", (10_000, *_IMAGES), 0.0),
+        *("mlp-150-75", "momentum", 600, 20),
+    ),
     _run(
         *("glyphs_cnn", DEVELOPMENT, _GLYPHS, (11_000, *_IMAGES), 0.0, "cnn-12-24", "adamw", 1500, 50),
         episodes=24,
