@@ -54,9 +54,9 @@ class Setting:
         return {**kept, **self.target.env, **self.plan.env}
 
     def baseline_env(self, **more: Any) -> tuple[str, dict[str, Any]]:
-        """Returns id and arguments for baselines: those of the first run, for somebody who never goes back.
+        """Returns id and arguments for baselines: the first run's, but the holdout is read unguarded.
 
-        The holdout is read unguarded, and what was before a divergence is not kept.
+        Nor is the state before a divergence kept, so that their records serve agents of either kind.
         """
         env_id, env = self._env_of_first()
         kwargs = self.kwargs(env)
