@@ -34,7 +34,7 @@ class ImitationHyperparameters:
     """
 
     net_arch: tuple[int, ...] = (192, 96)
-    tasks_per_round: int = 260
+    tasks_per_round: int = 300
     rates: int = 9
     walkers: int = 4
     explore: float = 0.2

@@ -14,6 +14,7 @@ from autotrain_env.policies.random_agent import RandomAgent
 from autotrain_env.policies.schedules import SCHEDULES, BudgetSchedule, Schedule, as_schedule
 from autotrain_env.policies.trained import PRETRAINED, TrainedPolicy, load_policy
 from autotrain_env.process.config import AutoTrainConfig
+from autotrain_env.process.task_distributions import Mixture, TaskDistribution
 
 DECISIONS = 30
 """Decisions of a run where the policy's file names none."""
@@ -123,7 +124,7 @@ def trained_decisions(environment: dict[str, Any]) -> int:
 
     Args:
         environment: Arguments of the environment, by name; of several budgets the largest counts, and in a
-            mixture the median of all.
+            mixture the median of its tasks.
     """
     names = ("inner_steps", "history_length", "tasks", "budget")
     given = {name: environment[name] for name in names if name in environment}
@@ -131,17 +132,30 @@ def trained_decisions(environment: dict[str, Any]) -> int:
         return DECISIONS
     try:
         config = AutoTrainConfig(**given)
-        parts = config.task_distribution.levels[-1].parts
+        distribution = config.task_distribution.levels[-1]
     except (InvalidValueError, TypeError):
         return DECISIONS
-    lengths = [
-        budget // (steps or config.inner_steps)
-        for part in parts
-        for budget, steps in itertools.product(part.possible("budget"), part.possible("inner_steps"))
-    ]
+    if not isinstance(distribution, Mixture):
+        return max(_lengths(distribution, config.inner_steps), default=DECISIONS)
+    lengths: list[int] = []
+    weights: list[float] = []
+    for part, share in zip(distribution.parts, distribution.shares, strict=True):
+        possible = _lengths(part, config.inner_steps)
+        lengths += possible
+        weights += [share / len(possible)] * len(possible)
     if not lengths:
         return DECISIONS
-    return max(lengths) if len(parts) == 1 else int(np.median(lengths))
+    return int(np.quantile(lengths, 0.5, weights=weights, method="inverted_cdf"))
+
+
+def _lengths(distribution: TaskDistribution, inner_steps: int) -> list[int]:
+    """Returns how many decisions episodes of a distribution may have, one for each pair of values."""
+    return [
+        budget // (steps or inner_steps)
+        for budget, steps in itertools.product(
+            distribution.possible("budget"), distribution.possible("inner_steps")
+        )
+    ]
 
 
 def as_policy(policy: str | PathLike[str] | Policy) -> Policy:
