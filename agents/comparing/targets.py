@@ -148,6 +148,11 @@ _DEVELOPMENT_RUNS = (
         *("mlp-150-75", "momentum", 600, 20),
     ),
     _run(
+        *("glyphs_adamw", DEVELOPMENT, "glyphs-13-14000-1-10-3x32-1", (10_000, *_IMAGES), 0.0),
+        *("mlp-150-75", "adamw", 2000, 40),
+        episodes=24,
+    ),
+    _run(
         *("glyphs_cnn", DEVELOPMENT, _GLYPHS, (11_000, *_IMAGES), 0.0, "cnn-12-24", "adamw", 1500, 50),
         episodes=24,
     ),
