@@ -70,6 +70,7 @@ class EnvArguments:
     budget: int | None = None
     measured: str | None = None
     can_reinit: bool | None = None
+    epochs_known: bool | None = None
     train_on_holdout: bool | None = None
     data_root: str | None = None
     download: bool | None = None

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import math
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,7 +49,7 @@ from autotrain_env.control.snapshots import (
     load_state,
 )
 from autotrain_env.control.team import Team
-from autotrain_env.errors import check
+from autotrain_env.errors import check, check_number
 from autotrain_env.policies.protocol import Policy
 from autotrain_env.policies.trained import TrainedPolicy
 from autotrain_env.process.actions import Decisions, Executed
@@ -111,6 +112,8 @@ class Controller:
         forward: What is measured: a function of model and batch that returns loss, logits and labels; a
             loss of `None` is the log loss. By default batches are `(inputs, labels)`.
         decisions: How many decisions to take; `None` for as many as the policy was trained with.
+        updates_per_epoch: Updates in which the training data are gone through once; `None` where that is
+            not known. Policies whose metrics are `"epochs"` see it.
         reinit: How another network is drawn: a function that changes the model in place, or
             `"reset_parameters"` for modules that have it; `None` if there is no way.
         also: What else goes back with a rewind, such as a `GradScaler` or an average of weights: anything
@@ -144,6 +147,7 @@ class Controller:
         holdout_batches: int | None = None,
         forward: Forward = plain_forward,
         decisions: int | None = None,
+        updates_per_epoch: float | None = None,
         reinit: Reinit | None = None,
         also: Sequence[Any] = (),
         chance_loss: float | None = None,
@@ -177,6 +181,13 @@ class Controller:
         self._can_reinit = self._reinit is not None or self.config.metrics == "basic"
         self._snapshots = Snapshots([model, optimizer, *self.also], snapshots)
         self._rows = Rows(self._snapshots, self.config.num_snapshots)
+        self._epochs = math.nan
+        if updates_per_epoch is not None:
+            check_number(
+                *("updates_per_epoch", updates_per_epoch),
+                *(lambda number: 0 < number < math.inf, "finite and above 0"),
+            )
+            self._epochs = self.plan.budget / updates_per_epoch
         self._begin_numbers()
         self._reports = Reports(log if self.team.leads else None, writer, progress, self.team.leads)
         claim(optimizer, self)
@@ -213,7 +224,8 @@ class Controller:
         noise, rate = stream(self.seed, "thresholdout"), self.rates.rate
         lengths = [self.plan.budget], [config.inner_steps]
         measured = [self._looker.measured]
-        self._lineage.begin(_LANE, [self._scale.classes], *lengths, [rate], [noise], measured)
+        classes = [self._scale.classes]
+        self._lineage.begin(_LANE, classes, *lengths, [rate], [noise], measured, [self._epochs])
         self._action_type = config.make_action_type()
         self._action_generator = stream(self.seed, "actions")
         self._history = EpisodeHistory(1, config.history_length)
@@ -381,7 +393,7 @@ class Controller:
             _, (train, holdout), finite = self._measure()
         if finite:
             trained, accurate = self._values
-            moved = self._movement() if self.config.metrics == "movement" else None
+            moved = self._movement() if self.config.needs_movement else None
             lineage.push_trained(_LANE, trained[None], accurate[None], train, holdout, moved)
             self._rows.push()
             self._keep_best()

@@ -71,7 +71,7 @@ class AutoTrainCallback(Callback):
             forward=self._in_precision(trainer),
             also=also,
             resume=self._resume,
-            **given,
+            **{"updates_per_epoch": updates_per_epoch(trainer), **given},
         )
         self._step = trainer.global_step
         self._hook = pl_module.register_forward_hook(self._keep_output)
@@ -144,6 +144,12 @@ class AutoTrainCallback(Callback):
                 return forward(model, batch)
 
         return measured
+
+
+def updates_per_epoch(trainer: Any) -> float | None:
+    """Returns how many updates a trainer makes in an epoch; `None` where its loader has no length."""
+    batches = trainer.num_training_batches
+    return batches / trainer.accumulate_grad_batches if 0 < batches < float("inf") else None
 
 
 def total_updates(trainer: Any) -> int:

@@ -56,7 +56,8 @@ class AutoTrainTrainerCallback(TrainerCallback):
         if self.shift is None:
             self.shift = type(model).__name__ in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
         also = [*self.arguments.get("also", ()), *([scaler] if scaler is not None else [])]
-        arguments = {"forward": self._forward, **self.arguments, "also": also}
+        known = updates_per_epoch(args, given.get("train_dataloader"))
+        arguments = {"forward": self._forward, "updates_per_epoch": known, **self.arguments, "also": also}
         self.controller = Controller(
             model,
             optimizer,
@@ -132,6 +133,14 @@ class AutoTrainTrainerCallback(TrainerCallback):
         assert self.controller is not None
         schedule = getattr(self._scheduler, "scheduler", self._scheduler)  # within accelerate's
         schedule.base_lrs = self.controller.rates.current()
+
+
+def updates_per_epoch(args: Any, loader: Any) -> float | None:
+    """Returns how many updates a trainer makes in an epoch; `None` where its loader has no length."""
+    try:
+        return len(loader) / args.gradient_accumulation_steps
+    except TypeError:
+        return None
 
 
 def _checkpoint(args: Any, state: Any) -> Path:

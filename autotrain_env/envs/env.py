@@ -90,7 +90,9 @@ class AutoTrainEnv(gymnasium.Env[np.ndarray, Any]):
     accuracy of untrained networks then read as those of guessing). Where a task says that no other network
     can be drawn (`can_reinit=False`), rows 1 … H-1 are missing at reset, and re-init does nothing and is
     masked out. `metrics="movement"` adds metric 11: log10 of how far parameters have moved in the env step,
-    over their norm, mapped from 1e-6 to 100 to [-1, 1].
+    over their norm, mapped from 1e-6 to 100 to [-1, 1]. `metrics="epochs"` adds metric 12: log10 of how
+    often the whole budget goes through the train part, mapped from 1e-4 to 10,000 to [-1, 1]; and metric
+    13, which is 1 where the agent is not told (`epochs_known=False`), so that metric 12 is 0.
 
     ## Rewards
     The improvement of the validation score in this step. Undiscounted, it sums to the final score minus

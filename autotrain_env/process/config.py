@@ -121,6 +121,7 @@ class AutoTrainConfig:
         measured: What the agent has measured: `"train_and_holdout"`, `"holdout"` or `"nothing"`; see
             `Task`.
         can_reinit: Whether other networks can be drawn; see `Task`.
+        epochs_known: Whether the agent is told how many epochs the budget is; see `Task`.
         train_on_holdout: Whether gradients are computed on the holdout part, too: a control for schedules,
             which need no holdout. What is read on the holdout is then no estimate of anything.
         data_root: Folder of the torchvision datasets; `None` for the environment variable
@@ -151,7 +152,7 @@ class AutoTrainConfig:
         observation_layout: `"stacked"` for shape (H, K, M), `"flat"` for one dimension.
         metrics: Metrics in the observation: the nine `"basic"` ones, or `"extended"` ones, which
             say besides whether holdout and train score are missing; with `"movement"` also how far
-            parameters have moved.
+            parameters have moved; with `"epochs"` also how many epochs the budget is.
         thresholdout: Whether the holdout is guarded.
         thresholdout_threshold: Largest difference of train and holdout score that counts as agreement.
         thresholdout_sigma: Rate of Thresholdout's noise.
@@ -203,6 +204,7 @@ class AutoTrainConfig:
     budget: Any = None
     measured: Any = None
     can_reinit: Any = None
+    epochs_known: Any = None
     train_on_holdout: bool = False
     data_root: str | PathLike[str] | None = None
     download: bool = False
@@ -250,8 +252,8 @@ class AutoTrainConfig:
         """Check every value."""
         self._check_sizes()
         self._check_choices()
-        two = self.metrics != "movement" or self.num_snapshots > 1
-        check(two, "num_snapshots", self.num_snapshots, "at least 2 where metrics='movement'")
+        two = not self.needs_movement or self.num_snapshots > 1
+        check(two, "num_snapshots", self.num_snapshots, f"at least 2 where metrics={self.metrics!r}")
         scales = self.annealing == "none" or self.action_type != "learning_rate"
         check(scales, "annealing", self.annealing, "'none' where actions set the rate itself")
         self._check_rates()
@@ -275,7 +277,7 @@ class AutoTrainConfig:
         check_whole("num_snapshots", self.num_snapshots, 1, MOST_SNAPSHOTS)
         self._check_inner_steps(self.inner_steps)
         check(
-            self.num_snapshots * self.history_length * len(METRIC_SETS["movement"]) <= MOST_NUMBERS,
+            self.num_snapshots * self.history_length * len(METRIC_SETS["epochs"]) <= MOST_NUMBERS,
             "(num_snapshots, history_length)",
             (self.num_snapshots, self.history_length),
             f"so that an observation has at most {MOST_NUMBERS:,} numbers",
@@ -389,6 +391,11 @@ class AutoTrainConfig:
                     value = load_dataset(value)  # what stands under the name may have changed
                 found[entry.name] = describe(value)
         return found
+
+    @property
+    def needs_movement(self) -> bool:
+        """Returns whether the metrics say how far parameters have moved, which has to be measured then."""
+        return "movement" in METRIC_SETS[self.metrics]
 
     def make_action_type(self) -> ActionType:
         """Returns the action type that is asked for, with its arguments taken from here."""

@@ -135,6 +135,7 @@ class AutoTrainCore:
             [episode.task.initial_learning_rate for episode in episodes],
             [stream(episode.seed, "thresholdout") for episode in episodes],
             [episode.task.measured for episode in episodes],
+            [episode.epochs if episode.task.epochs_known else np.nan for episode in episodes],
         )
         several = self.lanes.can_reinit[lanes]
         for some, count in ((lanes[several], self._num_initial_rows()), (lanes[~several], 1)):
@@ -269,7 +270,7 @@ class AutoTrainCore:
         if len(good) < len(trained.lanes):
             self._contain(np.setdiff1d(trained.lanes, good))
         train, holdout = self._take_scores(good, trained.found)
-        moved = self.stacks.movement(good) if self.config.metrics == "movement" else None
+        moved = self.stacks.movement(good) if self.config.needs_movement else None
         self.stacks.snapshot(good)
         self.lineage.push_trained(good, trained.losses, trained.accuracies, train, holdout, moved)
         self._keep_best(good)

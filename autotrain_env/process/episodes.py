@@ -74,6 +74,11 @@ class Episode:
         """Returns the stream of the noise on rewound weights."""
         return stream(self.seed, "rewind_noise")
 
+    @property
+    def epochs(self) -> float:
+        """Returns how often the budget goes through the train part."""
+        return self.task.budget * self.batch_size / len(self.split.train_index)
+
     def train_examples(self) -> np.ndarray:
         """Returns the train part: positions in the pool and labels, int32, shape (train, 2)."""
         examples = np.empty((len(self.split.train_index), 2), np.int32)

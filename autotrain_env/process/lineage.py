@@ -63,6 +63,7 @@ class Lineage:
         self.train_score = np.zeros(num_envs)  # in [0, 1], as is the next
         self.holdout_answer = np.zeros(num_envs)
         self.movement = np.zeros(num_envs)  # of parameters in the last env step, over their norm
+        self.epochs = np.full(num_envs, np.nan)  # of the budget
         self.has_holdout = np.ones(num_envs, bool)
         self.has_train_score = np.ones(num_envs, bool)
         self.diverged = np.zeros(num_envs, bool)
@@ -92,6 +93,7 @@ class Lineage:
         learning_rate: Sequence[float],
         generators: Sequence[np.random.Generator],
         measured: Sequence[str],
+        epochs: Sequence[float],
     ) -> None:
         """Begin new episodes, without any row yet.
 
@@ -103,6 +105,7 @@ class Lineage:
             learning_rate: Initial rate of each lane; held to the bounds.
             generators: Thresholdout's stream of each lane.
             measured: What is measured in each lane, one of `tasks.MEASURED`.
+            epochs: How often each lane's budget goes through the train part; NaN where that is not known.
         """
         self.num_classes[lanes] = num_classes
         self.budget[lanes] = budget
@@ -111,6 +114,7 @@ class Lineage:
         self.learning_rate[lanes] = self.initial_learning_rate[lanes] = self.clamp(np.array(learning_rate))
         self.has_holdout[lanes] = [what != "nothing" for what in measured]
         self.has_train_score[lanes] = [what == "train_and_holdout" for what in measured]
+        self.epochs[lanes] = epochs
         self.thresholdout.begin(lanes, generators)
         self.clear(lanes)
 
@@ -353,6 +357,7 @@ class Lineage:
             holdout_missing=~self.has_holdout[lanes],
             train_missing=~self.has_train_score[lanes],
             movements=self.movement[lanes],
+            epochs=self.epochs[lanes],
         )
         numbers = self.num_classes[lanes], self.budget[lanes]
         return make_rows(measured, *numbers, self.lr_bounds, self.metrics)

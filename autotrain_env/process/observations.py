@@ -25,10 +25,16 @@ _EXTENDED = METRICS | {
     "holdout_missing": (0.0, 1.0),  # whether the train score stands in for the holdout's
     "train_missing": (0.0, 1.0),  # whether the last minibatches stand in for the train score
 }
+_MOVEMENT = _EXTENDED | {"movement": (-1.0, 1.0)}  # log10, mapped from 1e-6 to 100
 METRIC_SETS: dict[str, dict[str, tuple[float, float]]] = {
     "basic": METRICS,
     "extended": _EXTENDED,
-    "movement": _EXTENDED | {"movement": (-1.0, 1.0)},  # log10, mapped from 1e-6 to 100
+    "movement": _MOVEMENT,
+    "epochs": _MOVEMENT
+    | {
+        "epochs": (-1.0, 1.0),  # of the whole budget, log10, mapped from 1e-4 to 10,000; 0 where unknown
+        "epochs_missing": (0.0, 1.0),
+    },
 }
 """Metrics by the names that users write; each begins with those of `"basic"`."""
 NUM_METRICS = len(METRICS)
@@ -79,6 +85,7 @@ class Measurement:
         train_missing: Whether there is no train score, bool, shape (n,).
         movements: How far parameters have moved in the env step, as a share of their own size: Euclidean
             norms over all of them, float64, shape (n,); 0 for untrained networks.
+        epochs: How often the budget goes through the train part, float64, shape (n,); NaN where unknown.
     """
 
     losses: np.ndarray
@@ -92,6 +99,7 @@ class Measurement:
     holdout_missing: np.ndarray
     train_missing: np.ndarray
     movements: np.ndarray
+    epochs: np.ndarray
 
 
 def make_rows(
@@ -114,6 +122,7 @@ def make_rows(
         Float32, shape (n, K, M), finite and within the bounds of the metrics.
     """
     lowest, highest = _log_bounds(lr_bounds)
+    unknown = np.isnan(measured.epochs)
     losses = np.maximum(measured.losses, _TINY)  # whose logarithm is beyond the bounds, as that of 0 is
     log_loss_ratio = np.log(losses / np.log(num_classes)[:, None])
     columns = {  # (n, K), or (n, 1) where all windows have the same
@@ -131,6 +140,8 @@ def make_rows(
         "holdout_missing": measured.holdout_missing[:, None],
         "train_missing": measured.train_missing[:, None],
         "movement": ((np.log10(np.maximum(measured.movements, _TINY)) + 2) / 4)[:, None],
+        "epochs": (np.log10(np.where(unknown, 1, measured.epochs)) / 4)[:, None],
+        "epochs_missing": unknown[:, None],
     }
     rows = np.empty((*measured.losses.shape, len(METRIC_SETS[metrics])), np.float32)
     for number, name in enumerate(METRIC_SETS[metrics]):

@@ -148,6 +148,7 @@ class TaskDistribution:
     inner_steps: Any = None
     measured: Any = "train_and_holdout"
     can_reinit: Any = True
+    epochs_known: Any = True
 
     @property
     def levels(self) -> tuple["TaskDistribution", ...]:

@@ -251,6 +251,7 @@ def _part(data: _Data, rule: _Rule, lasting: dict[str, Any], label_noise: Choice
         initialization=Choice(("kaiming_uniform", "module_default")),
         measured=Choice((*("train_and_holdout",) * 5, "holdout", *("nothing",) * 2)),
         can_reinit=Choice((True, False)),
+        epochs_known=Choice((True, True, True, False)),
         **data.fields(),
         **rule.fields(),
         **lasting,
@@ -264,7 +265,8 @@ def real_runs(most_updates: int) -> Mixture:
     networks of one to six layers, dense and convolutional, some with normalisations; digits, vectors and
     synthetic images, from 100 images to 50,000, of 2 to 100 classes, balanced or not; labels right or up to
     half of them wrong; budgets from 300 updates on, in 15 to 120 env steps. In a quarter of the tasks there
-    is no holdout, in half of them the network cannot be drawn anew.
+    is no holdout, in half of them the network cannot be drawn anew, and in a quarter the agent is not told
+    how many epochs the budget is.
 
     Args:
         most_updates: Largest budget.

@@ -65,6 +65,7 @@ class Task:
             is not measured, and the train score for a holdout score. Rewards do not depend on it.
         can_reinit: Whether other networks can be drawn. If not, rows 1 … H-1 are missing at reset,
             re-initialising is masked out, and does nothing where it is asked for.
+        epochs_known: Whether the agent is told how many epochs the budget is, where its metrics say so.
     """
 
     dataset: str | Dataset = "digits"
@@ -82,6 +83,7 @@ class Task:
     inner_steps: int | None = None
     measured: str = "train_and_holdout"
     can_reinit: bool = True
+    epochs_known: bool = True
 
     def __post_init__(self) -> None:
         """Look names up and check every value that can be checked without the data."""
@@ -99,6 +101,7 @@ class Task:
         check_name("initialization", self.initialization, initialization_names())
         check_name("measured", self.measured, MEASURED)
         check_flag("can_reinit", self.can_reinit)
+        check_flag("epochs_known", self.epochs_known)
         for name in ("train_size", "holdout_size", "validation_size", "batch_size"):
             if getattr(self, name) is not None:
                 check_whole(name, getattr(self, name), 1)

@@ -48,6 +48,8 @@ def test_an_optimiser_of_more_than_the_model():
         ({"total": 7}, InvalidValueError, "at least the number of decisions, 8"),
         ({"total": 2.5}, InvalidValueError, "total_updates=2.5"),
         ({"decisions": 0}, InvalidValueError, "decisions=0"),
+        ({"updates_per_epoch": 0}, InvalidValueError, "updates_per_epoch=0"),
+        ({"updates_per_epoch": float("inf")}, InvalidValueError, "updates_per_epoch=inf"),
         ({"policy": "manny"}, InvalidValueError, "policy='manny'.*nearest known one is 'many'"),
         ({"policy": 3}, InvalidTypeError, "must be a name, or an object with reset and decide"),
         ({"policy": "many"}, InvalidValueError, "holdout=None.*'real_runs', the default, needs none"),

@@ -129,6 +129,15 @@ def test_resumed_from_its_checkpoints(tmp_path: Path):
         assert_same(resumed.model.state_dict()[name], weights)
 
 
+def test_the_controller_is_told_of_epochs():
+    train, holdout = loaders()
+    for given, updates in (({}, len(train) / 2), ({"updates_per_epoch": 10}, 10)):
+        found = callback(policy="constant", metrics="epochs", **given)
+        trainer(found, accumulate_grad_batches=2, max_steps=30).fit(module(), train, holdout)
+        epochs, missing = found.controller.situation().rows[0, 0, :, -2:].T
+        assert 10 ** (4 * epochs) == pytest.approx(30 / updates, rel=1e-4) and not missing.any()
+
+
 def test_accumulated_gradients_and_mixed_precision():
     train, holdout = loaders()
     found = callback()

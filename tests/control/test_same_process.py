@@ -120,6 +120,7 @@ class Episodes:
             "keep_before_divergence",
         )
         task = self.episode.task
+        epoch = len(split.train_index) / self.episode.batch_size
         holdout = (self.images(split.holdout_index), torch.from_numpy(split.holdout_labels))
         train = (self.images(split.train_index[subset]), torch.from_numpy(split.train_labels[subset]))
         return Controller(
@@ -131,6 +132,7 @@ class Episodes:
             train=train if task.measured == "train_and_holdout" else None,
             decisions=task.budget // self.config.inner_steps,
             num_classes=self.episode.dataset.num_classes,
+            updates_per_epoch=epoch if task.epochs_known else None,
             reinit=(lambda plain: load_row(plain, next(coming))) if task.can_reinit else None,
             seed=self.episode.seed,
             **{name: getattr(self.config, name) for name in (*names, "score")},
@@ -255,9 +257,10 @@ def test_optimisers_of_torch_do_the_same_but_for_rounding(name: str, make: Any):
 @pytest.mark.parametrize("score", ["accuracy", "neg_log_loss"])
 @pytest.mark.parametrize("measured", ["train_and_holdout", "holdout", "nothing"])
 def test_runs_that_lack_something(measured: str, score: str, can_reinit: bool):
-    lacking = {"measured": measured, "can_reinit": can_reinit, "metrics": "movement", "score": score}
+    lacking = {"measured": measured, "can_reinit": can_reinit, "metrics": "epochs", "score": score}
     for seed in range(4):
         lacking["keep_before_divergence"] = seed % 2 == 0
+        lacking["epochs_known"] = seed < 2
         arguments = tiny(optimizer=SGD(momentum=0.9), budget=40, lr_factors=DIVERGING, **lacking)
         episodes = Episodes(seed, RandomAgent(seed), **arguments)
         expected = episodes.play()

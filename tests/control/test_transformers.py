@@ -86,7 +86,7 @@ def test_the_policy_trains_the_model(tmp_path: Path, classes: bool):
 def test_what_is_told_of_minibatches_is_right(tmp_path: Path):
     """Losses and accuracies of next words, also where gradients are accumulated."""
     seen: list[tuple[float, float]] = []
-    callback = make(policy="constant")
+    callback = make(policy="constant", metrics="epochs")
     training = trainer(tmp_path, callback, gradient_accumulation_steps=2, max_steps=25)
 
     class Watch(transformers.TrainerCallback):
@@ -105,6 +105,9 @@ def test_what_is_told_of_minibatches_is_right(tmp_path: Path):
     history = callback.controller.history  # a window of one update each
     np.testing.assert_allclose(history["loss"][1:].ravel(), losses, rtol=1e-5)
     np.testing.assert_allclose(history["batch_accuracy"][1:].ravel(), [a for _, a in seen][1::2], rtol=1e-5)
+    epochs, missing = callback.controller.situation().rows[0, 0, :, -2:].T
+    assert 10 ** (4 * epochs) == pytest.approx(callback.controller.plan.budget / 8, rel=1e-4)  # of 256 / 32
+    assert not missing.any()
 
 
 def test_resumed_from_its_checkpoints(tmp_path: Path):

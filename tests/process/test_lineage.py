@@ -25,7 +25,8 @@ def make_lineage(num_snapshots: int = 3, score: str = "accuracy", rate: float = 
     streams = [np.random.default_rng(lane) for lane in range(LANES)]
     everything = ["train_and_holdout"] * LANES
     lengths = [BUDGET] * LANES, [T] * LANES
-    lineage.begin(np.arange(LANES), [4] * LANES, *lengths, [rate] * LANES, streams, everything)
+    rates, epochs = [rate] * LANES, [np.nan] * LANES
+    lineage.begin(np.arange(LANES), [4] * LANES, *lengths, rates, streams, everything, epochs)
     return lineage
 
 

@@ -172,6 +172,33 @@ def test_movement_is_within_its_bounds(rate: float):
         assert env.step(2)[0] in env.observation_space
 
 
+def test_epochs_of_the_budget():
+    given = tiny(metrics="epochs", train_size=30, batch_size=6, budget=40)
+    for known in (True, False):
+        env = AutoTrainEnv(**given, epochs_known=known)
+        observation = env.reset(seed=0)[0]
+        for _ in range(2):
+            epochs, missing = observation[0, :, -2], observation[0, :, -1]
+            assert epochs == pytest.approx(np.log10(8) / 4 if known else 0) and (missing == 1 - known).all()
+            observation = env.step(2)[0]
+    with pytest.raises((ValueError, TypeError), match="epochs_known=1"):
+        Task(epochs_known=1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("batch", "train", "budget"), [(1, 200, 4), (100, 1, 200_000)])
+def test_epochs_are_within_their_bounds(batch: int, train: int, budget: int):
+    env = AutoTrainEnv(
+        metrics="epochs",
+        dataset="digits",
+        train_size=train,
+        batch_size=min(batch, train),
+        budget=budget,
+        inner_steps=4,
+        history_length=2,
+    )
+    assert env.reset(seed=0)[0] in env.observation_space
+
+
 def test_basic_metrics_are_the_first_of_the_extended_ones():
     basic, extended = make("basic"), make("extended")
     assert basic.single_observation_space.shape == (3, 2, len(METRICS))

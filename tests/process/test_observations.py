@@ -34,6 +34,7 @@ def measurement(**values: Any) -> Measurement:
         "holdout_missing": [False],
         "train_missing": [False],
         "movements": [0.01],
+        "epochs": [100.0],
     }
     return Measurement(**{name: np.array(value) for name, value in (arguments | values).items()})
 

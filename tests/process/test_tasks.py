@@ -290,6 +290,7 @@ def test_real_runs_are_what_people_train(preset: str, most: int):
     blind = np.mean([task.measured == "nothing" for task in drawn])
     assert blind == pytest.approx(0.25, abs=0.03)
     assert np.mean([task.can_reinit for task in drawn]) == pytest.approx(0.5, abs=0.04)
+    assert np.mean([task.epochs_known for task in drawn]) == pytest.approx(0.75, abs=0.04)
 
 
 def test_training_runs_have_more_of_what_is_hard_to_learn():
@@ -533,6 +534,7 @@ def test_every_field_of_a_task_is_an_argument_of_the_environment(name: str):
         "initial_learning_rate": 0.02,
         "measured": "nothing",
         "can_reinit": False,
+        "epochs_known": False,
     }.get(name, 20)
     env = gymnasium.make("AutoTrain-v0", **(tiny(inner_steps=20) | {"budget": 40, name: value})).unwrapped
     env.reset(seed=0)
