@@ -142,7 +142,7 @@ def trained_decisions(environment: dict[str, Any]) -> int:
     for part, share in zip(distribution.parts, distribution.shares, strict=True):
         possible = _lengths(part, config.inner_steps)
         lengths += possible
-        weights += [share / len(possible)] * len(possible)
+        weights += [share / len(possible) for _ in possible]  # of samplers of one's own none is known
     if not lengths:
         return DECISIONS
     return int(np.quantile(lengths, 0.5, weights=weights, method="inverted_cdf"))

@@ -9,7 +9,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotrain_env import Constant, Cosine, EarlyStopping, RandomAgent, ReduceOnPlateau, load_policy
+from autotrain_env import (
+    Constant,
+    Cosine,
+    EarlyStopping,
+    Mixture,
+    RandomAgent,
+    ReduceOnPlateau,
+    TaskDistribution,
+    load_policy,
+)
 from autotrain_env.control.measuring import Scale, as_classes, small
 from autotrain_env.control.plan import as_policy, make_plan, needs_holdout, trained_decisions
 from autotrain_env.errors import InvalidValueError
@@ -65,6 +74,25 @@ def test_a_file_that_names_the_number_of_decisions_is_followed(tmp_path: Path):
 )
 def test_decisions_of_tasks_that_last_differently(tasks: str, decisions: int):
     assert trained_decisions({"tasks": tasks}) == decisions
+
+
+class Own:
+    """A sampler whose values nobody can list."""
+
+    def sample(self, generator: np.random.Generator) -> int:
+        return 400
+
+
+def test_decisions_of_a_mixture_are_the_median_of_its_tasks():
+    unknown, short, long = (TaskDistribution(budget=budget) for budget in (Own(), 300, 600))
+    for parts, weights, decisions in (
+        ((short, long), (1, 2), 30),
+        ((short, long), (2, 1), 15),
+        ((unknown, long), (2, 1), 30),
+        ((unknown, unknown), None, 30),
+    ):
+        given = {"tasks": Mixture(parts, weights), "inner_steps": 20}
+        assert trained_decisions(given) == decisions
 
 
 def test_policies_by_name():

@@ -185,18 +185,15 @@ def test_epochs_of_the_budget():
         Task(epochs_known=1)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("batch", "train", "budget"), [(1, 200, 4), (100, 1, 200_000)])
-def test_epochs_are_within_their_bounds(batch: int, train: int, budget: int):
+@pytest.mark.parametrize(("train", "budget", "expected"), [(1000, 4, -0.6), (1, 200_000, 1)])
+def test_epochs_are_within_their_bounds(train: int, budget: int, expected: float):
+    given = {"dataset": "digits", "train_size": train, "batch_size": 1, "holdout_size": 50}
     env = AutoTrainEnv(
-        metrics="epochs",
-        dataset="digits",
-        train_size=train,
-        batch_size=min(batch, train),
-        budget=budget,
-        inner_steps=4,
-        history_length=2,
+        **given, validation_size=50, metrics="epochs", budget=budget, inner_steps=4, history_length=2
     )
-    assert env.reset(seed=0)[0] in env.observation_space
+    observation = env.reset(seed=0)[0]
+    assert observation in env.observation_space
+    assert observation[0, :, -2] == pytest.approx(expected, abs=0.001)
 
 
 def test_basic_metrics_are_the_first_of_the_extended_ones():
