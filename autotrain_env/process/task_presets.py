@@ -251,7 +251,7 @@ def _part(data: _Data, rule: _Rule, lasting: dict[str, Any], label_noise: Choice
         initialization=Choice(("kaiming_uniform", "module_default")),
         measured=Choice((*("train_and_holdout",) * 5, "holdout", *("nothing",) * 2)),
         can_reinit=Choice((True, False)),
-        epochs_known=Choice((True, True, True, False)),
+        epochs_known=Choice((True,) * 7 + (False,)),
         **data.fields(),
         **rule.fields(),
         **lasting,

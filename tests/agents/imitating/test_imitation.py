@@ -9,7 +9,7 @@ import torch
 
 from agents.evolving.workers import Processes, Serial
 from agents.imitating import imitation, sweeps
-from agents.imitating.fitting import fit
+from agents.imitating.fitting import _network, fit, side_by_side
 from agents.imitating.hyperparameters import (
     ImitationHyperparameters,
     check_imitated,
@@ -162,7 +162,8 @@ def test_a_fit_takes_what_was_best(tmp_path: Path):
     masks = np.ones((400, count), bool)
     masks[::2, 9] = False
     states = States(observations, masks, worth, np.ones(400, np.float32))
-    settings = ImitationHyperparameters(net_arch=(16,), fit_steps=500, batch_size=64, learning_rate=0.02)
+    few: dict[str, Any] = {"net_arch": (8,), "networks": 2}
+    settings = ImitationHyperparameters(**few, fit_steps=500, batch_size=64, learning_rate=0.02)
     before = torch.random.get_rng_state()
     fitted = [fit(states, _spec(run, 16), settings, seed) for seed in (0, 0, 1)]
     assert torch.equal(torch.random.get_rng_state(), before)
@@ -174,6 +175,17 @@ def test_a_fit_takes_what_was_best(tmp_path: Path):
     possible = masks[np.arange(400), best] & sure
     assert (actions == best)[possible].mean() > 0.95
     assert not (actions[::2] == 9).any()
+
+
+@pytest.mark.parametrize("hidden", [(5,), (5, 4), (6, 5, 4)])
+def test_networks_side_by_side_give_the_mean_of_their_logits(hidden: tuple[int, ...]):
+    torch.manual_seed(0)
+    networks = [_network(7, hidden, 3) for _ in range(3)]
+    inputs = torch.randn(20, 7)
+    expected = torch.stack([network(inputs) for network in networks]).mean(0)
+    torch.testing.assert_close(side_by_side(networks)(inputs), expected)
+    likely = torch.stack([network(inputs).log_softmax(1) for network in networks]).mean(0)
+    assert torch.equal(side_by_side(networks)(inputs).argsort(1), likely.argsort(1))
 
 
 def test_a_fit_knows_what_it_has_seen(tmp_path: Path):
