@@ -106,9 +106,10 @@ def test_stable_baselines3s_checker_has_nothing_to_say_of_the_flat_layout(
 ):
     from stable_baselines3.common.env_checker import check_env as check_for_sb3
 
+    env = gymnasium.make(env_id, **tiny(observation_layout="flat", **kwargs)).unwrapped
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        check_for_sb3(gymnasium.make(env_id, **tiny(observation_layout="flat", **kwargs)).unwrapped)
+        check_for_sb3(env)
 
 
 @pytest.mark.parametrize("env_id", [name for name in IDS if "Flat" in name])
@@ -133,9 +134,10 @@ def test_stable_baselines3s_checker_remarks_only_on_shape_in_the_other_layout(
         r"Treating image space as channels-last",
         r"has an unconventional shape \(neither an image, nor a 1D vector\)",
     )
+    env = gymnasium.make(env_id, **tiny(**kwargs)).unwrapped
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        check_for_sb3(gymnasium.make(env_id, **tiny(**kwargs)).unwrapped)
+        check_for_sb3(env)
     assert caught  # else the flat layout would not be needed
     for warning in caught:
         assert any(re.search(remark, str(warning.message)) for remark in remarks), warning.message
@@ -219,11 +221,11 @@ def test_copies_share_the_data_but_no_state(tiny_env: Any):
 
 def test_every_registered_spec_makes_both_kinds_and_round_trips():
     specs = [spec for spec in gymnasium.registry.values() if "autotrain_env" in str(spec.entry_point)]
-    assert {spec.id for spec in specs} == set(IDS) and len(IDS) == 7
+    assert {spec.id for spec in specs} == set(IDS) and len(IDS) == 8
     for spec in specs:
         env = gymnasium.make(pickle.loads(pickle.dumps(spec)))
         assert isinstance(env.unwrapped, AutoTrainEnv)
-        num_metrics = 12 if spec.id == "AutoTrainRuns-v0" else len(METRICS)
+        num_metrics = {"AutoTrainRuns-v0": 12, "AutoTrainRuns-v1": 14}.get(spec.id, len(METRICS))
         shape = (4 * 5 * num_metrics,) if "Flat" in spec.id else (4, 5, num_metrics)
         assert env.reset(seed=0)[0].shape == shape
         vector_env = gymnasium.make_vec(spec, num_envs=3)

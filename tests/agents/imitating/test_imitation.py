@@ -27,7 +27,7 @@ from autotrain_env.policies.trained import TrainedPolicy, load_policy
 from tests.helpers import assert_same
 from tests.helpers.runs import assert_same_runs, begun, draw_elsewhere, silent
 
-RUNS = "AutoTrainRuns-v0"
+RUNS = "AutoTrainRuns-v1"
 SMALL: dict[str, Any] = {
     "observation_layout": "flat",
     "dataset": "digits",
