@@ -37,7 +37,7 @@ class ImitationHyperparameters:
 
     net_arch: tuple[int, ...] = (160, 80)
     networks: int = 2
-    tasks_per_round: int = 300
+    tasks_per_round: int = 350
     rates: int = 9
     walkers: int = 4
     explore: float = 0.2
