@@ -54,6 +54,7 @@ def run(
     policy = {"controller": "real_runs", "constant": Constant(), "cosine": Cosine()}[method]
     bounds = {} if method == "controller" else {"lr_bounds": (1e-8, 100.0)}
     optimizer = momentum(task.model.parameters(), rate)
+    loader = DataLoader(TensorDataset(*task.train), 64, shuffle=True)
     controller = Controller(
         task.model,
         optimizer,
@@ -61,12 +62,12 @@ def run(
         policy=policy,
         holdout=task.holdout,
         train=task.train,
+        updates_per_epoch=len(loader),
         reinit=reinit,
         seed=seed,
         progress=False,
         **bounds,
     )
-    loader = DataLoader(TensorDataset(*task.train), 64, shuffle=True)
     for made, (inputs, labels) in enumerate(controller.batches(loader)):
         if made < shuffled:
             labels = labels[torch.randperm(len(labels))]

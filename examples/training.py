@@ -128,6 +128,7 @@ def train(
             "policy": policies[method],
             "holdout": job.holdout,
             "train": job.train,
+            "updates_per_epoch": len(loader),
             "reinit": job.reinit,
             "holdout_batches": job.holdout_batches,
             "seed": seed,
