@@ -36,7 +36,8 @@ def fit(
 
     Args:
         states: States, and the advantages of all actions.
-        spec: Description of the policy: flattened, normalised, linear layers with tanh.
+        spec: Description of the policy: flattened, normalised, linear layers with tanh, each hidden one as
+            wide as those of all networks together.
         settings: How long and how fast.
         seed: Seed of the first weights and of the minibatches.
 
