@@ -294,6 +294,7 @@ def test_environments_in_which_hindsight_tells_nothing(env: dict[str, Any], mess
     [
         ({"rates": 2}, "rates=2 is not allowed"),
         ({"walkers": 0}, "walkers=0 is not allowed"),
+        ({"networks": 0}, "networks=0 is not allowed"),
         ({"explore": 1.5}, "explore=1.5 is not allowed: it must be between 0 and 1"),
         ({"abstention": 0}, "abstention=0 is not allowed: it must be above 0"),
         ({"net_arch": []}, "net_arch=.* is not allowed"),
