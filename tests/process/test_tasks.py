@@ -309,11 +309,11 @@ def test_training_runs_have_more_of_what_is_hard_to_learn():
         assert {task.train_size for task in drawn} == {None, 100, 200, 250, 400, 500, 1000}
         assert not any("glyphs" in str(task.dataset) for task in drawn)
     assert max(task.budget for task in drawn) == 20_000
-    assert small == pytest.approx({"short_real_runs": 0.34, "training_runs": 0.39}, abs=0.03)
+    assert small == pytest.approx({"short_real_runs": 0.34, "training_runs": 0.46}, abs=0.03)
     assert wrong == pytest.approx({"short_real_runs": 0.5, "training_runs": 0.6}, abs=0.03)
     assert long == pytest.approx({"short_real_runs": 0.0, "training_runs": 0.084}, abs=0.02)
-    assert hard == pytest.approx({"short_real_runs": 0.0, "training_runs": 0.28}, abs=0.02)
-    assert lasting == pytest.approx({"short_real_runs": 0.0, "training_runs": 0.2}, abs=0.02)
+    assert hard == pytest.approx({"short_real_runs": 0.0, "training_runs": 0.14}, abs=0.02)
+    assert lasting == pytest.approx({"short_real_runs": 0.0, "training_runs": 0.1}, abs=0.02)
 
 
 @pytest.mark.slow
