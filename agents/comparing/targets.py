@@ -133,7 +133,7 @@ def _run(
 
 
 _IMAGES, _SMALL = (500, 500), (300, 400)  # holdout and validation
-_GLYPHS = "glyphs-7-16000-0.4-10-1x28-1"
+_GLYPHS, _SCENES = "glyphs-7-16000-0.4-10-1x28-1", "scenes-17-14000-1-10-3x32-1"
 _DEVELOPMENT_RUNS = (
     _run("mnist_cnn", DEVELOPMENT, "mnist", (20_000, *_IMAGES), 0.0, "cnn", "adam", 1500, 50, episodes=24),
     _run(
@@ -150,6 +150,15 @@ _DEVELOPMENT_RUNS = (
     _run(
         *("glyphs_adamw", DEVELOPMENT, "glyphs-13-14000-1-10-3x32-1", (10_000, *_IMAGES), 0.0),
         *("mlp-150-75", "adamw", 2000, 40),
+        episodes=24,
+    ),
+    # the same, with pixels correlated as those of photographs are: here one that goes up too far is
+    _run(
+        *("scenes_clean", DEVELOPMENT, _SCENES, (10_000, *_IMAGES), 0.0, "mlp-150-75", "momentum", 600, 20),
+        episodes=24,
+    ),
+    _run(
+        *("scenes_adamw", DEVELOPMENT, _SCENES, (10_000, *_IMAGES), 0.0, "mlp-150-75", "adamw", 2000, 40),
         episodes=24,
     ),
     _run(

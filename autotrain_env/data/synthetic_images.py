@@ -49,7 +49,12 @@ def synthetic_images(
     `"teacher_cnn"`: smooth random pictures, labelled by a random convolutional network whose features are
     averaged over the picture.
 
-    How far pictures are moved and bent, and the noise on them, white and smooth, grow with the difficulty.
+    `"scenes"`: a figure before a ground, both of random fields whose spectrum is that of photographs, so
+    that pixels far apart are correlated. Every class has four outlines of the figure, and colours that both
+    tend to, the less so the higher the difficulty.
+
+    How far pictures are moved and bent grows with the difficulty, and so does the noise on them, white and
+    smooth, which scenes have none of.
     The same arguments give the same handle while it is in use; pixels are bytes.
 
     Args:
@@ -177,6 +182,23 @@ def _smooth(generator: np.random.Generator, count: int, coarse: int, side: int) 
     return np.asarray(between.T @ grid @ between, np.float32)
 
 
+def _photographic(generator: np.random.Generator, count: int, side: int, exponent: float) -> _Floats:
+    """Draw fields with about the spectrum of photographs, variance about 1, shape (count, side, side).
+
+    They are sums of smooth fields, each twice as fine as the one before; the first is a constant. An
+    amplitude that falls as the frequency to the power of -1, as in photographs, makes all of these equally
+    strong.
+    """
+    octaves = np.arange(int(math.log2(side)) + 1)
+    strengths = 2.0 ** (octaves * (1 - exponent))
+    strengths[0] /= 2
+    strengths *= math.sqrt(2) / np.linalg.norm(strengths)
+    fields = np.zeros((count, side, side), np.float32)
+    for coarse, strength in zip((2**octaves).tolist(), strengths.tolist(), strict=True):
+        fields += strength * _smooth(generator, count, coarse, side)
+    return fields
+
+
 # --- pictures from canvases ---
 
 
@@ -251,18 +273,23 @@ def _canvas_size(problem: _Problem) -> int:
     return _FINER * problem.side
 
 
-def _shapes(generator: np.random.Generator, problem: _Problem) -> _Sample:
-    labels, canvas = _draw_labels(generator, problem), _canvas_size(problem)
+def _figures(generator: np.random.Generator, problem: _Problem, variants: int) -> _Floats:
+    """Draw closed figures, filled, of random outline: ink, shape (C, variants, S, S)."""
+    canvas = _canvas_size(problem)
     waves = np.arange(1, 7)
     place = np.linspace(-1, 1, canvas)
     angle, radius = np.arctan2(place[:, None], place), np.hypot(place[:, None], place)
-    shape = (problem.num_classes, 2, len(waves), 1, 1)
+    shape = (problem.num_classes, variants, len(waves), 1, 1)
     height = generator.standard_normal(shape) / np.sqrt(waves)[:, None, None]
     phase = generator.uniform(0, 2 * math.pi, shape)
     bulge = (height * np.cos(waves[:, None, None] * angle + phase)).sum(2)
     outline = 0.8 / (1 + np.exp(-0.8 * bulge))
-    canvases = np.clip((outline - radius) * canvas / 4 + 0.5, 0, 1).astype(np.float32)
-    return _pictures(generator, problem, canvases, labels), labels
+    return np.clip((outline - radius) * canvas / 4 + 0.5, 0, 1).astype(np.float32)
+
+
+def _shapes(generator: np.random.Generator, problem: _Problem) -> _Sample:
+    labels = _draw_labels(generator, problem)
+    return _pictures(generator, problem, _figures(generator, problem, 2), labels), labels
 
 
 def _patterns(generator: np.random.Generator, problem: _Problem) -> _Sample:
@@ -351,6 +378,31 @@ def _teacher_cnn(generator: np.random.Generator, problem: _Problem) -> _Sample:
     return images, _in_shares(logits, _shares(problem))
 
 
+def _scenes(generator: np.random.Generator, problem: _Problem) -> _Sample:
+    size, difficulty, num_classes, channels, side, _ = problem
+    labels = _draw_labels(generator, problem)
+    canvases = _figures(generator, problem, 4)
+    exponent, colourful = generator.uniform(1.0, 1.4), generator.uniform(0.1, 0.35)
+    tendency = generator.standard_normal((2, num_classes, channels, 1, 1), np.float32)
+    # how far classes lie apart in colour, in deviations of the fields
+    clarity = 4 * 10 ** (-1.4 * difficulty)
+    images = np.empty((size, channels, side, side), np.float32)
+    for start in range(0, size, _CHUNK):
+        chunk = images[start : start + _CHUNK]
+        classes = labels[start : start + _CHUNK]
+        count = len(classes)
+        variant = generator.integers(canvases.shape[1], size=count)
+        row, column = _places(generator, problem, count, canvases.shape[2])
+        ink = canvases[classes[:, None, None], variant[:, None, None], row, column][:, None]
+        for part, share in enumerate((1 - ink, ink)):
+            grey = _photographic(generator, count, side, exponent)[:, None]
+            tint = _photographic(generator, count * channels, side, exponent).reshape(chunk.shape)
+            tint -= tint.mean(1, keepdims=True)
+            field = grey + colourful * tint + clarity * tendency[part, classes]
+            chunk[:] = share * field if part == 0 else chunk + share * field
+    return 0.5 + 0.22 / math.hypot(1, clarity) * images, labels
+
+
 def _in_shares(logits: npt.NDArray[np.floating], shares: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     """Returns the largest logit's class, after constants that bring classes about to their shares."""
     constants = np.zeros(len(shares))
@@ -366,6 +418,7 @@ IMAGE_KINDS: dict[str, Callable[[np.random.Generator, _Problem], _Sample]] = {
     "patterns": _patterns,
     "textures": _textures,
     "teacher_cnn": _teacher_cnn,
+    "scenes": _scenes,
     "glyphs": _glyphs,
 }
 

@@ -48,6 +48,16 @@ def test_a_hundred_classes_of_few_images():
     assert handle.num_classes == 100 and len(handle.labels) == 400
 
 
+def test_pixels_of_scenes_are_correlated_as_in_photographs():
+    def alike(kind: str, apart: int) -> float:
+        handle = synthetic_images(kind, size=2000, difficulty=1, channels=3, side=32)
+        return float(np.corrcoef(handle.images[:, 0, 16, 4], handle.images[:, 0, 16, 4 + apart])[0, 1])
+
+    falling = [alike("scenes", apart) for apart in (1, 4, 12, 24)]
+    assert falling == sorted(falling, reverse=True) and falling[0] > 0.5
+    assert falling[-1] > 0.15 > abs(alike("textures", 24))
+
+
 def test_names_give_the_same_set(tmp_path: Any):
     name = "shapes-3-200-0.25-7-3x10-4.5"
     handle = load_dataset(name)

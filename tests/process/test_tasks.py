@@ -295,7 +295,7 @@ def test_real_runs_are_what_people_train(preset: str, most: int):
 
 def test_training_runs_have_more_of_what_is_hard_to_learn():
     generator = np.random.default_rng(0)
-    small, wrong, long, hard, lasting = {}, {}, {}, {}, {}
+    small, wrong, long, hard, lasting, scenes = {}, {}, {}, {}, {}, {}
     for preset in ("short_real_runs", "training_runs"):
         tasks = as_task_distribution(preset)
         drawn = [tasks.sample(generator) for _ in range(3000)]
@@ -306,6 +306,7 @@ def test_training_runs_have_more_of_what_is_hard_to_learn():
         hard[preset] = len(difficult) / len(drawn)
         dense = [task for task in difficult if isinstance(task.classifier, MLP) and task.budget >= 1_000]
         lasting[preset] = len(dense) / len(drawn)
+        scenes[preset] = np.mean(["scenes" in str(task.dataset) for task in drawn])
         assert {task.train_size for task in drawn} == {None, 100, 200, 250, 400, 500, 1000}
         assert not any("glyphs" in str(task.dataset) for task in drawn)
     assert max(task.budget for task in drawn) == 20_000
@@ -314,6 +315,7 @@ def test_training_runs_have_more_of_what_is_hard_to_learn():
     assert long == pytest.approx({"short_real_runs": 0.0, "training_runs": 0.084}, abs=0.02)
     assert hard == pytest.approx({"short_real_runs": 0.0, "training_runs": 0.14}, abs=0.02)
     assert lasting == pytest.approx({"short_real_runs": 0.0, "training_runs": 0.1}, abs=0.02)
+    assert scenes == pytest.approx({"short_real_runs": 0.0, "training_runs": 0.14 / 3}, abs=0.015)
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ from autotrain_env import AutoTrainConfig, make_evaluation_env
 from autotrain_env.policies.schedules import as_schedule
 from autotrain_env.policies.trained import load_policy
 from autotrain_env.process.observations import METRICS
-from autotrain_env.process.task_presets import as_task_distribution
+from autotrain_env.process.task_presets import as_task_distribution, training_runs
 from tests.helpers.commands import Captured, error_of, train
 
 FEW = ("--episodes", "4", "--num-envs", "4", "--configuration-episodes", "2", "--one-episodes", "2")
@@ -371,6 +371,9 @@ def test_targets_are_well_formed():
     tasks = as_task_distribution("real_runs")
     sets = {name for part in tasks.levels[0].parts for name in part.possible("dataset")}
     assert not [name for name in sets if any(word in name for word in kept_out - {"digits"})]
+    trained_on = {name for part in training_runs().parts for name in part.possible("dataset")}
+    of_runs = {target.env["dataset"] for target in TARGETS.values() if target.from_default_rate}
+    assert trained_on & of_runs == {"digits"}
     with pytest.raises(ValueError, match="targets"):
         parse_targets([])
 
