@@ -149,19 +149,16 @@ __all__ = [
     "synthetic_images",
 ]
 
-# for policies that are to serve any run: the observation says what is missing of it and how far weights
-# move, rates are as low as adaptive rules ask for, and fall to 0 unless actions say otherwise
-_RUNS: dict[str, object] = {
-    "metrics": "movement",
-    "lr_bounds": (1e-6, 100.0),
-    "annealing": "linear",
-    "lr_factors": (0.1, 0.4, 0.8, 1.0, 1.25, 2.5, 10.0),
-}
 ENVIRONMENTS: dict[str, dict[str, object]] = {
     "AutoTrain-v0": {},
-    "AutoTrainRuns-v0": _RUNS,
-    # and how many epochs a run has; the network before a divergence can be gone back to
-    "AutoTrainRuns-v1": {**_RUNS, "metrics": "epochs", "keep_before_divergence": True},
+    # for policies that are to serve any run: the observation says what is missing of it and how far weights
+    # move, rates are as low as adaptive rules ask for, and fall to 0 unless actions say otherwise
+    "AutoTrainRuns-v0": {
+        "metrics": "movement",
+        "lr_bounds": (1e-6, 100.0),
+        "annealing": "linear",
+        "lr_factors": (0.1, 0.4, 0.8, 1.0, 1.25, 2.5, 10.0),
+    },
     # the first prototype: sign reward on the holdout, which is not guarded
     "AutoTrainPrototype-v0": {
         "lr_factors": (0.9, 1.0, 1.1),

@@ -1,13 +1,10 @@
 """What each action was worth in each state of a sweep, told from what became of the task at every rate.
 
 Where rates fall on a line to 0 by themselves, a state's rate belongs to a line, and the line to an initial
-rate: its peak. What a factor is worth is read off the task's curve (final score against initial rate). A
-network that leaves its line has both behind it in the end, so that it is judged by the line of the same
-area, the sum of all its rates: the later it leaves, the less it matters. That is a guess all the same; four
-kinds of states, where it would mislead, are told apart:
+rate: its peak. What a factor is worth is read off the task's curve (final score against initial rate), at
+the peak that it leads to. That is a guess, since the network has a past; three kinds of states, where it
+would mislead, are told apart:
 
-* A network that has been trained for a while bears a rate that would kill an untrained one, as after a
-  warm-up: twice as high a one from a fifth of the budget on.
 * A network that had a higher rate than the one that fits best is damaged (its ReLU units are 0 for all
   images, to begin with), and a lower rate brings back little of it: a fifth where the higher rate costs a
   fifth of the gain. Only going back to a row from before helps, or drawing a new network.
@@ -29,12 +26,9 @@ import numpy as np
 from autotrain_env.process.actions import DiscreteActions
 from autotrain_env.process.observations import METRIC_SETS
 
-BELOW = 0.6  # decades of gain over chance that a decade below the rates that were tried costs
-ABOVE = 0.05  # what a decade above them costs
+BELOW, ABOVE = 0.02, 0.05  # what a decade beyond the rates that were tried costs
 LEAST_GAIN = 0.1  # over chance; where the best rate brings less, damage is compared with this
 DAMAGE = 0.12  # share of the gain that a rate costs where e⁻¹ of what lower rates bring comes back
-BORNE = 0.3  # decades that a trained network bears more than an untrained one
-WARM = 0.2  # share of the budget after which it bears them all
 IMPOSSIBLE = -0.3
 REWIND_COST = 0.002
 REINIT_COST = 0.03
@@ -106,62 +100,33 @@ def worth_of_peaks(played: Played, peaks: np.ndarray) -> np.ndarray:
         peaks: log10 of initial rates, any shape.
 
     Returns:
-        Scores, interpolated between the rates and going on beyond them, of that shape. They are not
-        smoothed: beside a rate that kills, its neighbour would look bad, too, and noise is the smaller
-        error.
+        Scores, interpolated between the rates and going on beyond them with a slope, of that shape. They
+        are not smoothed: beside a rate that kills, its neighbour would look bad, too, and noise is the
+        smaller error.
     """
-    known, swept = np.log10(played.initial_rates), played.swept.astype(float)
+    known = np.log10(played.initial_rates)
     low, high = np.maximum(known[0] - peaks, 0), np.maximum(peaks - known[-1], 0)
-    lost = np.maximum(swept[0] - played.chance, 0) * (1 - 10 ** (-BELOW * low))
-    return np.interp(peaks, known, swept) - lost - ABOVE * high
+    return np.interp(peaks, known, played.swept.astype(float)) - BELOW * low - ABOVE * high
 
 
-def borne_rates(rates: np.ndarray, highest: np.ndarray, age: np.ndarray) -> np.ndarray:
-    """Returns which rates are as hard on an untrained network as some are on others.
-
-    Args:
-        rates: log10 of the rates, any shape.
-        highest: log10 of the highest rate that the networks were trained at, as hard as it was on them;
-            minus infinity for untrained ones. Of a shape that goes with that of the rates.
-        age: Share of the budget that they were trained for, likewise.
-    """
-    more = BORNE * np.minimum(1, age / WARM)
-    return np.where(np.isfinite(highest), np.maximum(rates - more, np.minimum(highest, rates)), rates)
-
-
-def past_rates(played: Played, actions: DiscreteActions) -> tuple[np.ndarray, np.ndarray]:
-    """Follow the rates of the networks in all rows along rewinds and re-initialisations.
+def highest_rates(played: Played, actions: DiscreteActions) -> np.ndarray:
+    """Follow the highest rate of the networks in all rows along rewinds and re-initialisations.
 
     Args:
         played: The task.
         actions: What actions there are.
 
     Returns:
-        Two arrays of shape (n, G, H), before each decision: log10 of the highest rate that the network in
-        each row was trained at, as hard as it was on it (see `borne_rates`), minus infinity where it is
-        untrained; and the sum of its rates, so that a whole line has its peak.
+        log10 of the highest rate that the network in each row was trained at before each decision, shape
+        (n, G, H); minus infinity where it is untrained.
     """
-    shape = played.rows.shape[:3]
-    highest, areas = np.full(shape, -np.inf), np.zeros(shape)
-    factors = np.log10(actions.every_decision.lr_factor)[played.actions]
-    left = 1 - np.arange(len(areas) + 1)[:, None] / len(areas)
-    added = 10 ** (_peaks(played) + factors) * (left[:-1] ** 2 - left[1:] ** 2)
-    ages = played.metric("lineage_updates")
-    for step in range(1, len(areas)):
-        rate, row = np.log10(played.rates[step - 1]) + factors[step - 1], highest[step - 1]
-        before = _taken_back(played, actions, step - 1, row, -np.inf)
-        age = _taken_back(played, actions, step - 1, ages[step - 1], 0)[:, 0]
-        newest = np.maximum(before[:, 0], borne_rates(rate, before[:, 0], age))
-        highest[step] = _moved_down(played, actions, step - 1, newest, before)
-        before = _taken_back(played, actions, step - 1, areas[step - 1], 0)
-        areas[step] = _moved_down(played, actions, step - 1, before[:, 0] + added[step - 1], before)
-    return highest, areas
-
-
-def _peaks(played: Played) -> np.ndarray:
-    """Returns log10 of the peak of the line that each lane is on before each decision, shape (n, G)."""
-    steps = len(played.rates)
-    return np.log10(played.rates) + np.log10((steps + 0.5) / (steps - np.arange(steps)[:, None] + 0.5))
+    found = np.full(played.rows.shape[:3], -np.inf)
+    used = np.log10(played.rates) + np.log10(actions.every_decision.lr_factor)[played.actions]
+    for step in range(1, len(found)):
+        before = _taken_back(played, actions, step - 1, found[step - 1], -np.inf)
+        newest = np.maximum(before[:, 0], used[step - 1])
+        found[step] = _moved_down(played, actions, step - 1, newest, before)
+    return found
 
 
 def _way_back(played: Played, actions: DiscreteActions, step: int) -> np.ndarray:
@@ -236,22 +201,20 @@ class Networks:
     Args:
         score: Their stabilized scores.
         loss: Their log(loss / log C); infinite for untrained ones.
-        highest: log10 of the highest rates that they were trained at, as `past_rates` has them.
-        area: Sums of the rates that they were trained at, likewise.
-        age: Shares of the budget that they were trained for.
+        highest: log10 of the highest rates that they were trained at; minus infinity for untrained ones.
         time: Env steps that are over.
     """
 
     score: np.ndarray
     loss: np.ndarray
     highest: np.ndarray
-    area: np.ndarray
-    age: np.ndarray
     time: np.ndarray
 
 
 def ends_at(played: Played, peaks: np.ndarray, networks: Networks) -> np.ndarray:
-    """Returns what networks end at on a line, by its peak; see above for the four that are told apart.
+    """Returns what networks end at on a line, by its peak; see above for the three that are told apart.
+
+    Where the line was as far at an earlier time, less of its way can still be gone.
 
     Args:
         played: The task.
@@ -261,23 +224,30 @@ def ends_at(played: Played, peaks: np.ndarray, networks: Networks) -> np.ndarray
     Returns:
         Stabilized scores, float64, of the shape of both.
     """
-    known, score, highest = np.log10(played.initial_rates), networks.score, networks.highest
-    left = 1 - networks.time / len(played.rates)
-    ends = played.metric("log_loss_ratio")[-LAST_STEPS:, : len(known), 0].mean(0)
+    known, steps = np.log10(played.initial_rates), len(played.rates)
+    score, loss, time = networks.score, networks.loss, networks.time
+    lines = played.metric("log_loss_ratio")[:, : len(known), 0]
+    ends = lines[-LAST_STEPS:].mean(0)
     lowest = int(ends.argmin())  # beyond it higher rates fit less
-    fits = np.interp(peaks, known[: lowest + 1], ends[: lowest + 1])
-    behind = (peaks < known[lowest]) & (networks.loss < fits)
+    behind = (peaks < known[lowest]) & (loss < np.interp(peaks, known[: lowest + 1], ends[: lowest + 1]))
+    shape = np.broadcast_shapes(peaks.shape, loss.shape)
+    rising = np.minimum.accumulate(lines)[::-1]  # the lowest losses so far, from the last to the first
+    as_far = np.stack(
+        [np.broadcast_to(steps - np.searchsorted(line, loss, side="right"), shape) for line in rising.T], -1
+    )  # env steps after which each line had come to this loss
+    place = np.broadcast_to(np.interp(peaks, known, np.arange(len(known))), shape)[..., None]
+    below = np.minimum(place.astype(int), len(known) - 2)
+    lower, upper = (np.take_along_axis(as_far, below + more, -1) for more in (0, 1))
+    reached = (lower + (place - below) * (upper - lower))[..., 0]
+    way_left = np.minimum(1, (steps - time) / np.maximum(steps - reached, 1))
 
-    area, best = np.log10(networks.area + 10**peaks * left**2), known[int(played.swept.argmax())]
-    enough = worth_of_peaks(played, np.minimum(area, best))
-    hard = worth_of_peaks(played, np.maximum(borne_rates(peaks, highest, networks.age), best))
-    worth = np.minimum(enough, hard)
+    worth = worth_of_peaks(played, peaks)
     gain = max(float(played.swept.max()) - played.chance, LEAST_GAIN)
-    some = np.maximum(highest, known[0] - 1)  # of untrained ones, too, a number
-    cost = np.maximum(worth - worth_of_peaks(played, some), 0) / gain
-    damage = np.where((some > known[lowest]) & (some > peaks), cost, 0)
-    rises = score + np.exp(-damage / DAMAGE) * (worth - score)
-    falls = score + left * (worth - score)
+    highest = np.maximum(networks.highest, known[0] - 1)  # of untrained ones, too, a number
+    cost = np.maximum(worth - worth_of_peaks(played, highest), 0) / gain
+    damage = np.where((highest > known[lowest]) & (highest > peaks), cost, 0)
+    rises = score + way_left * np.exp(-damage / DAMAGE) * (worth - score)
+    falls = score + ((steps - time) / steps) ** 2 * (worth - score)
     return np.where(behind, score - STAYING_COST, np.where(worth > score, rises, falls))
 
 
@@ -293,25 +263,24 @@ def advantages(played: Played, actions: DiscreteActions) -> np.ndarray:
     """
     steps, lanes = played.rates.shape
     time = np.broadcast_to(np.arange(steps)[:, None], (steps, lanes))
-    peaks, factors = _peaks(played), np.log10(actions.lr_factors)
+    peaks = np.log10(played.rates) + np.log10((steps + 0.5) / (steps - time + 0.5))
+    factors = np.log10(actions.lr_factors)
     new_peaks = peaks[..., None] + factors
     scores, losses = scores_of_rows(played, actions), played.metric("log_loss_ratio")
-    highest, areas = past_rates(played, actions)
-    ages = played.metric("lineage_updates")
+    highest = highest_rates(played, actions)
     diverged = played.metric("diverged")[:, :, 0] > 0.5  # whose updates are skipped
+    now = Networks(scores[:, :, 0], losses[:, :, 0], highest[:, :, 0], time)
+    kept = np.where(diverged, now.score, ends_at(played, peaks, now))[..., None]
 
     def in_row(distance: int) -> Networks:
-        known = (scores, losses, highest, areas, ages)
-        score, loss, rate, area, age = (values[:, :, distance, None] for values in known)
-        return Networks(score, loss, rate, area, age, time[..., None])
-
-    kept = ends_at(played, peaks[..., None], in_row(0))
-    kept = np.where(diverged[..., None], scores[:, :, :1], kept)
+        score, loss, rate = (values[:, :, distance, None] for values in (scores, losses, highest))
+        return Networks(score, loss, rate, time[..., None])
 
     count = len(factors)
     worth = np.full((steps, lanes, actions.num_actions), IMPOSSIBLE)
     by_curve = np.where(diverged[..., None], 0, ends_at(played, new_peaks, in_row(0)) - kept)
     worth[..., :count] = by_curve - CHANGE_COST * np.abs(factors)
+    ages = played.metric("lineage_updates")
     for distance in range(1, actions.num_rewinds):
         found = ends_at(played, new_peaks, in_row(distance)) - kept - REWIND_COST
         # only to rows of the same lineage: the others are untrained networks of other schemes
@@ -337,15 +306,10 @@ def _of_new(played: Played, peaks: np.ndarray, lowest: float, time: np.ndarray) 
         lowest: log10 of the lowest factor.
         time: Env steps that are over, shape (n, G).
     """
-
-    def untrained(time: np.ndarray) -> Networks:
-        score, loss, highest, none = (
-            np.full(time.shape, number) for number in (played.chance, np.inf, -np.inf, 0.0)
-        )
-        return Networks(score, loss, highest, none, none, time)
-
-    kept = ends_at(played, peaks, untrained(time))
-    lower = ends_at(played, peaks + lowest, untrained(np.minimum(time + 1, len(time) - 1)))
+    score, loss, highest = (np.full(time.shape, number) for number in (played.chance, np.inf, -np.inf))
+    kept = ends_at(played, peaks, Networks(score, loss, highest, time))
+    after = np.minimum(time + 1, len(time))
+    lower = ends_at(played, peaks + lowest, Networks(score, loss, highest, after))
     return (kept + lower) / 2 - REINIT_COST
 
 

@@ -14,9 +14,7 @@ class ImitationHyperparameters:
     """What `hyperparams/dagger.yml` says.
 
     Args:
-        net_arch: Widths of the hidden layers of each network.
-        networks: Networks that are fitted to the same states from different first weights; the policy's
-            logits are the mean of theirs.
+        net_arch: Widths of the policy's hidden layers.
         tasks_per_round: Tasks that are played between two fits.
         rates: Initial rates that every task is played at, with a line to 0 after each.
         walkers: Lanes besides in which the policy of the last round decides; every other one explores.
@@ -35,9 +33,8 @@ class ImitationHyperparameters:
         threads: Threads of torch in every process.
     """
 
-    net_arch: tuple[int, ...] = (160, 80)
-    networks: int = 2
-    tasks_per_round: int = 350
+    net_arch: tuple[int, ...] = (192, 96)
+    tasks_per_round: int = 260
     rates: int = 9
     walkers: int = 4
     explore: float = 0.2
@@ -59,9 +56,8 @@ class ImitationHyperparameters:
         object.__setattr__(self, "net_arch", tuple(self.net_arch))
         for width in self.net_arch:
             check_whole("net_arch", width, 1)
-        least = {"rates": 3}
-        counts = ("networks", "tasks_per_round", "rates", "walkers", "states_per_task")
-        for name in (*counts, "fit_steps", "batch_size", "block_size", "threads"):
+        least = {"rates": 3, "walkers": 1, "states_per_task": 1}
+        for name in ("tasks_per_round", *least, "fit_steps", "batch_size", "block_size", "threads"):
             check_whole(name, getattr(self, name), least.get(name, 1))
         check_number("explore", self.explore, lambda number: 0 <= number <= 1, "between 0 and 1")
         for name in ("weight_decay", "entropy"):

@@ -83,7 +83,7 @@ class Imitation:
             make_spec(
                 self.evaluation_env.single_observation_space,
                 self.evaluation_env.single_action_space,
-                tuple(self.settings.networks * width for width in self.settings.net_arch),
+                self.settings.net_arch,
                 masked=True,
                 environment=recorded_environment(config),
                 versions={name: config.versions[name] for name in ("autotrain-env", "torch")},

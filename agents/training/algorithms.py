@@ -51,7 +51,7 @@ ALGORITHMS = {
 }
 EVOLUTION = Algorithm("es", "autotrain_env.evolution:EvolutionStrategy")
 """Evolution strategies, which have no model of Stable-Baselines3; see `agents.evolving`."""
-IMITATION = Algorithm("dagger", "agents.imitating.imitation:Imitation", ("Discrete",), "AutoTrainRuns-v1")
+IMITATION = Algorithm("dagger", "agents.imitating.imitation:Imitation", ("Discrete",), "AutoTrainRuns-v0")
 """Imitation of what would have been best in hindsight, which has none either; see `agents.imitating`."""
 TRAINABLE = {**ALGORITHMS, EVOLUTION.name: EVOLUTION, IMITATION.name: IMITATION}
 

@@ -151,7 +151,6 @@ class AutoTrainEnv(gymnasium.Env[np.ndarray, Any]):
     | `AutoTrainRISA-v0` | no rewind; `risa` reward | 7 |
     | `AutoTrainContinuous-v0` | continuous actions | Box of H + 3 |
     | `AutoTrainRuns-v0` | metrics up to movement; rates that fall to 0; other factors | 7 H + 2 |
-    | `AutoTrainRuns-v1` | as above, and metrics up to epochs; `keep_before_divergence` | 7 H + 2 |
     | `AutoTrainFlat-v0` | flat observations | 5 H + 2 |
     | `AutoTrainContinuousFlat-v0` | continuous actions, flat observations | Box of H + 3 |
 
@@ -159,8 +158,6 @@ class AutoTrainEnv(gymnasium.Env[np.ndarray, Any]):
 
     ## Version history
     * v0: first version.
-    * v1, of `AutoTrainRuns` alone: how many epochs a run has is observed, and the network before a
-      divergence can be gone back to.
 
     Args:
         render_mode: `"ansi"` for text, `"rgb_array"` for a picture of the run so far, `"human"` for a

@@ -58,10 +58,10 @@ class _Length:
     inner_steps: int
     decisions: tuple[int, ...]
 
-    def fields(self, above: int, most_updates: int) -> dict[str, Any] | None:
-        """Returns the fields of a task that belong together; `None` where no budget is in the range."""
+    def fields(self, most_updates: int) -> dict[str, Any] | None:
+        """Returns the fields of a task that belong together; `None` where all budgets are too large."""
         budgets = tuple(self.inner_steps * number for number in self.decisions)
-        allowed = tuple(budget for budget in budgets if above < budget <= most_updates)
+        allowed = tuple(budget for budget in budgets if budget <= most_updates)
         return {"inner_steps": self.inner_steps, "budget": Choice(allowed)} if allowed else None
 
 
@@ -76,8 +76,7 @@ class _Data:
         lengths: How long they are trained.
         train_sizes: Images in the train part; `None` for all that there are.
         batch_sizes: Images in a minibatch.
-        in_training: How often they are met in training, likewise; `None` for as often as otherwise.
-        small: Whether they are small, so that labels are wrong more often in training.
+        often: Weight where small sets are met often; of sets that are not small, `None`.
     """
 
     weight: float
@@ -86,8 +85,7 @@ class _Data:
     lengths: tuple[_Length, ...]
     train_sizes: tuple[int, ...] | None = None
     batch_sizes: tuple[int, ...] = (16, 32, 64, 64, 128, 256)
-    in_training: float | None = None
-    small: bool = False
+    often: float | None = None
 
     def fields(self) -> dict[str, Any]:
         """Returns the fields of a task that belong together."""
@@ -123,13 +121,8 @@ _LONG = (
     _Length(2, 100, (15, 30, 60, 120)),
     _Length(1, 200, (15, 30, 50, 100)),
 )
-_LASTING = (
-    _Length(2, 20, (50, 75, 100)),
-    _Length(2, 50, (20, 40, 60)),
-    _Length(1, 100, (15, 20, 30, 50)),
-)
 
-_KINDS = ("shapes", "patterns", "textures", "teacher_cnn")  # not the glyphs, which are for judging
+_KINDS = ("shapes", "patterns", "textures", "teacher_cnn")  # not glyphs and scenes, which are for judging
 
 
 def _images(
@@ -149,14 +142,6 @@ def _images(
     )
 
 
-def _hard_images(shape: str, levels: tuple[float, ...]) -> tuple[str, ...]:
-    """Returns names of sets that are hard to tell apart, a third of them with the pixels of photographs."""
-    scenes = _images(15_000, shape, (0.5, 0.7, 0.8, 0.9, 0.95, 1.0), kinds=("scenes",))
-    return _images(15_000, shape, levels) + scenes
-
-
-_HARD_16, _HARD_32 = _hard_images("3x16", (0.5, 0.7, 1.0)), _hard_images("3x32", (0.3, 0.6, 1.0))
-
 _VECTORS = (
     "gaussian_mixture-1-1500-0.1",
     "gaussian_mixture-3-12000-0.5",
@@ -174,15 +159,13 @@ _DATA = (
         *(2, ("digits",), (*_DENSE, "mlp-64-32", "cnn-8-16", "cnn-8-16", "cnn-8-16+batch_norm"), _SHORT),
         train_sizes=(100, 200, 400),
         batch_sizes=(16, 32, 64),
-        in_training=5,
-        small=True,
+        often=5,
     ),
     _Data(
         *(0, _VECTORS[:5], (*_DENSE, *_DENSE[1:], *_NORMALIZED), _SHORT),
         train_sizes=(100, 250, 500),
         batch_sizes=(16, 32, 64),
-        in_training=2,
-        small=True,
+        often=2,
     ),
     _Data(2, _VECTORS, (*_DENSE, *_DENSE[1:], *_NORMALIZED), _LONG),
     _Data(
@@ -192,8 +175,7 @@ _DATA = (
         _SHORT,
         train_sizes=(100, 250, 500, 1000),
         batch_sizes=(16, 32, 64),
-        in_training=4,
-        small=True,
+        often=4,
     ),
     _Data(
         *(1, (*_images(2500, "1x16", (0.1, 0.4), classes=2),), ("mlp-100-50", "cnn-8-16"), _SHORT),
@@ -235,94 +217,52 @@ _DATA = (
         *(("mlp-64-32", "cnn-8-16"), _LONG),
         batch_sizes=(16, 32, 64),
     ),
-    _Data(
-        *(0, _HARD_16),
-        *(("mlp-100-50", "mlp-200-100-50", "mlp-64-64-64-64", "cnn-8-16", "cnn-16-32"), _LONG),
-        batch_sizes=(16, 32, 64, 64, 128),
-        in_training=1,
-    ),
-    _Data(
-        *(0, _HARD_32, ("mlp-100-50", "mlp-64-32", "cnn-8-16"), _LONG),
-        batch_sizes=(16, 32, 64),
-        in_training=1,
-    ),
-    _Data(
-        *(0, _HARD_16 + _HARD_32),
-        *(("mlp-100-50", "mlp-200-100-50", "mlp-64-64-64-64"), _LASTING),
-        batch_sizes=(16, 32, 64, 64, 128),
-        in_training=2,
-    ),
 )
 
 
 _SOMETIMES_WRONG = Choice((0.0, 0.0, Uniform(0.0, 0.2), Uniform(0.1, 0.5)))
 _OFTEN_WRONG = Choice((0.0, Uniform(0.0, 0.2), Uniform(0.1, 0.5), Uniform(0.1, 0.5)))
 
-_TRAINING_BUDGETS = ((0, 2_000, 1.0), (2_000, 20_000, 0.1))
-"""Budgets above, and up to, and how often they are met for a length that has them."""
 
-
-def _part(data: _Data, rule: _Rule, lasting: dict[str, Any], label_noise: Choice) -> TaskDistribution:
-    return TaskDistribution(
-        holdout_size=300,
-        validation_size=400,
-        label_noise=label_noise,
-        initialization=Choice(("kaiming_uniform", "module_default")),
-        measured=Choice((*("train_and_holdout",) * 5, "holdout", *("nothing",) * 2)),
-        can_reinit=Choice((True, False)),
-        epochs_known=Choice((True,) * 7 + (False,)),
-        **data.fields(),
-        **rule.fields(),
-        **lasting,
-    )
-
-
-def real_runs(most_updates: int) -> Mixture:
+def real_runs(most_updates: int, *, small_sets_often: bool = False) -> Mixture:
     """Returns tasks as people train networks, but for the real image sets.
 
     Six update rules, each with rates at which it makes sense and, in a quarter of the tasks, wild ones;
     networks of one to six layers, dense and convolutional, some with normalisations; digits, vectors and
     synthetic images, from 100 images to 50,000, of 2 to 100 classes, balanced or not; labels right or up to
     half of them wrong; budgets from 300 updates on, in 15 to 120 env steps. In a quarter of the tasks there
-    is no holdout, in half of them the network cannot be drawn anew, and in an eighth the agent is not told
-    how many epochs the budget is.
+    is no holdout, in half of them the network cannot be drawn anew.
 
     Args:
         most_updates: Largest budget.
+        small_sets_often: Whether every other task has 1,000 images or fewer, wrong labels in three
+            quarters of them. Such a task takes a tenth of the time that another takes, and what is hard
+            about it, to stop learning before wrong labels are learned by heart, takes many to be learned.
     """
     parts, weights = [], []
     for data, rule in itertools.product(_DATA, _RULES):
+        often = small_sets_often and data.often is not None
+        weight = data.often if often else data.weight
+        if not weight:
+            continue
         total = sum(length.weight for length in data.lengths)
         for length in data.lengths:
-            lasting = length.fields(0, most_updates)
-            weight = data.weight * rule.weight * length.weight / total
-            if lasting is not None and weight:
-                parts.append(_part(data, rule, lasting, _SOMETIMES_WRONG))
-                weights.append(weight)
-    return Mixture(tuple(parts), tuple(weights))
-
-
-def training_runs() -> Mixture:
-    """Returns real runs to train on: what is hard to learn more often, and what is costly seldom.
-
-    Nearly half of the tasks have 1,000 images or fewer, with wrong labels in three quarters of them. Such a
-    task takes a tenth of the time that another takes, and what is hard about it, to stop learning before
-    wrong labels are learned by heart, takes many to be learned. One task of seven has images in colour that
-    are hard to tell apart, so that a low score need not mean wrong labels; seven of ten of these have dense
-    networks and 1,000 updates or more, where a rate that is high for long is best, and a third have pixels
-    correlated as in photographs, which bear no rate that is as high. Budgets are up to 2,000 updates, and
-    in one task of twelve from there to 20,000.
-    """
-    parts, weights = [], []
-    for data, rule in itertools.product(_DATA, _RULES):
-        total = sum(length.weight for length in data.lengths)
-        weight = data.weight if data.in_training is None else data.in_training
-        label_noise = _OFTEN_WRONG if data.small else _SOMETIMES_WRONG
-        for length, (above, most, share) in itertools.product(data.lengths, _TRAINING_BUDGETS):
-            lasting = length.fields(above, most)
-            if lasting is not None and weight:
-                parts.append(_part(data, rule, lasting, label_noise))
-                weights.append(share * weight * rule.weight * length.weight / total)
+            lasting = length.fields(most_updates)
+            if lasting is None:
+                continue
+            part = TaskDistribution(
+                holdout_size=300,
+                validation_size=400,
+                label_noise=_OFTEN_WRONG if often else _SOMETIMES_WRONG,
+                initialization=Choice(("kaiming_uniform", "module_default")),
+                measured=Choice((*("train_and_holdout",) * 5, "holdout", *("nothing",) * 2)),
+                can_reinit=Choice((True, False)),
+                **data.fields(),
+                **rule.fields(),
+                **lasting,
+            )
+            parts.append(part)
+            weights.append(weight * rule.weight * length.weight / total)
     return Mixture(tuple(parts), tuple(weights))
 
 
@@ -377,8 +317,8 @@ TASK_PRESETS: dict[str, Distribution | Curriculum | Callable[[], Mixture]] = {
     # serve any run; made when they are asked for, since they have some hundred parts
     "real_runs": functools.cache(functools.partial(real_runs, 20_000)),
     "short_real_runs": functools.cache(functools.partial(real_runs, 2_000)),
-    # to train on: small sets and images that are hard to tell apart more often, long runs seldom
-    "training_runs": functools.cache(training_runs),
+    # the same with small sets more often, to train on
+    "training_runs": functools.cache(functools.partial(real_runs, 2_000, small_sets_often=True)),
 }
 
 

@@ -221,11 +221,11 @@ def test_copies_share_the_data_but_no_state(tiny_env: Any):
 
 def test_every_registered_spec_makes_both_kinds_and_round_trips():
     specs = [spec for spec in gymnasium.registry.values() if "autotrain_env" in str(spec.entry_point)]
-    assert {spec.id for spec in specs} == set(IDS) and len(IDS) == 8
+    assert {spec.id for spec in specs} == set(IDS) and len(IDS) == 7
     for spec in specs:
         env = gymnasium.make(pickle.loads(pickle.dumps(spec)))
         assert isinstance(env.unwrapped, AutoTrainEnv)
-        num_metrics = {"AutoTrainRuns-v0": 12, "AutoTrainRuns-v1": 14}.get(spec.id, len(METRICS))
+        num_metrics = 12 if spec.id == "AutoTrainRuns-v0" else len(METRICS)
         shape = (4 * 5 * num_metrics,) if "Flat" in spec.id else (4, 5, num_metrics)
         assert env.reset(seed=0)[0].shape == shape
         vector_env = gymnasium.make_vec(spec, num_envs=3)

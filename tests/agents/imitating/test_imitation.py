@@ -9,7 +9,7 @@ import torch
 
 from agents.evolving.workers import Processes, Serial
 from agents.imitating import imitation, sweeps
-from agents.imitating.fitting import _network, fit, side_by_side
+from agents.imitating.fitting import fit
 from agents.imitating.hyperparameters import (
     ImitationHyperparameters,
     check_imitated,
@@ -27,7 +27,7 @@ from autotrain_env.policies.trained import TrainedPolicy, load_policy
 from tests.helpers import assert_same
 from tests.helpers.runs import assert_same_runs, begun, draw_elsewhere, silent
 
-RUNS = "AutoTrainRuns-v1"
+RUNS = "AutoTrainRuns-v0"
 SMALL: dict[str, Any] = {
     "observation_layout": "flat",
     "dataset": "digits",
@@ -162,8 +162,7 @@ def test_a_fit_takes_what_was_best(tmp_path: Path):
     masks = np.ones((400, count), bool)
     masks[::2, 9] = False
     states = States(observations, masks, worth, np.ones(400, np.float32))
-    few: dict[str, Any] = {"net_arch": (8,), "networks": 2}
-    settings = ImitationHyperparameters(**few, fit_steps=500, batch_size=64, learning_rate=0.02)
+    settings = ImitationHyperparameters(net_arch=(16,), fit_steps=500, batch_size=64, learning_rate=0.02)
     before = torch.random.get_rng_state()
     fitted = [fit(states, _spec(run, 16), settings, seed) for seed in (0, 0, 1)]
     assert torch.equal(torch.random.get_rng_state(), before)
@@ -175,17 +174,6 @@ def test_a_fit_takes_what_was_best(tmp_path: Path):
     possible = masks[np.arange(400), best] & sure
     assert (actions == best)[possible].mean() > 0.95
     assert not (actions[::2] == 9).any()
-
-
-@pytest.mark.parametrize("hidden", [(5,), (5, 4), (6, 5, 4)])
-def test_networks_side_by_side_give_the_mean_of_their_logits(hidden: tuple[int, ...]):
-    torch.manual_seed(0)
-    networks = [_network(7, hidden, 3) for _ in range(3)]
-    inputs = torch.randn(20, 7)
-    expected = torch.stack([network(inputs) for network in networks]).mean(0)
-    torch.testing.assert_close(side_by_side(networks)(inputs), expected)
-    likely = torch.stack([network(inputs).log_softmax(1) for network in networks]).mean(0)
-    assert torch.equal(side_by_side(networks)(inputs).argsort(1), likely.argsort(1))
 
 
 def test_a_fit_knows_what_it_has_seen(tmp_path: Path):
@@ -294,7 +282,6 @@ def test_environments_in_which_hindsight_tells_nothing(env: dict[str, Any], mess
     [
         ({"rates": 2}, "rates=2 is not allowed"),
         ({"walkers": 0}, "walkers=0 is not allowed"),
-        ({"networks": 0}, "networks=0 is not allowed"),
         ({"explore": 1.5}, "explore=1.5 is not allowed: it must be between 0 and 1"),
         ({"abstention": 0}, "abstention=0 is not allowed: it must be above 0"),
         ({"net_arch": []}, "net_arch=.* is not allowed"),
