@@ -152,7 +152,7 @@ _DEVELOPMENT_RUNS = (
         *("mlp-150-75", "adamw", 2000, 40),
         episodes=24,
     ),
-    # the same, with pixels correlated as those of photographs are: here one that goes up too far is
+    # the same, with the pixels of photographs: here a policy that goes up too far is found out
     _run(
         *("scenes_clean", DEVELOPMENT, _SCENES, (10_000, *_IMAGES), 0.0, "mlp-150-75", "momentum", 600, 20),
         episodes=24,

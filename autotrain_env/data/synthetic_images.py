@@ -53,9 +53,8 @@ def synthetic_images(
     that pixels far apart are correlated. Every class has four outlines of the figure, and colours that both
     tend to, the less so the higher the difficulty.
 
-    How far pictures are moved and bent grows with the difficulty, and so does the noise on them, white and
-    smooth, which scenes have none of.
-    The same arguments give the same handle while it is in use; pixels are bytes.
+    How far pictures are moved and bent, and the noise on them, white and smooth, grow with the difficulty;
+    scenes have no noise. The same arguments give the same handle while it is in use; pixels are bytes.
 
     Args:
         kind: Kind of pictures.

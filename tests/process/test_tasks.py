@@ -303,12 +303,6 @@ def test_training_runs_have_small_sets_and_wrong_labels_more_often():
         wrong[preset] = np.mean([task.label_noise > 0 for task in drawn])
         assert {task.train_size for task in drawn} == {None, 100, 200, 250, 400, 500, 1000}
         assert max(task.budget for task in drawn) == 2_000
-        kept_out = [
-            str(task.dataset)
-            for task in drawn
-            if "glyphs" in str(task.dataset) or "scenes" in str(task.dataset)
-        ]
-        assert not kept_out
     assert small["short_real_runs"] == pytest.approx(0.34, abs=0.03)
     assert small["training_runs"] == pytest.approx(0.54, abs=0.03)
     assert wrong["short_real_runs"] == pytest.approx(0.5, abs=0.03)
