@@ -65,9 +65,6 @@ from autotrain_env.process.tasks import Task
 from autotrain_env.training.classifiers import CNN, MLP, Classifier, Custom, Normalized, ResNet18
 from autotrain_env.training.initialization import INITIALIZATIONS
 from autotrain_env.training.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
-from autotrain_env.viewing.comparison import plot_comparison
-from autotrain_env.viewing.logs import plot_log, read_log
-from autotrain_env.viewing.run import plot_episode
 
 if hasattr(os, "register_at_fork"):
     # A forked process has none of its parent's threads, and torch would wait for them for ever.
@@ -77,6 +74,9 @@ if TYPE_CHECKING:
     from autotrain_env.control.lightning import AutoTrainCallback
     from autotrain_env.control.transformers import AutoTrainTrainerCallback
     from autotrain_env.envs.sb3 import AutoTrainVecEnv, make_sb3_env
+    from autotrain_env.viewing.comparison import plot_comparison
+    from autotrain_env.viewing.logs import plot_log, read_log
+    from autotrain_env.viewing.run import plot_episode
 
 __version__ = "0.1.0"
 
@@ -187,13 +187,17 @@ _LATER = {  # name: package that it needs, and where it is
     "AutoTrainTrainerCallback": ("transformers", "autotrain_env.control.transformers"),
     "AutoTrainVecEnv": ("stable_baselines3", "autotrain_env.envs.sb3"),
     "make_sb3_env": ("stable_baselines3", "autotrain_env.envs.sb3"),
+    "plot_comparison": ("matplotlib", "autotrain_env.viewing.comparison"),
+    "plot_episode": ("matplotlib", "autotrain_env.viewing.run"),
+    "plot_log": ("matplotlib", "autotrain_env.viewing.logs"),
+    "read_log": ("matplotlib", "autotrain_env.viewing.logs"),
 }
 _MISSING = [name for name, (needed, _) in _LATER.items() if importlib.util.find_spec(needed) is None]
 __all__ = [name for name in __all__ if name not in _MISSING]
 
 
 def __getattr__(name: str) -> Any:
-    """Look up what needs another package, which is imported only then; it says so where that is missing."""
+    """Import what needs a package that is slow to import, or may be missing, where it is asked for."""
     if name in _LATER:
         return getattr(importlib.import_module(_LATER[name][1]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,7 +9,6 @@ runs of each task by themselves, which loses what makes a training seed good or 
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.stats
 
 from autotrain_env.errors import check
 
@@ -121,7 +120,9 @@ def _interval(values: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> Inte
 
 def interquartile_mean(values: np.ndarray) -> float:
     """Returns the mean of the middle half."""
-    return float(scipy.stats.trim_mean(values, 0.25, axis=None))
+    from scipy import stats  # takes a second to import
+
+    return float(stats.trim_mean(values, 0.25, axis=None))
 
 
 def worst_share(values: np.ndarray, share: float = 0.05) -> float:

@@ -8,11 +8,10 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from autotrain_env.control.batches import Rounds
@@ -59,7 +58,9 @@ from autotrain_env.process.record import EpisodeHistory, History, StepRecord
 from autotrain_env.process.situation import Situation
 from autotrain_env.process.thresholdout import Thresholdout
 from autotrain_env.training.stack import relative_distance
-from autotrain_env.viewing.run import plot_episode
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 STATE_FORMAT = 1
 """Version of what `Controller.state_dict` returns."""
@@ -632,7 +633,7 @@ class Controller:
             return 0
         return sum(int(self.policy.abstains(situation)[0]) for situation in self._seen)
 
-    def plot(self, path: str | PathLike[str] | None = None) -> Figure:
+    def plot(self, path: str | PathLike[str] | None = None) -> "Figure":
         """Draw the run: actions, loss, scores and learning rate.
 
         Args:
@@ -641,6 +642,8 @@ class Controller:
         Returns:
             The figure.
         """
+        from autotrain_env.viewing.run import plot_episode  # matplotlib takes a second to import
+
         figure = plot_episode(self.history)
         if path is not None:
             figure.savefig(path)

@@ -19,7 +19,6 @@ from autotrain_env.process.observations import observation_space
 from autotrain_env.process.record import History
 from autotrain_env.process.situation import Situation
 from autotrain_env.process.tasks import Task
-from autotrain_env.viewing.frames import Scales, render_rgb
 from autotrain_env.viewing.text import render_ansi
 from autotrain_env.viewing.window import Window, can_open_window
 
@@ -346,11 +345,11 @@ def render_lane(core: AutoTrainCore, lane: int, render_mode: str) -> Any:
         ResetNeeded: If no episode has begun.
     """
     history = lane_history(core, lane)
-    return render_ansi(history) if render_mode == "ansi" else render_rgb(history, _scales(core, lane))
+    if render_mode == "ansi":
+        return render_ansi(history)
+    from autotrain_env.viewing.frames import Scales, render_rgb  # matplotlib takes a second to import
 
-
-def _scales(core: AutoTrainCore, lane: int) -> Scales:
-    return Scales(
+    scales = Scales(
         int(core.lineage.budget[lane]),
         core.config.lr_bounds,
         core.config.num_snapshots,
@@ -358,6 +357,7 @@ def _scales(core: AutoTrainCore, lane: int) -> Scales:
         core.config.score,
         core.config.reward_split,
     )
+    return render_rgb(history, scales)
 
 
 def lane_history(core: AutoTrainCore, lane: int) -> History:

@@ -6,7 +6,6 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-import scipy.stats
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from autotrain_env.envs.vector_env import AutoTrainVectorEnv
@@ -231,5 +230,7 @@ def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
     check(values.ndim == 1 and len(values) > 0, "values", values, "of shape (n,) with n at least 1")
     if np.ptp(values) == 0:
         return float(values[0]), float(values[0]), float(values[0])
-    found = scipy.stats.bootstrap((values,), np.mean, n_resamples=5000, rng=np.random.default_rng(0))
+    from scipy import stats  # takes a second to import
+
+    found = stats.bootstrap((values,), np.mean, n_resamples=5000, rng=np.random.default_rng(0))
     return float(values.mean()), float(found.confidence_interval.low), float(found.confidence_interval.high)
