@@ -46,7 +46,7 @@ PARENT = "assert torch.get_num_threads() == 2\nprint('done')\n"
 @pytest.mark.skipif(not hasattr(os, "register_at_fork"), reason="there are no forks here")
 @pytest.mark.parametrize("more", [(), ("cnn",)], ids=["mlp", "cnn"])
 @pytest.mark.parametrize("children", [ASYNC, FORK], ids=["async", "pool"])
-@pytest.mark.parametrize("before", ["", WARM], ids=["cold", "warm"])
+@pytest.mark.parametrize("before", [pytest.param("", marks=pytest.mark.slow), WARM], ids=["cold", "warm"])
 def test_forked_processes_do_not_hang(before: str, children: str, more: tuple[str, ...]):
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     script = MAKE + before + children + PARENT

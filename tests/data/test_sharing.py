@@ -242,7 +242,12 @@ def play(envs):
 
 
 @pytest.mark.parametrize(
-    ("kind", "task"), [("registered", "state"), ("loader", "environment"), ("handle", "state")]
+    ("kind", "task"),
+    [
+        ("registered", "state"),
+        pytest.param("loader", "environment", marks=pytest.mark.slow),
+        pytest.param("handle", "state", marks=pytest.mark.slow),
+    ],
 )
 def test_a_checkpoint_with_own_data_goes_on_in_a_new_process(tmp_path: Path, kind: str, task: str):
     """After the data were registered, as the message says, with the same bits."""

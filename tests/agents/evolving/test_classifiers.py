@@ -143,6 +143,7 @@ def test_a_run_goes_on_bit_for_bit_after_its_process_died(tmp_path: Path, whole:
     assert_same(evolved(tmp_path), whole)
 
 
+@pytest.mark.slow
 def test_processes_change_nothing(tmp_path: Path, whole: EvolveFolder):
     workers = make_workers("processes", 2)
     try:

@@ -35,7 +35,7 @@ def processes_of(mark: str) -> set[int]:
 
 
 @pytest.mark.skipif(not PROC.exists(), reason="looks for processes in /proc")
-@pytest.mark.parametrize("signal_", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("signal_", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_workers_end_with_their_parent(signal_: signal.Signals, tmp_path: Path):
     mark = f"ORPHANS_OF_TEST={tmp_path}"
     environment = os.environ | dict([mark.split("=", 1)])

@@ -295,6 +295,7 @@ def test_a_running_run_is_neither_resumed_nor_overwritten(tmp_path: Path, capsys
     assert len(set(keys)) == len(keys)  # no row is there twice
 
 
+@pytest.mark.slow
 def test_two_begin_at_a_time_and_one_goes_on(tmp_path: Path):
     folder = tmp_path / "run"
     short = ("--train-steps", "600", "--checkpoint-steps", "120", "--output", str(folder), "--resume")

@@ -113,6 +113,7 @@ def start_study(storage: Path, trials: int, seconds: float, grace: int = 90) -> 
     )
 
 
+@pytest.mark.slow
 def test_two_processes_can_work_on_one_study(tmp_path: Path):
     """Neither takes the other's trial for one that was killed, nor tries the same."""
     storage = tmp_path / "study.db"
