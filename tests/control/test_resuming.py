@@ -111,7 +111,7 @@ def trained(policy: Any, updates: int | None, place: Any, resume: Any = None) ->
     return controller, {name: part.state_dict() for name, part in states.items()}
 
 
-@pytest.mark.parametrize("place", ["device", "folder"])
+@pytest.mark.parametrize("place", [pytest.param("device", marks=pytest.mark.slow), "folder"])
 @pytest.mark.parametrize(
     "make",
     [lambda: RandomAgent(4), lambda: ReduceOnPlateau(0.3, patience=1), lambda: EarlyStopping("cosine", 9)],

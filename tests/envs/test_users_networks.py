@@ -312,7 +312,9 @@ def accuracy(network: nn.Module, data: Dataset) -> float:
 
 
 @pytest.mark.parametrize("backend", ["looped", "stacked"])
-@pytest.mark.parametrize("initialization", ["kaiming_uniform", "module_default"])
+@pytest.mark.parametrize(
+    "initialization", ["kaiming_uniform", pytest.param("module_default", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("name", OF_A_LANE)
 def test_what_a_network_holds_belongs_to_its_lane(
     data: Dataset, name: str, initialization: str, backend: str

@@ -154,12 +154,17 @@ def test_full_noise_comes_in_parts_too():
     "more",
     [
         {},
-        {"shaping": "z_score", "optimizer": "clipup"},
-        {"shaping": "top_k", "optimizer": "momentum", "learning_rate": 0.01},
-        {"shaping": "raw", "optimizer": "sgd", "learning_rate": 0.02, "mirrored": False},
-        {"learned_std": "global", "std_learning_rate": 0.002},
         {"learned_std": "tensor", "std_learning_rate": 0.002},
-        {"jump_every": 5},
+        *(
+            pytest.param(more, marks=pytest.mark.slow)
+            for more in (
+                {"shaping": "z_score", "optimizer": "clipup"},
+                {"shaping": "top_k", "optimizer": "momentum", "learning_rate": 0.01},
+                {"shaping": "raw", "optimizer": "sgd", "learning_rate": 0.02, "mirrored": False},
+                {"learned_std": "global", "std_learning_rate": 0.002},
+                {"jump_every": 5},
+            )
+        ),
     ],
     ids=str,
 )

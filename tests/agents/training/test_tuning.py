@@ -129,6 +129,7 @@ def test_two_processes_can_work_on_one_study(tmp_path: Path):
     assert len({trial.params["learning_rate"] for trial in made.trials}) == len(made.trials)
 
 
+@pytest.mark.slow
 def test_a_trial_of_a_killed_process_is_made_again(tmp_path: Path):
     storage = tmp_path / "study.db"
     process = start_study(storage, 1, 600, grace=2)
